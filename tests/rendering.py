@@ -1,0 +1,109 @@
+"""Renders deployments in this process, fast enough for hundreds of them.
+
+For each copy Copier reads copier.yml, compiles every template and every question anew, and clones a template that is a git
+repository. Here one configuration, one compiled environment and one plain copy of the template serve all renders; what is
+rendered is the same.
+`tests/render/test_copier.py` renders through the real command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import copier
+import copier._template
+from copier._main import Worker
+from copier.errors import UserMessageError
+from jinja2 import Template
+from jinja2.sandbox import SandboxedEnvironment
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TEMPLATE_PARTS = ("copier.yml", "questions", "template", "hooks")
+
+# A first deployment on Kubernetes must name its primary; everything else has a default.
+KUBERNETES = {"primary_host": "db-primary.example.com"}
+
+
+class Refused(Exception):
+    """Copier ended with one line instead of a deployment."""
+
+
+@functools.cache
+def template() -> Path:
+    """A copy of the template outside git, made once."""
+    folder = Path(tempfile.mkdtemp(prefix="pgcat-stack-template-"))
+    for part in TEMPLATE_PARTS:
+        source = REPOSITORY / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / part)
+    return folder
+
+
+@functools.cache
+def environment() -> SandboxedEnvironment:
+    """Copier's own environment for the template, with compiled strings kept."""
+    with Worker(src_path=str(template()), dst_path=Path(tempfile.gettempdir()) / "unused") as worker:
+        env = Worker.jinja_env.func(worker)  # type: ignore[attr-defined]
+    env.cache = dict[Any, Any]()
+    env.auto_reload = False
+    compiled: dict[str, Template] = {}
+    compile_string = env.from_string
+
+    def from_string(source: str) -> Template:
+        if source not in compiled:
+            compiled[source] = compile_string(source)
+        return compiled[source]
+
+    env.from_string = from_string
+    return env
+
+
+@functools.cache
+def _configuration(path: Path) -> dict[str, Any]:
+    return _load_configuration(path)
+
+
+_load_configuration = copier._template.load_template_config
+
+
+@contextlib.contextmanager
+def _compiled_once() -> Iterator[None]:
+    own = Worker.jinja_env
+    Worker.jinja_env = environment()  # type: ignore[assignment]
+    copier._template.load_template_config = lambda path, quiet=False: copy.deepcopy(_configuration(path))
+    try:
+        yield
+    finally:
+        Worker.jinja_env = own
+        copier._template.load_template_config = _load_configuration
+
+
+def render(destination: Path, answers: Mapping[str, Any] | None = None, /, **more: Any) -> Path:
+    """Render a deployment with these answers and defaults for the others, without hooks.
+
+    Raises `Refused` with Copier's line when the gate refuses, after checking that nothing was written.
+    """
+    environment()  # made before Copier's own is replaced by it
+    try:
+        with _compiled_once():
+            copier.run_copy(
+                str(template()),
+                destination,
+                data={**(answers or {}), **more},
+                defaults=True,
+                quiet=True,
+                skip_tasks=True,
+            )
+    except UserMessageError as error:
+        assert not destination.exists(), f"refused, yet {destination} was written"
+        raise Refused(str(error)) from None
+    return destination
