@@ -1,9 +1,8 @@
 """Renders deployments in this process, fast enough for hundreds of them.
 
-For each copy Copier reads copier.yml, compiles every template and every question anew, and clones a template that is a git
-repository. Here one configuration, one compiled environment and one plain copy of the template serve all renders; what is
-rendered is the same.
-`tests/render/test_copier.py` renders through the real command.
+For each copy Copier reads copier.yml, compiles every template and every question anew, and clones a template
+that is a git repository. Here one configuration, one compiled environment and one plain copy of the template
+serve all renders; what is rendered is the same. `tests/render/test_copier.py` renders by the real command.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import itertools
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -79,7 +80,9 @@ _load_configuration = copier._template.load_template_config
 def _compiled_once() -> Iterator[None]:
     own = Worker.jinja_env
     Worker.jinja_env = environment()  # type: ignore[assignment]
-    copier._template.load_template_config = lambda path, quiet=False: copy.deepcopy(_configuration(path))
+    copier._template.load_template_config = lambda path, quiet=False: copy.deepcopy(
+        _configuration(path)
+    )
     try:
         yield
     finally:
@@ -107,3 +110,62 @@ def render(destination: Path, answers: Mapping[str, Any] | None = None, /, **mor
         assert not destination.exists(), f"refused, yet {destination} was written"
         raise Refused(str(error)) from None
     return destination
+
+
+def combinations(every: bool = False) -> list[dict[str, Any]]:
+    """Answers for every way of rendering that design.md allows.
+
+    What decides pools, instances and drain is combined in full. Monitoring, secrets and network policies each
+    decide over files of their own, so they are drawn, evenly, unless `every` combination is asked for.
+    """
+    draw = random.Random(0)
+    found: list[dict[str, Any]] = []
+    for base in _bases():
+        full, drawn = _choices(base)
+        for values in itertools.product(*full.values()):
+            answers = {**base, **dict(zip(full, values, strict=True))}
+            others = list(itertools.product(*drawn.values()))
+            for other in others if every else [draw.choice(others)]:
+                found.append({**answers, **dict(zip(drawn, other, strict=True))})
+    return found
+
+
+def _bases() -> Iterator[dict[str, Any]]:
+    external = [
+        {"database": "external", "primary_host": "primary", "replica_hosts": replicas}
+        for replicas in ("", "replica-1", "replica-1,replica-2:5433")
+    ]
+    for topology, pooling in itertools.product(("docker", "standalone", "sidecar"), ("pgcat", "direct")):
+        if (topology, pooling) != ("sidecar", "direct"):
+            databases = [{"database": "bundled"}, *external] if topology == "docker" else external
+            for database in databases:
+                # Connections enough for three session-mode processes with watch behind two PgCat.
+                yield {
+                    "topology": topology,
+                    "pooling": pooling,
+                    **database,
+                    "postgres_max_connections": 200,
+                }
+
+
+def _choices(base: Mapping[str, Any]) -> tuple[dict[str, tuple[Any, ...]], dict[str, tuple[Any, ...]]]:
+    docker, pgcat = base["topology"] == "docker", base["pooling"] == "pgcat"
+    full: dict[str, tuple[Any, ...]] = {"watch": (False, True)}
+    drawn: dict[str, tuple[Any, ...]] = {}
+    if pgcat:
+        full["pool_mode"] = ("transaction", "session")
+        drawn["monitoring"] = ("none", "prometheus")
+        if base.get("replica_hosts", "bundled"):
+            full["primary_reads"] = (True, False)
+    if base["database"] == "external":
+        full["database_tls"] = ("disable", "require") if pgcat else ("disable", "require", "verify-full")
+    if docker:
+        full["permify_replicas"] = (1, 3)
+    else:
+        full["permify_max_replicas"] = (0, 3)
+        drawn |= {"secrets": ("existing", "external-secrets"), "network_policies": (True, False)}
+        if pgcat:
+            drawn["monitoring"] = ("none", "prometheus", "prometheus-operator")
+    if base["topology"] == "standalone":
+        full["permify_install"] = ("manifests", "helm", "none")
+    return full, drawn

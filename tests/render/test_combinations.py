@@ -1,0 +1,31 @@
+"""Every way of rendering gives a deployment that the validator has nothing to say about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pgcat_stack.checks import run_checks
+from pgcat_stack.deployment import Deployment
+from rendering import combinations, render
+
+PARTS = 16
+
+
+def _name(answers: dict[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in answers.items())
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_combination_is_valid(part: int, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    every = combinations(pytestconfig.getoption("--every-combination"))
+    assert len(every) >= 300
+    faults = []
+    for number, answers in enumerate(every[part::PARTS]):
+        deployment = Deployment.load(render(tmp_path / str(number), answers))
+        faults += [
+            f"{_name(answers)}: {finding.path}:{finding.line}: {finding.code} {finding.message}"
+            for finding in run_checks(deployment)
+        ]
+    assert not faults, "\n".join(faults)

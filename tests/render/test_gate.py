@@ -1,0 +1,185 @@
+"""Answers that cannot work end in one line that names the question and the remedy; nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rendering import REPOSITORY, Refused, render
+
+STANDALONE = {"topology": "standalone", "primary_host": "db"}
+SIDECAR = {"topology": "sidecar", "primary_host": "db"}
+EXTERNAL = {"database": "external", "primary_host": "db"}
+
+ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
+    ({"topology": "swarm"}, 'topology: "swarm" is not a choice; answer docker, standalone, sidecar'),
+    ({"topology": "Docker"}, "is not a choice"),
+    ({"topology": 7}, "is not a choice"),
+    ({"pooling": None}, "pooling:"),
+    ({"permify_replicas": "many"}, 'permify_replicas: "many" is not a whole number; answer 1 to 1000'),
+    ({"permify_replicas": 1.9}, "is not a whole number"),
+    ({"permify_replicas": True}, "is not a whole number"),
+    ({"permify_replicas": "1_000"}, "is not a whole number"),
+    ({"permify_replicas": "١"}, "is not a whole number"),
+    ({"permify_replicas": ""}, "is not a whole number"),
+    ({"permify_replicas": 0}, "permify_replicas: 0 is out of range; answer 1 to 1000"),
+    ({"permify_replicas": -3}, "out of range"),
+    ({"permify_replicas": "9" * 5000}, "(cut)"),
+    ({"postgres_max_connections": 300000}, "out of range; answer 1 to 262143"),
+    ({"watch": "maybe"}, 'watch: "maybe" is neither true nor false'),
+    ({"watch": None}, "neither true nor false"),
+    ({**EXTERNAL, "primary_host": ""}, "primary_host: is missing"),
+    ({**EXTERNAL, "primary_host": "a,b"}, "more than one host"),
+    ({**EXTERNAL, "primary_host": "db_1"}, "RFC 1123"),
+    ({**EXTERNAL, "primary_host": "-db"}, "RFC 1123"),
+    ({**EXTERNAL, "primary_host": "a" * 64}, "RFC 1123"),
+    ({**EXTERNAL, "primary_host": "db\n"}, None),  # a line break at the end is trimmed with the blanks
+    ({**EXTERNAL, "primary_host": "db\nevil"}, "RFC 1123"),
+    ({**EXTERNAL, "primary_host": "postgresql://db/permify"}, "primary_host:"),
+    ({**EXTERNAL, "primary_host": "256.1.1.1"}, "not an IPv4 address"),
+    ({**EXTERNAL, "primary_host": "[::1]:5432"}, "IPv6"),
+    ({**EXTERNAL, "primary_host": "db:"}, "a port is 1 to 65535"),
+    ({**EXTERNAL, "primary_host": "db:0"}, "a port is 1 to 65535"),
+    ({**EXTERNAL, "primary_host": "db:65536"}, "a port is 1 to 65535"),
+    ({**EXTERNAL, "primary_host": ["db"]}, "one comma-separated text"),
+    ({**EXTERNAL, "replica_hosts": ["r1", "r2"]}, "replica_hosts:"),
+    ({**EXTERNAL, "replica_hosts": "r1,,r2"}, "empty entry"),
+    ({**EXTERNAL, "replica_hosts": "r1,R1:5432"}, "twice"),
+    ({**EXTERNAL, "replica_hosts": "db"}, "replica_hosts: names the primary"),
+    ({**EXTERNAL, "primary_host": "DB:5432", "replica_hosts": "r,db"}, "replica_hosts: names the primary"),
+    ({"database_name": "my db"}, "identifier of PostgreSQL"),
+    ({"database_name": 'x"; DROP TABLE t; --'}, "identifier of PostgreSQL"),
+    ({"database_name": "a" * 64}, "identifier of PostgreSQL"),
+    ({"database_name": "template1"}, "template"),
+    ({"database_user": "postgres"}, "reserved"),
+    ({"database_user": "pg_read"}, "reserved"),
+    ({"database_user": "{{ 7 * 7 }}"}, "identifier of PostgreSQL"),
+    ({**STANDALONE, "namespace": "Prod"}, "RFC 1123"),
+    ({**STANDALONE, "namespace": "prod\n---\nkind: Secret"}, "RFC 1123"),
+    ({**STANDALONE, "client_namespaces": "web,web"}, "client_namespaces: names web twice"),
+    ({**STANDALONE, "database_cidrs": "10.0.0.0"}, "did you mean 10.0.0.0/32?"),
+    ({**STANDALONE, "database_cidrs": "10.0.0.5/24"}, "did you mean 10.0.0.0/24?"),
+    ({**STANDALONE, "database_cidrs": "fd00:1::5/32"}, "did you mean fd00:1:0:0:0:0:0:0/32?"),
+    ({**STANDALONE, "database_cidrs": "10.0.0.0/33"}, "0 to 32"),
+    ({**STANDALONE, "database_cidrs": "10.0.0.0/8,10.0.0.0/8"}, "twice"),
+    ({**STANDALONE, "database_cidrs": "db.example.com/32"}, "is not a network"),
+    ({"pgcat_image": "pgcat"}, "neither tag nor digest"),
+    ({"pgcat_image": "ghcr.io/x/pgcat:v1\n  privileged: true"}, "is not an image"),
+    ({**STANDALONE, "pgcat_memory": "lots"}, "amount of memory"),
+    ({**STANDALONE, "permify_cpu": "0"}, "amount of CPU"),
+    ({**STANDALONE, "drain_seconds": 0}, "out of range"),
+    ({"primary_hots": "db"}, "did you mean primary_reads or primary_host?"),
+    ({"xyz": "db"}, "the keys are topology"),
+]
+
+TOGETHER: list[tuple[dict[str, Any], str]] = [
+    ({"topology": "standalone"}, "primary_host: is missing; add --data primary_host=HOST"),
+    ({"database": "external"}, "primary_host: is missing"),
+    ({**SIDECAR, "pooling": "direct"}, "pooling: direct means no PgCat"),
+    ({**STANDALONE, "database": "bundled"}, "database: bundled is for topology docker only"),
+    ({**SIDECAR, "permify_install": "helm"}, "permify_install: helm cannot carry a sidecar"),
+    ({"monitoring": "prometheus-operator"}, "monitoring: prometheus-operator needs Kubernetes"),
+    ({"database_tls": "require"}, "database_tls: require is not spoken by the bundled PostgreSQL"),
+    ({**STANDALONE, "database_tls": "verify-full"}, "database_tls: verify-full is not kept by PgCat"),
+    ({"other_connections": 100}, "other_connections: 100 leaves nothing of postgres_max_connections 100"),
+    (
+        {**STANDALONE, "permify_replicas": 5, "permify_max_replicas": 3},
+        "permify_max_replicas: 3 is fewer than permify_replicas 5",
+    ),
+    ({**STANDALONE, "drain_seconds": 19}, "drain_seconds: 19 is too short"),
+    ({"watch": True, "permify_max_connections": 1}, "watch: each stream holds"),
+    (
+        {
+            **STANDALONE,
+            "postgres_max_connections": 190,
+            "pgcat_replicas": 3,
+            "writer_pool_size": 20,
+            "reader_pool_size": 20,
+        },
+        "(3 + 2 PgCat instances) × (writer 20 + reader 20) + 3 for the migration = 203 > 170 ="
+        " postgres_max_connections 190 − other_connections 20; try writer_pool_size + reader_pool_size ≤ 33,",
+    ),
+    (
+        {**STANDALONE, "replica_hosts": "r", "reader_pool_size": 21, "primary_reads": False},
+        "budget of each replica: (2 + 2 PgCat instances) × reader 21 = 84 > 80",
+    ),
+    (
+        {**STANDALONE, "pooling": "direct", "permify_max_connections": 10},
+        "(2 + 2 Permify instances) × 2 × max_connections 10 + 3 for the migration = 83 > 80",
+    ),
+    ({**SIDECAR, "permify_replicas": 40}, "try topology=standalone"),
+    (
+        {**STANDALONE, "pool_mode": "session", "permify_replicas": 8},
+        "session mode: the reader pool pins (permify_max_replicas 8 + 2) × permify_max_connections 1 = 10 > 9",
+    ),
+    (
+        {**SIDECAR, "pool_mode": "session", "permify_max_connections": 4, "writer_pool_size": 3},
+        "session mode: the writer pool pins permify_max_connections 4 > 3 = writer_pool_size",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answers", "line"), ONE_ANSWER + TOGETHER)
+def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> None:
+    if line is None:
+        render(tmp_path / "deploy", answers)
+        return
+    with pytest.raises(Refused) as refused:
+        render(tmp_path / "deploy", answers)
+    assert line in str(refused.value)
+    assert "pgcat-stack refuses" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {**STANDALONE, "postgres_max_connections": 190, "pgcat_replicas": 3, "writer_pool_size": 13}
+        | {"reader_pool_size": 20},
+        {**STANDALONE, "drain_seconds": 20},
+        {**STANDALONE, "pool_mode": "session", "permify_replicas": 7},
+        {**STANDALONE, "database_cidrs": "fd00::/8, 10.0.0.0/8,::/0 , 192.168.1.1/32"},
+        {**STANDALONE, "namespace": "null", "client_namespaces": "true,1e3"},
+        {"database_name": "authz-prod", "database_user": "Permify_App"},
+        {"permify_replicas": "3", "watch": "no", "postgres_max_connections": " 200 "},
+        {"other_connections": 0},
+        {"topology": "docker", "permify_max_replicas": 10, "pgcat_replicas": 5, "namespace": "unused"},
+    ],
+)
+def test_the_last_answers_that_fit_are_taken(answers: dict[str, Any], tmp_path: Path) -> None:
+    assert (render(tmp_path / "deploy", answers) / "budget.yaml").exists()
+
+
+def test_a_given_advanced_answer_is_kept_for_updates(tmp_path: Path) -> None:
+    stored = (render(tmp_path / "deploy", pool_mode="session") / ".copier-answers.yml").read_text()
+    assert "pool_mode: session" in stored
+    assert "advanced: true" in stored
+
+
+def test_every_question_has_a_rule_and_every_rule_a_question() -> None:
+    """The table of rules in answers.jinja and the questions name the same keys and the same choices."""
+    from copier._template import load_template_config
+    from rendering import environment
+
+    questions = {
+        key: question
+        for key, question in load_template_config(REPOSITORY / "copier.yml").items()
+        if not key.startswith("_") and key not in ("given_answers", "answers_together")
+    }
+    rules = environment().get_template("questions/answers.jinja").module
+    assert set(questions) == set(rules.keys)  # type: ignore[attr-defined]
+    for key, question in questions.items():
+        choices = question.get("choices")
+        if isinstance(choices, dict):
+            assert sorted(choices.values()) == sorted(rules.choices[key])  # type: ignore[attr-defined]
+        elif isinstance(choices, list):
+            assert sorted(choices) == sorted(rules.choices[key])  # type: ignore[attr-defined]
+        else:
+            assert (choices is None) or key in rules.choices  # type: ignore[attr-defined]
+        if question["type"] == "int":
+            assert key in rules.numbers  # type: ignore[attr-defined]
+        if question["type"] == "bool":
+            assert key in rules.booleans  # type: ignore[attr-defined]
+    after_advanced = list(questions)[list(questions).index("advanced") + 1 :]
+    assert after_advanced == rules.advanced_keys  # type: ignore[attr-defined]

@@ -1,0 +1,121 @@
+"""Random answers either render a deployment without errors or are refused in one line; they never crash."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from pgcat_stack.checks import run_checks
+from pgcat_stack.deployment import Deployment
+from rendering import Refused, render
+
+hosts = st.sampled_from(["db", "db-1.example.com", "db-1.example.com:6543", "10.0.0.5", "10.0.0.6:5433", "DB"])
+names = st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True)
+labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+networks = st.sampled_from(["10.0.0.0/24", "192.168.0.0/16", "fd00::/8", "0.0.0.0/0"])
+
+plausible = st.fixed_dictionaries(
+    {
+        "topology": st.sampled_from(["docker", "standalone", "sidecar"]),
+        "database": st.just("external"),
+        "primary_host": hosts,
+    },
+    optional={
+        "pooling": st.sampled_from(["pgcat", "direct"]),
+        "replica_hosts": st.lists(hosts, max_size=4).map(",".join),
+        "database_name": names,
+        "database_user": names,
+        "postgres_max_connections": st.integers(1, 2000),
+        "other_connections": st.integers(0, 200),
+        "permify_replicas": st.integers(1, 40),
+        "permify_max_replicas": st.integers(0, 60),
+        "pgcat_replicas": st.integers(1, 10),
+        "namespace": labels,
+        "client_namespaces": st.lists(labels, max_size=3).map(",".join),
+        "database_cidrs": st.lists(networks, max_size=3).map(",".join),
+        "secrets": st.sampled_from(["existing", "external-secrets"]),
+        "permify_install": st.sampled_from(["manifests", "helm", "none"]),
+        "monitoring": st.sampled_from(["none", "prometheus", "prometheus-operator"]),
+        "pool_mode": st.sampled_from(["transaction", "session"]),
+        "writer_pool_size": st.integers(0, 30),
+        "reader_pool_size": st.integers(0, 30),
+        "primary_reads": st.booleans(),
+        "permify_max_connections": st.integers(0, 24),
+        "drain_seconds": st.integers(1, 900),
+        "database_tls": st.sampled_from(["disable", "require", "verify-full"]),
+        "network_policies": st.booleans(),
+        "watch": st.booleans(),
+    },
+)
+
+anything = st.one_of(
+    st.text(max_size=200),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    st.none(),
+    st.lists(st.text(max_size=20), max_size=3),
+    st.sampled_from(
+        [
+            "{{ 7 * 7 }}",
+            "{% raw %}",
+            "'; DROP ROLE permify; --",
+            'x"]\n[general]\nhost = "evil',
+            "a: b\nc: d",
+            "${database_password}",
+            "a" * 10_000,
+            "naïve.example.com",
+            "db\u202eexample",
+            "db\n",
+            "-1",
+            "1e3",
+            "0x10",
+            " 5 ",
+            "null",
+            "../../etc/passwd",
+        ]
+    ),
+)
+
+
+def _outcome(answers: dict[str, Any]) -> None:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        deployment = Deployment.load(render(folder / "deploy", answers))
+    except Refused as refused:
+        event("refused")
+        line = str(refused)
+        assert "\n" not in line
+        assert re.search(r"refuses \S+?: |refuses (budget|session mode)", line), line
+        assert len(line) < 1000, line
+    else:
+        event("rendered")
+        errors = [finding for finding in run_checks(deployment) if finding.severity == "error"]
+        assert not errors, errors
+    finally:
+        shutil.rmtree(folder)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(plausible)
+def test_plausible_answers_render_or_are_refused(answers: dict[str, Any]) -> None:
+    _outcome(answers)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    plausible,
+    st.sampled_from(
+        ["primary_host", "replica_hosts", "database_name", "database_user", "namespace", "client_namespaces"]
+        + ["database_cidrs", "secret_store", "pgcat_image", "permify_image", "pgcat_memory", "permify_cpu"]
+        + ["topology", "pooling", "watch", "permify_replicas", "drain_seconds", "advanced"]
+    ),
+    anything,
+)
+def test_any_value_renders_or_is_refused(answers: dict[str, Any], key: str, value: Any) -> None:
+    _outcome({**answers, key: value})
