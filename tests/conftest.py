@@ -7,5 +7,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-combination",
         action="store_true",
-        help="render every combination of the discrete answers, not a draw of those that decide over files of their own",
+        help="render every combination of the discrete answers, not a draw of the independent ones",
     )

@@ -80,9 +80,7 @@ _load_configuration = copier._template.load_template_config
 def _compiled_once() -> Iterator[None]:
     own = Worker.jinja_env
     Worker.jinja_env = environment()  # type: ignore[assignment]
-    copier._template.load_template_config = lambda path, quiet=False: copy.deepcopy(
-        _configuration(path)
-    )
+    copier._template.load_template_config = lambda path, quiet=False: copy.deepcopy(_configuration(path))
     try:
         yield
     finally:

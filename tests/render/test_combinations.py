@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pgcat_stack.checks import run_checks
 from pgcat_stack.deployment import Deployment
 from rendering import combinations, render

@@ -10,14 +10,23 @@ from typing import Any
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+
 from pgcat_stack.checks import run_checks
 from pgcat_stack.deployment import Deployment
 from rendering import Refused, render
 
-hosts = st.sampled_from(["db", "db-1.example.com", "db-1.example.com:6543", "10.0.0.5", "10.0.0.6:5433", "DB"])
+hosts = st.sampled_from(
+    ["db", "db-1.example.com", "db-1.example.com:6543", "10.0.0.5", "10.0.0.6:5433", "DB"]
+)
 names = st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True)
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 networks = st.sampled_from(["10.0.0.0/24", "192.168.0.0/16", "fd00::/8", "0.0.0.0/0"])
+
+TYPED_KEYS = [
+    *("primary_host", "replica_hosts", "database_name", "database_user", "namespace", "client_namespaces"),
+    *("database_cidrs", "secret_store", "pgcat_image", "permify_image", "pgcat_memory", "permify_cpu"),
+    *("topology", "pooling", "watch", "permify_replicas", "drain_seconds", "advanced"),
+]
 
 plausible = st.fixed_dictionaries(
     {
@@ -110,11 +119,7 @@ def test_plausible_answers_render_or_are_refused(answers: dict[str, Any]) -> Non
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     plausible,
-    st.sampled_from(
-        ["primary_host", "replica_hosts", "database_name", "database_user", "namespace", "client_namespaces"]
-        + ["database_cidrs", "secret_store", "pgcat_image", "permify_image", "pgcat_memory", "permify_cpu"]
-        + ["topology", "pooling", "watch", "permify_replicas", "drain_seconds", "advanced"]
-    ),
+    st.sampled_from(TYPED_KEYS),
     anything,
 )
 def test_any_value_renders_or_is_refused(answers: dict[str, Any], key: str, value: Any) -> None:

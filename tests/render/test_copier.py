@@ -1,0 +1,211 @@
+"""The real `copier` command on a git repository with tags: trust, tasks, refusals, updates."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rendering import REPOSITORY
+
+URL = "gh:org/pgcat-stack"
+
+
+def _git(folder: Path, *arguments: str, home: Path) -> str:
+    run = subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HOME": str(home)},
+    )
+    return run.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose git finds github.com/org/pgcat-stack in a local repository, tagged 0.1.0 and 0.2.0."""
+    home = tmp_path_factory.mktemp("home")
+    repository = home / "pgcat-stack.git"
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = Test\n\temail = test@example.com\n"
+        f'[url "file://{repository}"]\n\tinsteadOf = https://github.com/org/pgcat-stack.git\n'
+    )
+    repository.mkdir()
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    for name in filter(None, files):
+        if (
+            name.split("/")[0] in ("copier.yml", "questions", "template", "hooks")
+            and (REPOSITORY / name).exists()
+        ):
+            (repository / name).parent.mkdir(parents=True, exist_ok=True)
+            (repository / name).write_bytes((REPOSITORY / name).read_bytes())
+            (repository / name).chmod((REPOSITORY / name).stat().st_mode)
+    _git(repository, "init", "--quiet", "--initial-branch=main", home=home)
+    _git(repository, "add", "--all", home=home)
+    _git(repository, "commit", "--quiet", "--message=first", home=home)
+    _git(repository, "tag", "0.1.0", home=home)
+    (repository / "template" / "NEWS.md").write_text("new in 0.2.0\n")
+    _git(repository, "add", "--all", home=home)
+    _git(repository, "commit", "--quiet", "--message=second", home=home)
+    _git(repository, "tag", "0.2.0", home=home)
+    return home
+
+
+def copier(home: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("COPIER_", "XDG_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "copier", *arguments],
+        cwd=cwd or home,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+        env={**environment, "HOME": str(home)},
+    )
+
+
+def test_copy_with_trust_validates_and_makes_secrets(home: Path, tmp_path: Path) -> None:
+    run = copier(home, "copy", "--trust", "--defaults", URL, str(tmp_path / "deploy"))
+    assert run.returncode == 0, run.stderr
+    output = run.stdout + run.stderr
+    assert "0 errors, 0 warnings" in output
+    assert "1 PgCat instance × (writer 20 + reader 20) + 3 for the migration = 43 of 80 connections" in output
+    assert "docker compose up --wait" in output
+    answers = (tmp_path / "deploy" / ".copier-answers.yml").read_text()
+    assert "_src_path: gh:org/pgcat-stack" in answers
+    assert "_commit: 0.2.0" in answers
+    for line in (tmp_path / "deploy" / "secrets").iterdir():
+        assert line.read_text().strip() not in output + answers
+
+
+def test_trusted_settings_need_no_flag(home: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yml"
+    settings.write_text('trust: ["gh:org/"]\n')
+    os.environ["COPIER_SETTINGS_PATH"] = str(settings)
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "copier", "copy", "--defaults", URL, str(tmp_path / "deploy")],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "HOME": str(home)},
+        )
+    finally:
+        del os.environ["COPIER_SETTINGS_PATH"]
+    assert run.returncode == 0, run.stderr
+    assert "0 errors, 0 warnings" in run.stdout + run.stderr
+
+
+def test_without_trust_nothing_is_made(home: Path, tmp_path: Path) -> None:
+    run = copier(home, "copy", "--defaults", URL, str(tmp_path / "deploy"))
+    assert run.returncode == 4
+    assert "--trust" in run.stderr
+    assert not (tmp_path / "deploy").exists()
+
+
+def test_skip_tasks_copies_without_trust_and_says_so(home: Path, tmp_path: Path) -> None:
+    run = copier(home, "copy", "--skip-tasks", "--defaults", URL, str(tmp_path / "deploy"))
+    assert run.returncode == 0, run.stderr
+    assert "The hooks were skipped" in run.stdout + run.stderr
+    assert not (tmp_path / "deploy" / "secrets").exists()
+
+
+@pytest.mark.parametrize("tasks", ["--trust", "--skip-tasks"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--defaults", "--data", "topology=standalone"],
+        ["--defaults", "--data", "permify_replicas=lots"],
+        ["--defaults", "--data", "pool_mode=session", "--data", "permify_replicas=90"],
+        ["--data", "topology=standalone", "--data", "primary_host=db_1"],
+        ["--data-file", "answers.yml", "--defaults"],
+    ],
+    ids=" ".join,
+)
+def test_a_refusal_is_one_line_and_leaves_nothing(
+    home: Path, tmp_path: Path, arguments: list[str], tasks: str
+) -> None:
+    (tmp_path / "answers.yml").write_text("topology: standalone\nprimary_host: [db1, db2]\n")
+    run = copier(home, "copy", tasks, *arguments, URL, str(tmp_path / "deploy"), cwd=tmp_path)
+    assert run.returncode == 1
+    lines = run.stderr.strip().splitlines()
+    assert len(lines) == 1, run.stderr
+    assert "pgcat-stack refuses" in lines[0]
+    assert not (tmp_path / "deploy").exists()
+
+
+def test_no_terminal_and_no_answers_is_one_line(home: Path, tmp_path: Path) -> None:
+    run = copier(home, "copy", "--trust", URL, str(tmp_path / "deploy"))
+    assert run.returncode == 1
+    assert "--defaults" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "deploy").exists()
+
+
+def _deployment(home: Path, folder: Path, *data: str) -> Path:
+    """A committed deployment of version 0.1.0."""
+    deploy = folder / "deploy"
+    arguments = [part for item in data for part in ("--data", item)]
+    run = copier(home, "copy", "--trust", "--defaults", "--vcs-ref=0.1.0", *arguments, URL, str(deploy))
+    assert run.returncode == 0, run.stderr
+    _git(deploy, "init", "--quiet", home=home)
+    _git(deploy, "add", "--all", home=home)
+    _git(deploy, "commit", "--quiet", "--message=deployment", home=home)
+    return deploy
+
+
+def test_update_keeps_edits_answers_and_secrets(home: Path, tmp_path: Path) -> None:
+    deploy = _deployment(home, tmp_path, "topology=standalone", "primary_host=db", "permify_replicas=3")
+    toml = deploy / "pgcat" / "pgcat.toml"
+    toml.write_text(toml.read_text().replace("ban_time = 60", "ban_time = 30"))
+    _git(deploy, "commit", "--quiet", "--all", "--message=edit", home=home)
+    run = copier(home, "update", "--trust", "--defaults", str(deploy))
+    assert run.returncode == 0, run.stderr
+    assert "ban_time = 30" in toml.read_text()
+    assert (deploy / "NEWS.md").exists()
+    answers = (deploy / ".copier-answers.yml").read_text()
+    assert "permify_replicas: 3" in answers
+    assert "_commit: 0.2.0" in answers
+
+
+def test_update_that_finds_errors_keeps_the_edits(home: Path, tmp_path: Path) -> None:
+    """The hook runs when the edits are back in place: it reports what they break and loses none of them."""
+    deploy = _deployment(home, tmp_path)
+    toml = deploy / "pgcat" / "pgcat.toml"
+    toml.write_text(toml.read_text().replace("ban_time = 60", "bann_time = 60"))
+    _git(deploy, "commit", "--quiet", "--all", "--message=edit", home=home)
+    run = copier(home, "update", "--trust", "--defaults", str(deploy))
+    assert run.returncode != 0
+    assert "bann_time" in run.stdout + run.stderr
+    assert "bann_time = 60" in toml.read_text()
+    assert (deploy / "NEWS.md").exists()
+
+
+def test_a_refused_update_changes_nothing(home: Path, tmp_path: Path) -> None:
+    deploy = _deployment(home, tmp_path, "topology=sidecar", "primary_host=db")
+    run = copier(home, "update", "--trust", "--defaults", "--data", "permify_replicas=40", str(deploy))
+    assert run.returncode == 1
+    assert "pgcat-stack refuses budget" in run.stderr
+    assert _git(deploy, "status", "--porcelain", home=home) == ""
+
+
+def test_copy_with_a_broken_answer_file_of_edits_reports_findings(home: Path, tmp_path: Path) -> None:
+    """A task that fails on copy removes the folder that the copy made."""
+    run = copier(home, "copy", "--trust", "--defaults", URL, str(tmp_path / "deploy"))
+    assert run.returncode == 0
+    (tmp_path / "deploy" / "pgcat" / "pgcat.toml.rej").write_text("left over\n")
+    again = copier(home, "copy", "--trust", "--defaults", "--overwrite", URL, str(tmp_path / "deploy"))
+    assert again.returncode != 0
+    assert "pgcat.toml.rej" in again.stdout + again.stderr
+    assert (tmp_path / "deploy" / "compose.yaml").exists()

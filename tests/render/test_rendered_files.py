@@ -1,0 +1,200 @@
+"""What stands in the rendered files, where a rule of the contract can be read off directly."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rendering import combinations, render
+
+STANDALONE = {"topology": "standalone", "primary_host": "db"}
+DEPRECATED = ("max_open_connections", "max_idle_connections", "MAX_OPEN_CONNECTIONS", "MAX_IDLE_CONNECTIONS")
+
+
+def pgcat(deploy: Path) -> dict[str, Any]:
+    return tomllib.loads((deploy / "pgcat" / "pgcat.toml").read_text())
+
+
+def permify(deploy: Path) -> dict[str, Any]:
+    configuration: dict[str, Any] = yaml.safe_load((deploy / "permify" / "permify.yaml").read_text())
+    return configuration
+
+
+def manifest(deploy: Path, name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((deploy / "kubernetes" / f"{name}.yaml").read_text())
+    return loaded
+
+
+def sizes(deploy: Path) -> tuple[int, int]:
+    pools = pgcat(deploy)["pools"]
+    writer, reader = (pools[name]["users"]["0"]["pool_size"] for name in ("permify_writer", "permify_reader"))
+    return writer, reader
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        # 100 − 20 = 80 connections, (2 + 2) × (writer + reader) + 3: the sum is at most 19.
+        ({**STANDALONE, "replica_hosts": "r"}, (9, 10)),
+        (STANDALONE, (9, 10)),
+        ({**STANDALONE, "replica_hosts": "r", "primary_reads": False}, (19, 20)),
+        ({**STANDALONE, "postgres_max_connections": 1000}, (20, 20)),
+        ({**STANDALONE, "writer_pool_size": 4}, (4, 15)),
+        ({**STANDALONE, "reader_pool_size": 4}, (15, 4)),
+        ({**STANDALONE, "postgres_max_connections": 31}, (1, 1)),
+        ({**STANDALONE, "pool_mode": "session", "permify_replicas": 7}, (9, 10)),
+        # Session mode with more processes than 20 takes what they pin.
+        (
+            {
+                **STANDALONE,
+                "pool_mode": "session",
+                "permify_replicas": 30,
+                "postgres_max_connections": 400,
+                "replica_hosts": "r1,r2",
+            },
+            (32, 20),
+        ),
+        ({"topology": "sidecar", "primary_host": "db", "permify_replicas": 5}, (5, 6)),
+        ({"topology": "sidecar", "primary_host": "db", "permify_max_replicas": 5}, (4, 5)),
+        ({}, (20, 20)),
+    ],
+)
+def test_derived_pool_sizes(answers: dict[str, Any], expected: tuple[int, int], tmp_path: Path) -> None:
+    assert sizes(render(tmp_path / "deploy", answers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (STANDALONE, 8),
+        ({**STANDALONE, "pool_mode": "session"}, 1),
+        ({**STANDALONE, "pool_mode": "session", "watch": True}, 2),
+        ({**STANDALONE, "pooling": "direct"}, 9),
+        ({**STANDALONE, "pooling": "direct", "replica_hosts": "r"}, 19),
+        ({**STANDALONE, "pooling": "direct", "postgres_max_connections": 1000}, 20),
+        ({**STANDALONE, "permify_max_connections": 3}, 3),
+    ],
+)
+def test_derived_connections_of_permify(answers: dict[str, Any], expected: int, tmp_path: Path) -> None:
+    assert permify(render(tmp_path / "deploy", answers))["database"]["max_connections"] == expected
+
+
+def test_pools_and_their_servers(tmp_path: Path) -> None:
+    def servers(name: str, **answers: Any) -> tuple[Any, Any]:
+        pools = pgcat(render(tmp_path / name, STANDALONE, **answers))["pools"]
+        assert not any(pool["query_parser_enabled"] for pool in pools.values())
+        return tuple(pools[f"permify_{side}"]["shards"]["0"]["servers"] for side in ("writer", "reader"))  # type: ignore[return-value]
+
+    primary = ["db", 5432, "primary"]
+    assert servers("none") == ([primary], [primary])
+    assert servers("one", replica_hosts="r:5433") == (
+        [primary],
+        [["r", 5433, "replica"], ["db", 5432, "replica"]],
+    )
+    assert servers("off", replica_hosts="r", primary_reads=False) == ([primary], [["r", 5432, "replica"]])
+
+
+@pytest.mark.parametrize("drain", [20, 25, 60, 61, 300, 3600])
+def test_drain_contract(drain: int, tmp_path: Path) -> None:
+    deploy = render(tmp_path / "deploy", STANDALONE, drain_seconds=drain)
+    database = permify(deploy)["database"]
+    moving = sum(
+        int(database[key].removesuffix("s"))
+        for key in ("max_connection_lifetime", "max_connection_lifetime_jitter", "health_check_period")
+    )
+    assert moving <= drain - 10
+    spec = manifest(deploy, "pgcat-deployment")["spec"]
+    pod = spec["template"]["spec"]
+    assert pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] == drain
+    assert drain + 10 < pod["terminationGracePeriodSeconds"] <= spec["minReadySeconds"]
+    assert spec["minReadySeconds"] < spec["progressDeadlineSeconds"]
+    if drain == 60:
+        assert database["max_connection_lifetime"] == "30s"
+        assert pod["terminationGracePeriodSeconds"] == 75
+
+
+def test_nothing_renders_deprecated_keys_or_passwords(tmp_path: Path) -> None:
+    for number, answers in enumerate(combinations()[::7]):
+        deploy = render(tmp_path / str(number), answers)
+        for path in filter(Path.is_file, deploy.rglob("*")):
+            text = path.read_text()
+            assert not any(key in text for key in DEPRECATED), path
+            assert not re.search(r"://[^/@\s:]+:[^@\s]+@", text), path
+        shutil.rmtree(deploy)
+
+
+def test_an_autoscaler_leaves_the_replicas_alone(tmp_path: Path) -> None:
+    deploy = render(tmp_path / "deploy", STANDALONE, permify_max_replicas=5)
+    assert "replicas" not in manifest(deploy, "permify-deployment")["spec"]
+    scaler = manifest(deploy, "permify-autoscaler")["spec"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 5)
+    grace = manifest(deploy, "permify-deployment")["spec"]["template"]["spec"][
+        "terminationGracePeriodSeconds"
+    ]
+    assert scaler["behavior"]["scaleDown"]["policies"] == [
+        {"type": "Pods", "value": 1, "periodSeconds": grace}
+    ]
+
+
+def test_bootstrap_limits_the_role_to_the_capacity(tmp_path: Path) -> None:
+    deploy = render(tmp_path / "deploy", STANDALONE, postgres_max_connections=300, other_connections=0)
+    assert "CONNECTION LIMIT 300" in (deploy / "postgres" / "bootstrap.sql").read_text()
+
+
+def test_several_permify_share_no_port(tmp_path: Path) -> None:
+    deploy = render(tmp_path / "deploy", permify_replicas=4)
+    ports = yaml.safe_load((deploy / "compose.yaml").read_text())["services"]["permify"]["ports"]
+    ranges = [re.search(r":(\d+)-(\d+):", port) for port in ports]
+    assert [int(found[2]) - int(found[1]) + 1 for found in ranges if found] == [4, 4]
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not on PATH")
+@pytest.mark.parametrize("topology", ["standalone", "sidecar"])
+def test_kustomize_builds_and_a_change_rolls_the_pods(topology: str, tmp_path: Path) -> None:
+    deploy = render(tmp_path / "deploy", topology=topology, primary_host="db", permify_max_replicas=4)
+
+    def built() -> list[dict[str, Any]]:
+        run = subprocess.run(
+            ["kubectl", "kustomize", str(deploy)], capture_output=True, text=True, check=True
+        )
+        return list(yaml.safe_load_all(run.stdout))
+
+    def mounted(objects: list[dict[str, Any]]) -> set[str]:
+        return {
+            volume["configMap"]["name"]
+            for found in objects
+            if found["kind"] == "Deployment"
+            for volume in found["spec"]["template"]["spec"]["volumes"]
+            if "configMap" in volume
+        }
+
+    before = built()
+    assert {found["metadata"].get("namespace") for found in before if found["kind"] != "Namespace"} == {
+        "permify"
+    }
+    names = {found["metadata"]["name"] for found in before if found["kind"] == "ConfigMap"}
+    assert mounted(before) == names
+    toml = deploy / "pgcat" / "pgcat.toml"
+    toml.write_text(toml.read_text().replace("ban_time = 60", "ban_time = 61"))
+    assert mounted(built()) != names
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not on PATH")
+@pytest.mark.parametrize("answers", [{}, STANDALONE, {**STANDALONE, "replica_hosts": "r1,r2"}])
+def test_alert_rules_pass_their_own_tests(answers: dict[str, Any], tmp_path: Path) -> None:
+    deploy = render(tmp_path / "deploy", answers)
+    run = subprocess.run(
+        ["promtool", "test", "rules", "rules-test.yaml"],
+        cwd=deploy / "monitoring",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
