@@ -82,4 +82,4 @@ if ! (placeholders fill >"$filled") 2>/dev/null; then
     fail "$filled cannot be written: mount a tmpfs at ${filled%/*}"
 fi
 
-exec pgcat "$filled"
+exec pgcat "$filled" --no-color # logs are read by programs, too

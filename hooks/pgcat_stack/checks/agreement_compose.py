@@ -1,0 +1,156 @@
+"""PS45x: compose.yaml names files, services, secrets and volumes that exist.
+
+https://docs.docker.com/reference/compose-file/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pgcat_stack.checks import check
+from pgcat_stack.checks._interpolation import interpolated
+from pgcat_stack.checks._kubernetes import exists
+from pgcat_stack.checks._units import deployment_path, units, volume_ends
+from pgcat_stack.deployment import COMPOSE, Deployment
+from pgcat_stack.findings import Location, Problem
+from pgcat_stack.report import show
+from pgcat_stack.secrets import secret_names
+from pgcat_stack.sources import Key, as_list, as_mapping, dig
+
+_KINDS = ("secrets", "configs", "networks")
+
+
+def _services(deployment: Deployment) -> dict[str, dict[str, Any]]:
+    found = as_mapping(dig(deployment.compose.data, "services")) if deployment.compose else {}
+    return {str(name): service for name, service in found.items() if isinstance(service, dict)}
+
+
+@check(
+    code="PS450",
+    name="compose-file-missing",
+    severity="error",
+    why="In place of a file that is missing Docker mounts a new empty folder, which the program"
+    " cannot read; a secret"
+    " or configuration without its file stops `docker compose up`.",
+    mend="Create the file, or correct its path.",
+)
+def compose_file_missing(deployment: Deployment) -> Iterator[Problem]:
+    """Mounted files, configurations and secrets outside secrets/ that do not exist."""
+    for place, text in _files(deployment):
+        path = deployment_path(interpolated(text) or "")
+        if path and path != "." and not exists(deployment, path) and not (deployment.root / path).exists():
+            yield Problem(place, f"{show(text)} is not there", "create it, or correct the path")
+
+
+def _files(deployment: Deployment) -> Iterator[tuple[Location, str]]:
+    compose = deployment.compose
+    if compose is None:
+        return
+    for name, service in _services(deployment).items():
+        for index, volume in enumerate(as_list(service.get("volumes"))):
+            yield compose.at("services", name, "volumes", index), volume_ends(volume)[0]
+    made = {f"secrets/{name}" for name in secret_names(deployment)}  # by the hook, where they are missing
+    for kind in ("secrets", "configs"):
+        for name, entry in as_mapping(dig(compose.data, kind)).items():
+            file = dig(entry, "file")
+            if isinstance(file, str) and deployment_path(file) not in made:
+                yield (
+                    compose.at(kind, name, "file"),
+                    file if file.startswith((".", "/", "~")) else f"./{file}",
+                )
+
+
+@check(
+    code="PS451",
+    name="compose-unknown-service",
+    severity="error",
+    why="Compose refuses a file in which a service depends on one that is not there.",
+    mend="Name a service of compose.yaml.",
+)
+def compose_unknown_service(deployment: Deployment) -> Iterator[Problem]:
+    """depends_on of services that do not exist."""
+    compose, services = deployment.compose, _services(deployment)
+    for name, service in services.items():
+        depends = service.get("depends_on")
+        targets: list[tuple[Key, Any]] = [(key, key) for key in as_mapping(depends)]
+        targets += list(enumerate(as_list(depends)))
+        for key, target in targets:
+            optional = dig(depends, key, "required") is False
+            if compose and isinstance(target, str) and target not in services and not optional:
+                place = compose.at("services", name, "depends_on", key)
+                text = f"the service {name} depends on {show(target)}, which is no service"
+                yield Problem(place, text, f"services are {', '.join(services)}")
+
+
+@check(
+    code="PS452",
+    name="compose-undeclared",
+    severity="error",
+    why="Compose refuses a service that names a secret, configuration, network or volume which"
+    " the file does not"
+    " declare.",
+    mend="Declare it at the top level, or correct its name.",
+)
+def compose_undeclared(deployment: Deployment) -> Iterator[Problem]:
+    """Secrets, configs, networks and named volumes that are not declared."""
+    compose = deployment.compose
+    for name, service in _services(deployment).items() if compose else ():
+        for kind, keys, used in _named(service):
+            declared = as_mapping(dig(compose.data, kind)) if compose else {}
+            if compose and used not in declared:
+                text = f"the service {name} uses {show(used)}, which {kind} of {COMPOSE} does not declare"
+                place = compose.at("services", name, *keys)
+                yield Problem(place, text, f"declared are {', '.join(map(str, declared)) or 'none'}")
+
+
+def _named(service: dict[str, Any]) -> Iterator[tuple[str, tuple[Key, ...], str]]:
+    for kind in _KINDS:
+        value = service.get(kind)
+        names: list[tuple[Key, Any]] = [(key, key) for key in as_mapping(value)]
+        names += [
+            (i, item if isinstance(item, str) else dig(item, "source"))
+            for i, item in enumerate(as_list(value))
+        ]
+        for key, used in names:
+            if isinstance(used, str) and not (kind == "networks" and used == "default"):
+                yield kind, (kind, key), used
+    for index, volume in enumerate(as_list(service.get("volumes"))):
+        source, _ = volume_ends(volume)
+        kind = dig(volume, "type") if isinstance(volume, dict) else "volume"
+        if source and kind == "volume" and not source.startswith((".", "/", "~", "$")):
+            yield "volumes", ("volumes", index), source
+
+
+@check(
+    code="PS453",
+    name="compose-secret-not-a-file",
+    severity="error",
+    why="Compose copies secrets from the environment or inline content into the container,"
+    " which fails where the root"
+    " filesystem is read-only; files it mounts.",
+    mend="Use `file:` with a path under secrets/.",
+)
+def compose_secret_not_a_file(deployment: Deployment) -> Iterator[Problem]:
+    """Secrets without a file that read-only services use."""
+    compose = deployment.compose
+    if compose is None:
+        return
+    declared = as_mapping(dig(compose.data, "secrets"))
+    read_only = {unit.name for unit in units(deployment) if unit.data.get("read_only") is True}
+    users: dict[str, list[str]] = {}
+    for name, service in _services(deployment).items():
+        for kind, _, used in _named(service):
+            if kind == "secrets" and name in read_only:
+                users.setdefault(used, []).append(name)
+    for name, services in users.items():
+        if (
+            name in declared
+            and dig(declared[name], "external") is not True
+            and dig(declared[name], "file") is None
+        ):
+            text = (
+                f"the secret {name} has no file, and {', '.join(sorted(set(services)))}"
+                " has a read-only root filesystem"
+            )
+            yield Problem(compose.at("secrets", name), text, f"write file: ./secrets/{name}")

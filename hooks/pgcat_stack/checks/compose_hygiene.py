@@ -1,0 +1,213 @@
+"""PS82x: ports, restarts and addresses that behave in Compose, and on Kubernetes where the same holds.
+
+https://docs.docker.com/reference/compose-file/services/#ports
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pgcat_stack.checks import check
+from pgcat_stack.checks._interpolation import interpolated
+from pgcat_stack.checks._kubernetes import is_int
+from pgcat_stack.checks._pools import VALUES, permify_connections, pools
+from pgcat_stack.checks._units import Unit, running, units
+from pgcat_stack.checks._uri import is_loopback, server_text
+from pgcat_stack.deployment import PERMIFY, Deployment
+from pgcat_stack.findings import Problem
+from pgcat_stack.report import show
+from pgcat_stack.sources import Key, as_list, as_mapping, dig
+
+_EVERYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
+_PORTS = re.compile(
+    r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<published>[\d-]*):)?(?P<target>\d+(?:-\d+)?)(?:/\w+)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """A port on the host: address, first and last number (0: Docker chooses)."""
+
+    keys: tuple[Key, ...]
+    text: str
+    host: str
+    first: int
+    last: int
+    targets: int
+
+
+def _published(unit: Unit) -> Iterator[_Published]:
+    for index, entry in enumerate(as_list(unit.data.get("ports"))):
+        keys: tuple[Key, ...] = ("ports", index)
+        if isinstance(entry, dict):
+            host, published = entry.get("host_ip", ""), str(entry.get("published", ""))
+            if dig(entry, "mode") != "host" or published:
+                first, last = _range(interpolated(published) or "")
+                yield _Published(keys, published, interpolated(str(host)) or "", first, last, 1)
+            continue
+        text = interpolated(str(entry))
+        match = _PORTS.fullmatch(text) if text is not None else None
+        if match is None:
+            continue
+        host = match["host"] or ""
+        published = match["published"] or ""
+        if match["published"] is None and host.replace("-", "").isdigit():
+            host, published = "", host  # `8080:80` has no address
+        first, last = _range(published)
+        low, high = _range(match["target"])
+        yield _Published(keys, str(entry), host, first, last, high - low + 1)
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not low.isascii() or not low.isdigit() or len(low) > 5:
+        return 0, 0
+    return int(low), int(high) if dash and high.isascii() and high.isdigit() and len(high) < 6 else int(low)
+
+
+def _services(deployment: Deployment) -> list[Unit]:
+    return [unit for unit in units(deployment) if unit.workload is None]
+
+
+def _replicas(unit: Unit) -> int:
+    for value in (dig(unit.data, "deploy", "replicas"), unit.data.get("scale")):
+        if is_int(value):
+            return value
+    return 1
+
+
+@check(
+    code="PS821",
+    name="port-on-all-interfaces",
+    severity="warning",
+    why="A port without an address is open on every interface of the machine, past most host firewalls.",
+    mend="Write the address in front: 127.0.0.1:3476:3476, or ${PERMIFY_BIND:-127.0.0.1}:3476:3476.",
+)
+def port_on_all_interfaces(deployment: Deployment) -> Iterator[Problem]:
+    """Published ports without an address, or with all of them."""
+    for unit in _services(deployment):
+        for port in _published(unit):
+            if port.host in _EVERYWHERE:
+                text = f"{unit.text} publishes {show(port.text)} on all interfaces"
+                yield Problem(unit.at(*port.keys), text, "write 127.0.0.1: in front, or an address")
+
+
+@check(
+    code="PS822",
+    name="port-clash",
+    severity="error",
+    why="A port of the host serves one container, so the second of two replicas, or of two"
+    " services, does not start.",
+    mend="Publish a range as long as the number of replicas, or leave the host port out.",
+)
+def port_clash(deployment: Deployment) -> Iterator[Problem]:
+    """Fewer host ports than replicas, fixed names with replicas, ports that two services publish."""
+    taken: list[tuple[Unit, _Published]] = []
+    for unit in _services(deployment):
+        replicas = _replicas(unit)
+        if replicas > 1 and unit.data.get("container_name"):
+            text = f"{unit.text} has {replicas} replicas and a fixed container_name"
+            yield Problem(unit.at("container_name"), text, "remove the name")
+        for port in _published(unit):
+            count = port.last - port.first + 1
+            if port.first and count < replicas * port.targets:
+                text = (
+                    f"{unit.text} has {replicas} replicas and publishes {count} of the"
+                    f" host's ports for {show(port.text)}"
+                )
+                last = port.first + replicas * port.targets - 1
+                yield Problem(unit.at(*port.keys), text, f"publish a range, {port.first}-{last}")
+            for other, theirs in taken:
+                overlap = port.first and port.first <= theirs.last and theirs.first <= port.last
+                same = port.host == theirs.host or {port.host, theirs.host} & _EVERYWHERE
+                if overlap and same:
+                    text = f"{unit.text} publishes {show(port.text)}, which {other.text} publishes, too"
+                    yield Problem(unit.at(*port.keys), text, "use another port of the host")
+            taken.append((unit, port))
+
+
+@check(
+    code="PS823",
+    name="restart-policy",
+    severity="warning",
+    why="A service without a restart policy stays down after a crash or a reboot; one that runs"
+    " to its end must not be"
+    " started again.",
+    mend='restart: unless-stopped for services that stay, restart: "no" for those that end.',
+)
+def restart_policy(deployment: Deployment) -> Iterator[Problem]:
+    """Services that stay without a restart policy, services that end with one."""
+    services = _services(deployment)
+    ending = {
+        name
+        for unit in services
+        for name, how in as_mapping(unit.data.get("depends_on")).items()
+        if dig(how, "condition") == "service_completed_successfully"
+    }
+    for unit in services:
+        policy = unit.data.get("restart")
+        policy = policy if policy is not None else dig(unit.data, "deploy", "restart_policy", "condition")
+        stays = policy is not None and policy is not False and str(policy) not in ("no", "none")
+        if unit.name in ending:
+            if str(policy) in ("always", "unless-stopped", "any"):
+                text = f"{unit.text} runs to its end, and restart: {policy} starts it again"
+                yield Problem(unit.at("restart"), text, 'set restart: "no"')
+        elif not stays and unit.program != "migrate":
+            yield Problem(
+                unit.at("restart"), f"{unit.text} is not started again", "set restart: unless-stopped"
+            )
+
+
+@check(
+    code="PS824",
+    name="profiler-enabled",
+    severity="warning",
+    why="Permify's profiler answers everybody who reaches its port, and costs time.",
+    mend="profiler.enabled: false, and only for an investigation true.",
+)
+def profiler_enabled(deployment: Deployment) -> Iterator[Problem]:
+    """The profiler, on by file or variable."""
+    for path, keys in ((PERMIFY, ("profiler", "enabled")), (VALUES, ("app", "profiler", "enabled"))):
+        source = deployment.sources.get(path)
+        if source is not None and dig(source.data, *keys) is True:
+            yield Problem(source.at(*keys), "the profiler is on", "set it to false")
+    for unit in running(deployment, "permify"):
+        variable = unit.variable("PERMIFY_PROFILER_ENABLED")
+        if variable is not None and str(variable.value).lower() in ("true", "1", "t"):
+            yield Problem(
+                unit.at(*variable.keys), f"the profiler of {unit.text} is on", "remove the variable"
+            )
+
+
+@check(
+    code="PS825",
+    name="loopback-database",
+    severity="warning",
+    why="Inside a container 127.0.0.1 is the container itself, where no PostgreSQL listens.",
+    mend="Name the host as the container sees it: a service, a DNS name, or host.docker.internal.",
+)
+def loopback_database(deployment: Deployment) -> Iterator[Problem]:
+    """Loopback addresses of PostgreSQL in pgcat.toml and in direct URIs."""
+    programs = running(deployment, "pgcat") if deployment.pgcat else running(deployment, "permify")
+    if any(_on_host(unit) for unit in programs):
+        return
+    fix = "name the host as the container sees it"
+    for pool in pools(deployment).values():
+        for server in pool.servers:
+            if is_loopback(server.host) and deployment.pgcat:
+                text = f"{server_text(server.host, server.port)} is PgCat's own container"
+                yield Problem(deployment.pgcat.at(*server.keys), text, fix)
+    for connection in permify_connections(deployment) if deployment.pgcat is None else ():
+        for host, port in connection.uri.hosts:
+            if is_loopback(host):
+                yield Problem(
+                    connection.location, f"{server_text(host, port)} is Permify's own container", fix
+                )
+
+
+def _on_host(unit: Unit) -> bool:
+    if unit.workload is None:
+        return unit.data.get("network_mode") == "host"
+    return unit.workload.pod.get("hostNetwork") is True

@@ -1,0 +1,54 @@
+"""PS80x: images that mean the same tomorrow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pgcat_stack.checks import check
+from pgcat_stack.checks._interpolation import interpolated
+from pgcat_stack.checks._pools import VALUES
+from pgcat_stack.checks._units import image_name, units
+from pgcat_stack.deployment import Deployment
+from pgcat_stack.findings import Location, Problem
+from pgcat_stack.report import show
+from pgcat_stack.sources import dig
+
+_MOVING = frozenset({"", "latest", "main", "master", "edge", "nightly", "dev", "develop", "stable"})
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+
+
+@check(
+    code="PS801",
+    name="mutable-image",
+    severity="warning",
+    why="The next pull may bring another program, on one node and not on the others, and a"
+    " rollback brings nothing back."
+    " PgCat's `main` is the unreleased 1.3.0 line.",
+    mend="Name a version, or better a digest: image:v1.2.0@sha256:….",
+)
+def mutable_image(deployment: Deployment) -> Iterator[Problem]:
+    """Images without a tag, or with one that moves, unless a digest pins them."""
+    for place, image in _images(deployment):
+        if _DIGEST.search(image):
+            continue
+        tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+        if tag in _MOVING:
+            what = f"the tag {tag} moves" if tag else "no tag means latest, which moves"
+            note = (
+                ", here the unreleased 1.3.0 line" if tag == "main" and image_name(image) == "pgcat" else ""
+            )
+            yield Problem(place, f"{show(image)}: {what}{note}", "name a version or a digest")
+
+
+def _images(deployment: Deployment) -> Iterator[tuple[Location, str]]:
+    for unit in units(deployment):
+        image = unit.data.get("image")
+        image = image if unit.workload or not isinstance(image, str) else interpolated(image)
+        if isinstance(image, str) and image:
+            yield unit.at("image"), image
+    values = deployment.sources.get(VALUES)
+    if values is not None and isinstance(dig(values.data, "image", "repository"), str):
+        tag = dig(values.data, "image", "tag")
+        suffix = "" if tag is None or tag == "" else f":{tag}"
+        yield values.at("image", "tag"), f"{dig(values.data, 'image', 'repository')}{suffix}"

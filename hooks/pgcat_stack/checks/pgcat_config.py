@@ -1,0 +1,111 @@
+"""PS2xx: pgcat.toml against the strict model of what PgCat of the deployment's version reads."""
+
+from __future__ import annotations
+
+from pgcat_stack.checks._models import rules_for
+
+_rule = rules_for("pgcat", lambda deployment: deployment.pgcat, lambda deployment: deployment.pgcat_reading)
+
+_rule(
+    "PS201",
+    "unknown-key",
+    "PgCat ignores keys that it does not know, so a misspelt setting silently keeps its default.",
+    "Correct the spelling, move the key to the table it belongs in, or remove it.",
+)
+_rule(
+    "PS202",
+    "wrong-type",
+    'PgCat reads every value as one type and does not start with another: `"5"` is not 5.',
+    "Write the value as the type that is named.",
+)
+_rule(
+    "PS203",
+    "missing-key",
+    "PgCat has no default for this key and does not start without it.",
+    "Add the key.",
+)
+_rule(
+    "PS204",
+    "out-of-range",
+    "PgCat does not start, or never serves, with a number outside this range. Times are"
+    " milliseconds unless their key says otherwise, and the exporter's port ends at 32767.",
+    "Choose a value inside the range.",
+)
+_rule(
+    "PS205",
+    "unknown-value",
+    "PgCat knows only these words here and does not start with another.",
+    "Use one of the values that are named.",
+)
+_rule(
+    "PS206",
+    "newer-key",
+    "The setting came after the version of PgCat that this deployment runs, which ignores it silently.",
+    "Remove it, or run an image of the line that has it.",
+)
+_rule(
+    "PS207",
+    "pool-sizes",
+    "PgCat refuses a pool that shall keep more connections than it may open.",
+    "Lower `min_pool_size` or raise `pool_size`, and look at the budget.",
+)
+_rule(
+    "PS208",
+    "servers",
+    "PgCat takes at most one primary a shard and each server once; a pool needs a server of its role.",
+    "List each server once with its role.",
+)
+_rule(
+    "PS209",
+    "shards",
+    "Shards are numbered, and the default shard must be one of them, or PgCat does not start.",
+    "Number the shards from 0 and name an existing one.",
+)
+_rule(
+    "PS210",
+    "parser",
+    "Splitting and plugins work on parsed queries only; PgCat does not start with half of a routing rule.",
+    "Switch the query parser on, or remove what needs it.",
+)
+_rule(
+    "PS211",
+    "authentication",
+    "Each user needs a password here, or a complete auth_query that finds it; PgCat refuses anything else.",
+    "Add the key that is named.",
+)
+_rule(
+    "PS212",
+    "exporter-host",
+    "The metrics exporter listens on `host`, which it takes as an address: with a name PgCat exits at start.",
+    "Use an IP address, such as 0.0.0.0.",
+)
+_rule(
+    "PS213",
+    "tls-pair",
+    "TLS settings that lack their other half stop PgCat, or leave connections unencrypted without a word.",
+    "Set both halves or none.",
+)
+_rule(
+    "PS214",
+    "pool-name",
+    "Clients pick a pool by its name, and two names belong to the admin database.",
+    "Give the pool another name, here and in Permify's URIs.",
+)
+_rule(
+    "PS215",
+    "regex",
+    "PgCat compiles the expression at start and refuses a wrong one. Its dialect has no look-around.",
+    "Mend the expression.",
+)
+_rule(
+    "PS216",
+    "duplicate-user",
+    "PgCat keeps one pool for each name and user: of two entries one is lost; without users nobody gets in.",
+    "Keep exactly one entry for each user.",
+)
+_rule(
+    "PS217",
+    "server-address",
+    "PgCat joins host and port by a colon; a host with a port, a scheme or bare IPv6 cannot be resolved.",
+    "Write the host alone, IPv6 in brackets.",
+)

@@ -1,0 +1,163 @@
+"""PS1xx: files that can be read at all, and YAML that reads well."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
+
+from pgcat_stack.checks import check
+from pgcat_stack.deployment import Deployment
+from pgcat_stack.findings import Problem
+from pgcat_stack.sources import ProblemKind, Source
+
+if TYPE_CHECKING:
+    from yamllint.config import YamlLintConfig
+
+_CONFLICT = re.compile(r"^(?:<<<<<<< |>>>>>>> )", re.MULTILINE)
+_LEFTOVERS = {
+    ".rej": "a hunk of an update that did not apply",
+    ".orig": "a copy of a file from before a merge",
+}
+
+_STYLE = """
+rules:
+  braces: {min-spaces-inside: 0, max-spaces-inside: 1}
+  brackets: {min-spaces-inside: 0, max-spaces-inside: 1}
+  colons: {max-spaces-before: 0, max-spaces-after: 1}
+  indentation: {spaces: consistent, indent-sequences: consistent}
+  line-length: {max: 160, allow-non-breakable-inline-mappings: true}  # a URI cannot be broken
+  new-line-at-end-of-file: enable
+  new-lines: {type: unix}
+  trailing-spaces: enable
+  truthy: {check-keys: false}
+"""
+
+
+def _of_kind(deployment: Deployment, *kinds: ProblemKind) -> Iterator[tuple[Source, Problem]]:
+    for source in deployment.sources.values():
+        for problem in source.problems:
+            if problem.kind in kinds:
+                yield source, Problem(source.here(problem.line), problem.message)
+
+
+@check(
+    code="PS101",
+    name="unreadable-file",
+    severity="error",
+    why="A file that cannot be read cannot be judged, and the program that needs it will not start either.",
+    mend="Make it a regular file that you may read, of the size that a configuration has.",
+)
+def unreadable_file(deployment: Deployment) -> Iterator[Problem]:
+    """Folders in place of files, missing rights, sizes and nesting that no deployment has."""
+    for _, problem in _of_kind(deployment, "unreadable", "limit"):
+        yield problem
+
+
+@check(
+    code="PS102",
+    name="not-utf-8",
+    severity="error",
+    why="PgCat, Permify, Compose and kubectl read UTF-8 and stop at the first byte that is not.",
+    mend="Save the file as UTF-8.",
+)
+def not_utf_8(deployment: Deployment) -> Iterator[Problem]:
+    """Bytes that are not UTF-8."""
+    for _, problem in _of_kind(deployment, "encoding"):
+        yield Problem(problem.location, problem.message, "save the file as UTF-8")
+
+
+@check(
+    code="PS103",
+    name="does-not-parse",
+    severity="error",
+    why="The program that reads this file refuses it and does not start.",
+    mend="Mend the syntax on the line that is named, or just before it.",
+)
+def does_not_parse(deployment: Deployment) -> Iterator[Problem]:
+    """TOML, YAML and JSON whose syntax does not hold."""
+    for source, problem in _of_kind(deployment, "syntax"):
+        if not _CONFLICT.search(source.text):  # the markers are the cause, and PS105 says so
+            yield Problem(problem.location, f"not {source.language.upper()}: {problem.message}")
+
+
+@check(
+    code="PS104",
+    name="duplicate-key",
+    severity="error",
+    why="Of two values for one key a program takes one and drops the other, or refuses the file.",
+    mend="Keep one of them.",
+)
+def duplicate_key(deployment: Deployment) -> Iterator[Problem]:
+    """Keys and tables that stand twice in the same place."""
+    for _, problem in _of_kind(deployment, "duplicate-key"):
+        yield Problem(problem.location, problem.message, "keep one of them")
+
+
+@check(
+    code="PS105",
+    name="conflict-marker",
+    severity="error",
+    why="An update or a merge left both versions in the file, and nobody has chosen yet.",
+    mend="Choose one version, or write a third, and remove the lines of <<<<<<<, ======= and >>>>>>>.",
+)
+def conflict_marker(deployment: Deployment) -> Iterator[Problem]:
+    """Markers of an unresolved merge in any text file."""
+    for source in deployment.sources.values():
+        if "<<<<<<< " not in source.text and ">>>>>>> " not in source.text:
+            continue
+        is_open = False
+        for number, line in enumerate(source.text.splitlines(), 1):
+            is_open = is_open or line.startswith("<<<<<<< ")
+            if line.startswith(("<<<<<<< ", ">>>>>>> ")) or (is_open and line == "======="):
+                yield Problem(
+                    source.here(number),
+                    f"conflict marker {line[:7]}",
+                    "choose a version and remove the marker",
+                )
+            is_open = is_open and not line.startswith(">>>>>>> ")
+
+
+@check(
+    code="PS106",
+    name="leftover-of-an-update",
+    severity="error",
+    why="A .rej file holds a change which an update could not apply; a .orig file is what it replaced.",
+    mend="Apply the change by hand where it is still wanted, then delete the file.",
+)
+def leftover(deployment: Deployment) -> Iterator[Problem]:
+    """Files that patches and merges leave behind."""
+    for path, source in deployment.sources.items():
+        for suffix, meaning in _LEFTOVERS.items():
+            if path.endswith(suffix):
+                file = path.removesuffix(suffix)
+                yield Problem(source.here(), meaning, f"see whether {file} lacks it, then delete this file")
+
+
+@check(
+    code="PS107",
+    name="yaml-style",
+    severity="warning",
+    why="Uneven indentation and blanks at line ends make reviews harder; words like `yes` mean"
+    " different things to different programs.",
+    mend="Write it as yamllint asks.",
+)
+def yaml_style(deployment: Deployment) -> Iterator[Problem]:
+    """What yamllint says about YAML files that parse."""
+    from yamllint import linter
+
+    config = _style()
+    for source in deployment.sources.values():
+        if source.language != "yaml" or not source.parsed:
+            continue
+        # Only the style: syntax is judged already, and another pass over it would double the time.
+        for found in linter.get_cosmetic_problems(source.text, config, source.path):
+            yield Problem(source.here(found.line), f"{found.desc} [{found.rule}]")
+
+
+@cache
+def _style() -> YamlLintConfig:
+    from yamllint.config import YamlLintConfig
+
+    return YamlLintConfig(_STYLE)

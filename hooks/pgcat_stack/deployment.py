@@ -1,0 +1,237 @@
+"""A rendered deployment, read from its folder alone.
+
+`Deployment.load` reads every text file once. Checks then ask for the files they know by name, or walk
+`sources`. The answers that the deployment was rendered from are not read: what is judged is what will run.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgcat_stack.findings import Location
+from pgcat_stack.models import PgcatVersion, pgcat_version
+from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig, read_source
+
+if TYPE_CHECKING:
+    from pgcat_stack.models.permify import PermifyReading
+    from pgcat_stack.models.pgcat import PgcatReading
+
+COMPOSE = "compose.yaml"
+KUSTOMIZATION = "kustomization.yaml"
+PGCAT = "pgcat/pgcat.toml"
+PERMIFY = "permify/permify.yaml"
+BUDGET = "budget.yaml"
+
+_KNOWN_FILES = (COMPOSE, KUSTOMIZATION, PGCAT, PERMIFY, BUDGET)
+_SKIPPED_FOLDERS = frozenset(
+    {".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__", "secrets", ".terraform"}
+)
+_SKIPPED_FILES = frozenset({".copier-answers.yml", ".copier-answers.yaml", ".DS_Store"})
+_MOST_FILES = 5000
+
+
+class DeploymentError(Exception):
+    """The folder cannot be judged at all. The message is one line for the user."""
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """One Kubernetes object: a document of a file that kustomization.yaml lists.
+
+    `namespace` is the object's own, or the one that the kustomization sets, or empty.
+    """
+
+    kind: str
+    name: str
+    namespace: str
+    api_version: str
+    data: dict[str, Any]
+    source: Source
+    document: int
+
+    def line(self, *keys: Key) -> int:
+        """The 1-based line of the key at this path in the object, see `Source.line`."""
+        return self.source.line(*keys, document=self.document)
+
+    def at(self, *keys: Key) -> Location:
+        """The location of the key at this path in the object."""
+        return Location(self.source.path, self.line(*keys))
+
+    def get(self, *keys: Key) -> Any:
+        """The value at this path in the object, or None."""
+        return dig(self.data, *keys)
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """The files of a deployment. `root` is only for messages to people; checks read `sources`."""
+
+    root: Path
+    sources: Mapping[str, Source] = field(repr=False)
+
+    @classmethod
+    def load(cls, root: Path) -> Deployment:
+        """Read the folder `root`.
+
+        Raises `DeploymentError` where there is no such folder, it cannot be listed, or nothing in it looks
+        like a deployment.
+        """
+        if not root.exists():
+            raise DeploymentError(f"{root}: there is no such folder")
+        if not root.is_dir():
+            raise DeploymentError(f"{root}: not a folder")
+        try:
+            next(root.iterdir(), None)  # os.walk hides what it may not read
+            marks = [(root / name).exists() for name in (COMPOSE, KUSTOMIZATION, PERMIFY)]
+        except OSError as error:
+            raise DeploymentError(f"{root}: cannot be read: {error.strerror or error}") from None
+        if not any(marks):
+            raise DeploymentError(
+                f"{root}: not a rendered deployment: neither {COMPOSE} nor {KUSTOMIZATION} nor {PERMIFY}"
+            )
+        paths = _text_files(root)
+        return cls(root, {path: read_source(root, path) for path in paths})
+
+    @property
+    def compose(self) -> Source | None:
+        """compose.yaml, where the deployment runs on docker."""
+        return self.sources.get(COMPOSE)
+
+    @property
+    def kustomization(self) -> Source | None:
+        """kustomization.yaml, where the deployment runs on Kubernetes."""
+        return self.sources.get(KUSTOMIZATION)
+
+    @property
+    def pgcat(self) -> Source | None:
+        """pgcat/pgcat.toml; None where Permify connects directly."""
+        return self.sources.get(PGCAT)
+
+    @property
+    def permify(self) -> Source | None:
+        """permify/permify.yaml."""
+        return self.sources.get(PERMIFY)
+
+    @property
+    def budget(self) -> Source | None:
+        """budget.yaml: the capacity of each PostgreSQL server."""
+        return self.sources.get(BUDGET)
+
+    @cached_property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """The Kubernetes objects that kustomization.yaml lists, in its order."""
+        if self.kustomization is None:
+            return ()
+        return tuple(_manifests(self.sources, KUSTOMIZATION, "", frozenset()))
+
+    def of_kind(self, *kinds: str) -> list[Manifest]:
+        """The Kubernetes objects of these kinds."""
+        return [manifest for manifest in self.manifests if manifest.kind in kinds]
+
+    @cached_property
+    def pgcat_image(self) -> str | None:
+        """The image that runs PgCat: of the Compose service or the pod's container named `pgcat`."""
+        image = dig(self.compose.data, "services", "pgcat", "image") if self.compose else None
+        if isinstance(image, str):
+            return image
+        for manifest in self.manifests:
+            for _, container in pod_containers(manifest.data):
+                if container.get("name") == "pgcat" and isinstance(container.get("image"), str):
+                    return str(container["image"])
+        return None
+
+    @property
+    def pgcat_version(self) -> PgcatVersion:
+        """The line of PgCat whose configuration applies: of the image, or 1.2 where no image is named."""
+        return pgcat_version(self.pgcat_image or "")
+
+    @cached_property
+    def pgcat_reading(self) -> PgcatReading | None:
+        """pgcat.toml as PgCat of this version takes it; None without the file or where it does not parse."""
+        if self.pgcat is None or not self.pgcat.documents:
+            return None
+        from pgcat_stack.models.pgcat import read_pgcat
+
+        return read_pgcat(self.pgcat.data, self.pgcat_version)
+
+    @cached_property
+    def permify_reading(self) -> PermifyReading | None:
+        """permify.yaml as Permify takes it; None without the file or where it does not parse."""
+        if self.permify is None or not self.permify.parsed:
+            return None
+        from pgcat_stack.models.permify import read_permify
+
+        return read_permify(self.permify.data)
+
+
+def pod_containers(manifest: Mapping[str, Any]) -> Iterator[tuple[tuple[Key, ...], dict[str, Any]]]:
+    """Each container of a Pod or of a pod template, init containers too, with its path in the object."""
+    base: tuple[Key, ...] = ("spec",)
+    if manifest.get("kind") == "CronJob":
+        base = ("spec", "jobTemplate", "spec", "template", "spec")
+    elif manifest.get("kind") != "Pod":
+        base = ("spec", "template", "spec")
+    for group in ("initContainers", "containers"):
+        for index, container in enumerate(as_list(dig(manifest, *base, group))):
+            if isinstance(container, dict):
+                yield (*base, group, index), container
+
+
+def _text_files(root: Path) -> list[str]:
+    """Relative paths of the files below `root`, sorted; known names even where they are no files."""
+    found: set[str] = {name for name in _KNOWN_FILES if os.path.lexists(root / name)}
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
+        if "pyvenv.cfg" in files:
+            folders.clear()
+            continue
+        base = Path(folder).relative_to(root)
+        found.update((base / name).as_posix() for name in files if name not in _SKIPPED_FILES)
+        if len(found) > _MOST_FILES:
+            raise DeploymentError(f"{root}: not a rendered deployment: more than {_MOST_FILES} files")
+    return sorted(found)
+
+
+def _manifests(
+    sources: Mapping[str, Source], path: str, outer_namespace: str, seen: frozenset[str]
+) -> Iterator[Manifest]:
+    kustomization = sources[path].mapping
+    own = kustomization.get("namespace")
+    namespace = outer_namespace or (own if isinstance(own, str) else "")
+    folder = posixpath.dirname(path)
+    for resource in as_list(kustomization.get("resources")):
+        if not isinstance(resource, str):
+            continue
+        target = posixpath.normpath(posixpath.join(folder, resource))
+        inner = posixpath.normpath(posixpath.join(target, KUSTOMIZATION))
+        if target in sources:
+            yield from _objects(sources[target], namespace)
+        elif inner in sources and inner not in seen:
+            yield from _manifests(sources, inner, namespace, seen | {path, inner})
+
+
+def _objects(source: Source, namespace: str) -> Iterator[Manifest]:
+    for document, data in enumerate(source.documents):
+        if not isinstance(data, dict):
+            continue
+        metadata = as_mapping(data.get("metadata"))
+        own = metadata.get("namespace")
+        yield Manifest(
+            kind=_text(data.get("kind")),
+            name=_text(metadata.get("name")),
+            namespace=namespace or _text(own),
+            api_version=_text(data.get("apiVersion")),
+            data=data,
+            source=source,
+            document=document,
+        )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

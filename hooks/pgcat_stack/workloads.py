@@ -1,0 +1,379 @@
+"""What runs PgCat and Permify: Deployments, sidecars, Compose services, Helm values, or somebody else.
+
+Defaults are those of the Kubernetes API (apps/v1: one replica, RollingUpdate with 25 % surge and 25 %
+unavailable, minReadySeconds 0, progressDeadlineSeconds 600, terminationGracePeriodSeconds 30) and of the
+Compose specification (one replica, stop_grace_period 10 s). Values of a wrong type count as absent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pgcat_stack.deployment import BUDGET, Deployment, Manifest, pod_containers
+from pgcat_stack.findings import Location
+from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
+from pgcat_stack.units import duration_seconds, share_of, whole, whole_text
+
+VALUES = "permify/values.yaml"
+KUBERNETES_GRACE_SECONDS, COMPOSE_GRACE_SECONDS = 30, 10
+DEFAULT_PROGRESS_DEADLINE_SECONDS = 600
+
+Program = Literal["pgcat", "permify"]
+Kind = Literal["deployment", "statefulset", "other", "compose", "helm", "elsewhere"]
+Strategy = Literal["RollingUpdate", "Recreate"]
+Environment = Mapping[str, tuple[Any, Location]]
+
+_PODS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod")
+_KINDS: Mapping[str, Kind] = {"Deployment": "deployment", "StatefulSet": "statefulset"}
+_SLEEP = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?)([smh]?)\b")
+_SLEEP_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number and where it stands, or where it would stand."""
+
+    value: int
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """A time and where it stands, or where it would stand."""
+
+    value: float
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """How a Deployment replaces its pods; surge and unavailable are resolved to pods."""
+
+    strategy: Strategy
+    max_surge: Number
+    max_unavailable: Number
+    min_ready: Number
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleDown:
+    """The fastest scale-down that an autoscaler allows at its maximum: pods in a period; None means never."""
+
+    pods: int
+    period: Number
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """What a HorizontalPodAutoscaler says about its target."""
+
+    max_replicas: Number
+    scale_down: tuple[ScaleDown, ...]
+    """Each policy that may be chosen: with `selectPolicy: Min` the gentlest alone, with `Disabled` none."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreStop:
+    """A preStop hook: how long it waits, and whether it needs programs in the image."""
+
+    seconds: float
+    needs_shell: bool
+    location: Location
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """Processes of one program. In a sidecar pod PgCat and Permify are two workloads with the same `pod`."""
+
+    program: Program
+    kind: Kind
+    name: str
+    pod: str
+    replicas: Number
+    grace: Seconds
+    container: Location
+    image: str = ""
+    sidecar: bool = False
+    container_role: Literal["main", "native-sidecar", "init"] = "main"
+    rollout: Rollout | None = None
+    autoscaler: Autoscaler | None = None
+    pre_stop: PreStop | None = None
+    stop_signal: str | None = None
+    stop_signal_location: Location | None = None
+    environment: Environment = field(default_factory=dict)
+    source: Source | None = None
+    counted: bool = True
+    """False where no file says how many there are."""
+
+    @property
+    def most_replicas(self) -> int:
+        """The most replicas that run between rollouts: the autoscaler's maximum where there is one."""
+        if self.autoscaler is None:
+            return self.replicas.value
+        return max(self.replicas.value, self.autoscaler.max_replicas.value)
+
+    @property
+    def on_kubernetes(self) -> bool:
+        """Whether its manifest is part of the deployment."""
+        return self.kind in ("deployment", "statefulset", "other")
+
+
+def read_workloads(deployment: Deployment) -> tuple[Workload, ...]:
+    """Everything that runs PgCat or Permify by the files; Permify elsewhere only where no file runs it."""
+    found = [*_from_compose(deployment), *_from_manifests(deployment)]
+    if not any(workload.program == "permify" for workload in found):
+        found.extend(_elsewhere(deployment))
+    return tuple(found)
+
+
+def program_of(name: Any, image: Any) -> Program | None:
+    """The program that a container runs: by its image's name, or by its own where the image says neither."""
+    repository = image.split("@")[0].rsplit("/", 1)[-1].split(":")[0] if isinstance(image, str) else ""
+    programs: tuple[Program, ...] = ("pgcat", "permify")
+    for called in (repository, name):
+        for program in programs:
+            if called == program:
+                return program
+    return None
+
+
+# Compose
+
+
+def _from_compose(deployment: Deployment) -> Iterator[Workload]:
+    source = deployment.compose
+    if source is None:
+        return
+    for name, service in as_mapping(dig(source.data, "services")).items():
+        if not isinstance(service, dict):
+            continue
+        program = program_of(name, service.get("image"))
+        if program is None or _is_one_off(name, service):
+            continue
+        at: tuple[Key, ...] = ("services", name)
+        keys: tuple[Key, ...] = (*at, "scale") if "scale" in service else (*at, "deploy", "replicas")
+        replicas = whole_text(dig(source.data, *keys))
+        grace = duration_seconds(service.get("stop_grace_period"))
+        signal = service.get("stop_signal")
+        yield Workload(
+            program=program,
+            kind="compose",
+            name=str(name),
+            pod=str(name),
+            replicas=Number(1 if replicas is None else max(replicas, 0), source.at(*keys)),
+            grace=Seconds(
+                COMPOSE_GRACE_SECONDS if grace is None else grace, source.at(*at, "stop_grace_period")
+            ),
+            container=source.at(*at),
+            image=str(service.get("image") or ""),
+            stop_signal=str(signal) if isinstance(signal, (str, int)) else None,
+            stop_signal_location=source.at(*at, "stop_signal"),
+            environment=_compose_environment(source, name, service),
+            source=source,
+        )
+
+
+def _is_one_off(name: Any, service: Mapping[str, Any]) -> bool:
+    """Whether a service of Permify's image does something else than serve, such as a migration."""
+    command = service.get("command")
+    words = command.split() if isinstance(command, str) else [str(word) for word in as_list(command)]
+    return bool(words) and name != "permify" and "migrate" in words[:2]
+
+
+def _compose_environment(source: Source, name: Any, service: Mapping[str, Any]) -> Environment:
+    environment = service.get("environment")
+    at: tuple[Key, ...] = ("services", name, "environment")
+    if isinstance(environment, dict):
+        return {str(key): (value, source.at(*at, key)) for key, value in environment.items()}
+    pairs = [(index, *str(entry).partition("=")) for index, entry in enumerate(as_list(environment))]
+    return {key: (value, source.at(*at, index)) for index, key, equals, value in pairs if equals}
+
+
+# Kubernetes
+
+
+def _from_manifests(deployment: Deployment) -> Iterator[Workload]:
+    for manifest in deployment.of_kind(*_PODS):
+        found: dict[Program, tuple[tuple[Key, ...], dict[str, Any]]] = {}
+        for path, container in pod_containers(manifest.data):
+            program = program_of(container.get("name"), container.get("image"))
+            if program is not None:
+                found.setdefault(program, (path, container))
+        for program, (path, container) in found.items():
+            yield _pod_workload(deployment, manifest, program, path, container, sidecar=len(found) > 1)
+
+
+def _pod_workload(
+    deployment: Deployment,
+    manifest: Manifest,
+    program: Program,
+    path: tuple[Key, ...],
+    container: Mapping[str, Any],
+    *,
+    sidecar: bool,
+) -> Workload:
+    spec, group = path[:-2], path[-2]
+    replicas = whole(manifest.get("spec", "replicas"))
+    grace = whole(manifest.get(*spec, "terminationGracePeriodSeconds"))
+    signal = dig(container, "lifecycle", "stopSignal")
+    role: Literal["main", "native-sidecar", "init"] = "main"
+    if group == "initContainers":
+        role = "native-sidecar" if container.get("restartPolicy") == "Always" else "init"
+    count = Number(1 if replicas is None else max(replicas, 0), manifest.at("spec", "replicas"))
+    autoscaler = _autoscaler(deployment, manifest)
+    most = max(count.value, autoscaler.max_replicas.value) if autoscaler else count.value
+    return Workload(
+        program=program,
+        kind=_KINDS.get(manifest.kind, "other"),
+        name=f"{manifest.kind} {manifest.name}",
+        pod=f"{manifest.kind}/{manifest.namespace}/{manifest.name}",
+        replicas=count,
+        grace=Seconds(
+            KUBERNETES_GRACE_SECONDS if grace is None else grace,
+            manifest.at(*spec, "terminationGracePeriodSeconds"),
+        ),
+        container=manifest.at(*path),
+        image=str(container.get("image") or ""),
+        sidecar=sidecar,
+        container_role=role,
+        rollout=_rollout(manifest, most) if manifest.kind == "Deployment" else None,
+        autoscaler=autoscaler,
+        pre_stop=_pre_stop(manifest, path, container),
+        stop_signal=signal if isinstance(signal, str) else None,
+        stop_signal_location=manifest.at(*path, "lifecycle", "stopSignal"),
+        environment=_pod_environment(manifest, path, container),
+        source=manifest.source,
+    )
+
+
+def _rollout(manifest: Manifest, replicas: int) -> Rollout:
+    """The strategy of a Deployment; where both shares come to no pod, one may be unavailable."""
+    at = ("spec", "strategy", "rollingUpdate")
+    recreate = manifest.get("spec", "strategy", "type") == "Recreate"
+    surge = share_of(manifest.get(*at, "maxSurge"), replicas, up=True)
+    unavailable = share_of(manifest.get(*at, "maxUnavailable"), replicas, up=False)
+    surge = -(-replicas // 4) if surge is None else surge
+    unavailable = replicas // 4 if unavailable is None else unavailable
+    if surge == unavailable == 0:
+        unavailable = 1
+    ready = whole(manifest.get("spec", "minReadySeconds"))
+    return Rollout(
+        strategy="Recreate" if recreate else "RollingUpdate",
+        max_surge=Number(surge, manifest.at(*at, "maxSurge")),
+        max_unavailable=Number(unavailable, manifest.at(*at, "maxUnavailable")),
+        min_ready=Number(max(ready or 0, 0), manifest.at("spec", "minReadySeconds")),
+        location=manifest.at("spec", "strategy"),
+    )
+
+
+def _autoscaler(deployment: Deployment, target: Manifest) -> Autoscaler | None:
+    for manifest in deployment.of_kind("HorizontalPodAutoscaler"):
+        reference = as_mapping(manifest.get("spec", "scaleTargetRef"))
+        most = whole(manifest.get("spec", "maxReplicas"))
+        if (
+            reference.get("kind") == target.kind
+            and reference.get("name") == target.name
+            and manifest.namespace == target.namespace
+            and most is not None
+        ):
+            maximum = Number(max(most, 0), manifest.at("spec", "maxReplicas"))
+            return Autoscaler(maximum, tuple(_scale_down(manifest, most)))
+    return None
+
+
+def _scale_down(manifest: Manifest, replicas: int) -> Iterator[ScaleDown]:
+    """The policies that decide. Without any, Kubernetes lets all pods go within 15 seconds."""
+    at: tuple[Key, ...] = ("spec", "behavior", "scaleDown")
+    choice = manifest.get(*at, "selectPolicy")
+    if choice == "Disabled":
+        return
+    policies: list[ScaleDown] = []
+    for index, policy in enumerate(as_list(manifest.get(*at, "policies"))):
+        value, period = whole(dig(policy, "value")), whole(dig(policy, "periodSeconds"))
+        if value is None or period is None:
+            continue
+        pods = -(-replicas * value // 100) if dig(policy, "type") == "Percent" else value
+        policies.append(ScaleDown(pods, Number(period, manifest.at(*at, "policies", index))))
+    if not policies:
+        yield ScaleDown(replicas, Number(15, manifest.at(*at, "policies")))
+    elif choice == "Min":  # each policy binds by itself, so the gentlest does
+        yield min(policies, key=lambda policy: (policy.pods, -policy.period.value))
+    else:
+        yield from policies
+
+
+def _pre_stop(manifest: Manifest, path: tuple[Key, ...], container: Mapping[str, Any]) -> PreStop | None:
+    hook = as_mapping(dig(container, "lifecycle", "preStop"))
+    at = (*path, "lifecycle", "preStop")
+    seconds = whole(dig(hook, "sleep", "seconds"))
+    if seconds is not None:
+        return PreStop(seconds, False, manifest.at(*at, "sleep", "seconds"))
+    command = dig(hook, "exec", "command")
+    if not isinstance(command, list):
+        return None
+    found = _SLEEP.search(" ".join(str(word) for word in command))
+    waits = float(found[1]) * _SLEEP_UNITS[found[2]] if found else 0.0
+    return PreStop(waits, True, manifest.at(*at, "exec", "command"))
+
+
+def _pod_environment(manifest: Manifest, path: tuple[Key, ...], container: Mapping[str, Any]) -> Environment:
+    return {
+        str(dig(entry, "name")): (dig(entry, "value"), manifest.at(*path, "env", index))
+        for index, entry in enumerate(as_list(container.get("env")))
+        if dig(entry, "value") is not None
+    }
+
+
+# Permify that others deploy
+
+
+def _elsewhere(deployment: Deployment) -> Iterator[Workload]:
+    """Permify from its Helm chart, or wherever its configuration alone is rendered."""
+    values = deployment.sources.get(VALUES)
+    budget = deployment.budget
+    most = whole(dig(budget.data, "permify_max_replicas")) if budget else None
+    if values is not None:
+        yield _helm(values, most or 0)
+    elif deployment.permify is not None:
+        place = budget.at("permify_max_replicas") if budget else Location(BUDGET)
+        yield Workload(
+            program="permify",
+            kind="elsewhere",
+            name="Permify elsewhere",
+            pod="elsewhere",
+            replicas=Number(max(most or 0, 0), place),
+            counted=most is not None,
+            grace=Seconds(KUBERNETES_GRACE_SECONDS, place),
+            container=place,
+        )
+
+
+def _helm(values: Source, most: int) -> Workload:
+    """Permify's chart: `replicaCount` (default 3), or up to `autoscaling.maxReplicas` (default 100)."""
+    keys: tuple[Key, ...] = ("replicaCount",)
+    default, scaled = 3, dig(values.data, "autoscaling", "enabled") is True
+    if scaled:
+        keys, default = ("autoscaling", "maxReplicas"), 100
+    count = whole_text(dig(values.data, *keys))
+    replicas = Number(max(default if count is None else count, most), values.at(*keys))
+    environment = {
+        str(dig(entry, "name")): (dig(entry, "value"), values.at("extraEnvVars", index))
+        for index, entry in enumerate(as_list(dig(values.data, "extraEnvVars")))
+        if dig(entry, "value") is not None
+    }
+    return Workload(
+        program="permify",
+        kind="helm",
+        name="Permify from its Helm chart",
+        pod="helm",
+        replicas=replicas,
+        grace=Seconds(KUBERNETES_GRACE_SECONDS, values.here()),
+        container=values.here(),
+        autoscaler=Autoscaler(replicas, ()) if scaled else None,
+        environment=environment,
+        source=values,
+    )

@@ -1,0 +1,230 @@
+"""Runs rendered docker deployments by Docker Compose, each under its own name, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pgcat_stack.deployment import Deployment
+from pgcat_stack.secrets import make_secrets
+
+COMMAND_SECONDS = 150
+PROJECT_LABEL = "com.docker.compose.project"
+UP = ("up", "--wait", "--wait-timeout", "120", "--pull", "never")
+
+TENANT = "/v1/tenants/t1"
+SCHEMA = "entity user {}\nentity document { relation viewer @user\n action view = viewer }"
+
+
+def run(*command: str | Path, seconds: float = COMMAND_SECONDS, **options: Any) -> str:
+    """Standard output of a command that must succeed; what it printed otherwise is the failure."""
+    options = {"stderr": subprocess.PIPE, **options}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=seconds, **options)
+    shown = f"{' '.join(map(str, command))}: exit {done.returncode}\n{done.stdout}{done.stderr or ''}"
+    assert done.returncode == 0, shown
+    return done.stdout
+
+
+def skip_without_docker() -> None:
+    for what, command in {
+        "docker not found": ("docker", "--version"),
+        "docker daemon not running": ("docker", "info"),
+        "docker compose v2 not installed": ("docker", "compose", "version"),
+    }.items():
+        try:
+            subprocess.run(command, capture_output=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            pytest.skip(what)
+
+
+def docker_lists(project: str) -> dict[str, str]:
+    """What Docker still has of a project, by kind, one id a line."""
+    label = f"label={PROJECT_LABEL}={project}"
+    return {
+        "container": run("docker", "ps", "--all", "--quiet", "--filter", label),
+        "network": run("docker", "network", "ls", "--quiet", "--filter", label),
+        "volume": run("docker", "volume", "ls", "--quiet", "--filter", label),
+    }
+
+
+@dataclass
+class Stack:
+    folder: Path
+    network: str = ""
+    """An existing network to join; empty: one of its own."""
+    project: str = field(default_factory=lambda: f"pgcat-stack-test-{secrets.token_hex(4)}")
+    address: str = field(
+        default_factory=lambda: "127." + ".".join(str(secrets.randbelow(254) + 1) for _ in range(3))
+    )
+    """A loopback address of its own, so that the published ports are free."""
+
+    def __post_init__(self) -> None:
+        make_secrets(Deployment.load(self.folder))
+        override = []
+        if "prometheus" in self.declared["services"]:
+            # The one port that PERMIFY_BIND does not move.
+            override += ["services:", "  prometheus:", f'    ports: !override ["{self.address}:9090:9090"]']
+        if self.network:
+            override += ["networks:", f"  default: {{name: {self.network}, external: true}}"]
+        self.override = self.folder / "compose.test.yaml"
+        self.override.write_text("\n".join(override or ["services: {}"]) + "\n")
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        return yaml.safe_load((self.folder / "compose.yaml").read_text())
+
+    def compose(self, *arguments: str, seconds: float = COMMAND_SECONDS, **options: Any) -> str:
+        files = ("--file", "compose.yaml", "--file", self.override.name)
+        return run(
+            *("docker", "compose", "--project-name", self.project, *files, *arguments),
+            cwd=self.folder,
+            env={**os.environ, "PERMIFY_BIND": self.address},
+            seconds=seconds,
+            **options,
+        )
+
+    def up(self, *arguments: str) -> None:
+        try:
+            self.compose(*UP, *arguments)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def logs(self, *services: str) -> str:
+        return self.compose("--profile", "*", "logs", "--no-color", *services)
+
+    def remove(self) -> None:
+        try:
+            self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "3")
+        finally:
+            for kind, ids in docker_lists(self.project).items():
+                if ids:
+                    run("docker", kind, "rm", "--force", *ids.split())
+        assert not any(docker_lists(self.project).values())
+
+    def containers(self) -> list[dict[str, Any]]:
+        """Every container, running or finished, as `docker inspect` shows it."""
+        ids = self.compose("--profile", "*", "ps", "--all", "--quiet").split()
+        return json.loads(run("docker", "inspect", *ids))
+
+    def service(self, name: str) -> dict[str, Any]:
+        (container,) = [c for c in self.containers() if service_of(c) == name]
+        return container
+
+    def sql(self, service: str, query: str, database: str = "postgres") -> list[list[str]]:
+        """Rows of a query by the superuser, inside a bundled server."""
+        psql = ("psql", "--no-psqlrc", "-At", "-F", "|", "-U", "postgres", "-d", database, "-c", query)
+        out = self.compose("exec", "-T", service, *psql)
+        return [line.split("|") for line in out.splitlines()]
+
+    def sessions(self, service: str, user: str) -> int:
+        """How many connections a role has to a bundled server."""
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{user}'"
+        return int(self.sql(service, query)[0][0])
+
+    def pgcat(self, command: str) -> list[dict[str, str]]:
+        """Rows of a command of PgCat's admin database."""
+        shell = (
+            'PGPASSWORD="$(cat /run/secrets/pgcat_admin_password)" exec psql --no-psqlrc'
+            f' -A -F "|" -P footer=off -h 127.0.0.1 -p 6432 -U pgcat_admin -d pgcat -c "{command}"'
+        )
+        head, *rows = self.compose("exec", "-T", "pgcat", "sh", "-c", shell).splitlines()
+        return [dict(zip(head.split("|"), row.split("|"), strict=True)) for row in rows]
+
+    def queries(self) -> dict[str, int]:
+        """Queries so far of each server of each pool."""
+        return {row["instance"]: int(row["total_query_count"]) for row in self.pgcat("SHOW STATS")}
+
+    def prometheus(self, path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://{self.address}:9090/api/v1/{path}", timeout=15) as answer:
+            return json.load(answer)["data"]
+
+    def permify(self, index: int = 1) -> Permify:
+        return Permify(self.compose("port", "--index", str(index), "permify", "3476").strip())
+
+    def grpc_status(self, index: int = 1) -> str:
+        """What the gRPC health check answers on the published port."""
+        address = self.compose("port", "--index", str(index), "permify", "3478").strip()
+        image = self.declared["services"]["permify"]["image"]
+        return self.docker_run("host", image, "grpc_health_probe", f"-addr={address}")
+
+    def docker_run(
+        self, network: str, image: str, program: str, *arguments: str, options: Sequence[str] = ()
+    ) -> str:
+        """What a program says in a container that goes with the stack."""
+        container = (
+            "--rm",
+            "--pull=never",
+            f"--network={network}",
+            f"--label={PROJECT_LABEL}={self.project}",
+        )
+        command = ("docker", "run", *container, *options, f"--entrypoint={program}", image, *arguments)
+        return run(*command, stderr=subprocess.STDOUT)
+
+
+@dataclass
+class Permify:
+    address: str
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(f"http://{self.address}{TENANT}{path}", json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=15) as answer:
+            return json.load(answer)
+
+    def write_schema(self) -> None:
+        self.post("/schemas/write", {"schema": SCHEMA})
+
+    def write(self, document: str, viewer: str) -> None:
+        viewer_of = {
+            "entity": {"type": "document", "id": document},
+            "relation": "viewer",
+            "subject": {"type": "user", "id": viewer},
+        }
+        self.post("/data/write", {"metadata": {}, "tuples": [viewer_of], "attributes": []})
+
+    def allows(self, document: str, user: str) -> bool:
+        question = {
+            "metadata": {"depth": 20},
+            "entity": {"type": "document", "id": document},
+            "permission": "view",
+            "subject": {"type": "user", "id": user},
+        }
+        return self.post("/permissions/check", question)["can"] == "CHECK_RESULT_ALLOWED"
+
+    def comes_to_allow(self, document: str, user: str, seconds: float = 10) -> bool:
+        """Whether it allows that in the end: a read may arrive at a replica before the write does."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.allows(document, user):
+                return True
+            time.sleep(0.2)
+        return False
+
+
+def service_of(container: dict[str, Any]) -> str:
+    return container["Config"]["Labels"]["com.docker.compose.service"]
+
+
+@contextmanager
+def started(folder: Path, services: Sequence[str] = (), network: str = "") -> Iterator[Stack]:
+    """A deployment that is up, with all its services or these, and is gone afterwards, whatever happens."""
+    stack = Stack(folder, network)
+    for image in stack.compose("--profile", "*", "config", "--images").split():
+        if subprocess.run(("docker", "image", "inspect", image), capture_output=True).returncode:
+            pytest.skip(f"image {image} not on this machine: docker pull {image}")
+    try:
+        stack.up(*services)
+        yield stack
+    finally:
+        stack.remove()

@@ -1,0 +1,439 @@
+"""Brings a rendered deployment up on loopback, by the commands and files that it consists of.
+
+Nothing is changed but addresses: hosts and ports of PostgreSQL and PgCat, and the ports that the programs
+listen on, since all processes share one loopback here. Commands come from the Compose file or the manifests,
+with mounted paths replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import secrets
+import signal
+import subprocess
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yaml
+
+from live.support import (
+    LOOPBACK,
+    Address,
+    Cluster,
+    Peaks,
+    Process,
+    Server,
+    clean_environment,
+    free_port,
+    get,
+    post,
+    program,
+    readdressed,
+    run,
+    running,
+    with_port,
+)
+from pgcat_stack.deployment import Deployment
+from pgcat_stack.secrets import make_secrets
+from rendering import render
+
+MAX_CONNECTIONS = 100
+"""Of every PostgreSQL server here, and the default answer."""
+
+EXTERNAL = {"primary_host": "db-primary.example.com", "replica_hosts": "db-replica.example.com:5433"}
+ADDRESSES: dict[str, tuple[Address, Address]] = {
+    "bundled": (("postgres-primary", 5432), ("postgres-replica", 5432)),
+    "external": (("db-primary.example.com", 5432), ("db-replica.example.com", 5433)),
+}
+# Of whatever start.sh must get right, and a word that is found however the rest is quoted.
+MARK = "Kx9vQz"
+PASSWORD = f"p\\a\"s's #&$/{{}}%:@ {MARK} é漢🐈 "
+
+SCHEMA = """
+entity user {}
+entity document {
+    relation owner @user
+    relation viewer @user
+    permission edit = owner
+    permission view = owner or viewer
+}
+"""
+PEOPLE = 12
+DOCUMENTS = 6
+
+
+@dataclass(frozen=True)
+class Check:
+    document: int
+    user: int
+    permission: str
+
+    @property
+    def allowed(self) -> bool:
+        """Document n has the owner n, and its viewers are those whose number is a multiple of it."""
+        owner = self.user == self.document
+        return owner or (self.permission == "view" and self.user % (self.document + 1) == 0)
+
+
+CHECKS = [
+    Check(document, user, permission)
+    for document in range(DOCUMENTS)
+    for user in range(PEOPLE)
+    for permission in ("edit", "view")
+]
+
+
+@dataclass
+class PgCat:
+    process: Process
+    port: int
+    exporter: int
+
+
+@dataclass
+class Permify:
+    process: Process
+    port: int
+
+    def write(self, cluster: Cluster) -> None:
+        """A schema, and who owns and who may view each document."""
+        post(self.port, "/v1/tenants/t1/schemas/write", {"schema": SCHEMA})
+        cluster.catch_up()  # Permify looks its schema up among the readers.
+        tuples = []
+        for document in range(DOCUMENTS):
+            relations = [("owner", document)]
+            relations += [("viewer", user) for user in range(PEOPLE) if user % (document + 1) == 0]
+            for relation, user in relations:
+                tuples.append(
+                    {
+                        "entity": {"type": "document", "id": str(document)},
+                        "relation": relation,
+                        "subject": {"type": "user", "id": str(user)},
+                    }
+                )
+        post(self.port, "/v1/tenants/t1/data/write", {"metadata": {}, "tuples": tuples, "attributes": []})
+        cluster.catch_up()
+
+    def check(self, check: Check) -> bool:
+        answer = post(
+            self.port,
+            "/v1/tenants/t1/permissions/check",
+            {
+                "metadata": {"snap_token": "", "schema_version": "", "depth": 20},
+                "entity": {"type": "document", "id": str(check.document)},
+                "permission": check.permission,
+                "subject": {"type": "user", "id": str(check.user)},
+            },
+        )
+        return {"CHECK_RESULT_ALLOWED": True, "CHECK_RESULT_DENIED": False}[answer["can"]]
+
+
+@dataclass
+class Stack:
+    """A deployment, rendered; `up` brings it up."""
+
+    cluster: Cluster
+    answers: Mapping[str, Any]
+    pgcat_program: str | None
+    rendered: Path
+    folder: Path
+    """Where the readdressed files and the logs are."""
+    environment: dict[str, str] = field(default_factory=clean_environment)
+    password: str = PASSWORD
+    migration_peaks: Peaks | None = None
+    load_peaks: Peaks | None = None
+    pgcats: list[PgCat] = field(default_factory=list)
+    permifys: list[Permify] = field(default_factory=list)
+    log_begins: int = 0
+    """Where the primary's log of this deployment begins."""
+
+    def __post_init__(self) -> None:
+        render(self.rendered, self.answers)
+        self.deployment = Deployment.load(self.rendered)
+        self.secrets = self.folder / "secrets"
+        self.secrets.mkdir(parents=True)
+        (self.folder / "bin").mkdir()
+        if self.pgcat_program is not None:
+            (self.folder / "bin" / "pgcat").symlink_to(self.pgcat_program)
+        if self.docker:
+            # As the hook makes them.
+            make_secrets(self.deployment)
+            for file in (self.rendered / "secrets").iterdir():
+                (self.secrets / file.name).write_bytes(file.read_bytes())
+            self.password = (self.secrets / "database_password").read_text().strip()
+            self.environment["PGPASSFILE"] = str(self.secrets / "database.pgpass")
+        else:
+            (self.secrets / "database_password").write_text(self.password)
+            (self.secrets / "pgcat_admin_password").write_text(secrets.token_urlsafe() + "\n")
+            self.environment["PGPASSWORD"] = self.password
+
+    # What was answered and rendered
+
+    @property
+    def docker(self) -> bool:
+        return bool(self.answers.get("topology", "docker") == "docker")
+
+    @property
+    def sidecar(self) -> bool:
+        return self.answers.get("topology") == "sidecar"
+
+    @property
+    def direct(self) -> bool:
+        return self.answers.get("pooling") == "direct"
+
+    @property
+    def session(self) -> bool:
+        return self.answers.get("pool_mode") == "session"
+
+    @property
+    def external(self) -> bool:
+        return "primary_host" in self.answers
+
+    @property
+    def user(self) -> str:
+        return str(self.answers.get("database_user", "permify"))
+
+    @property
+    def database(self) -> str:
+        return str(self.answers.get("database_name", "permify"))
+
+    @property
+    def has_replica(self) -> bool:
+        return not self.external or bool(self.answers["replica_hosts"])
+
+    @property
+    def servers(self) -> list[Server]:
+        """The primary, and the replica where the answers name one."""
+        return [self.cluster.primary, self.cluster.replica] if self.has_replica else [self.cluster.primary]
+
+    @property
+    def moved(self) -> dict[str, tuple[Address, Address]]:
+        """Where each server is in the files, and where it is here."""
+        names = ADDRESSES["external" if self.external else "bundled"]
+        return {
+            server.role: (name, server.address) for name, server in zip(names, self.servers, strict=False)
+        }
+
+    @property
+    def pgcat_config(self) -> dict[str, Any]:
+        return tomllib.loads((self.rendered / "pgcat" / "pgcat.toml").read_text())
+
+    @property
+    def shutdown_seconds(self) -> float:
+        return float(self.pgcat_config["general"]["shutdown_timeout"]) / 1000
+
+    def readers(self) -> set[str]:
+        """Roles of the servers that the rendered files name for reads."""
+        if self.direct:
+            uri = yaml.safe_load((self.rendered / "permify" / "permify.yaml").read_text())["database"][
+                "reader"
+            ]["uri"]
+            return {role for role, ((host, port), _) in self.moved.items() if f"{host}:{port}" in uri}
+        servers = self.pgcat_config["pools"]["permify_reader"]["shards"]["0"]["servers"]
+        listed = {(host, port) for host, port, _ in servers}
+        return {role for role, (name, _) in self.moved.items() if name in listed}
+
+    def _yaml(self, name: str) -> Any:
+        return yaml.safe_load((self.rendered / name).read_text())
+
+    @property
+    def _migration(self) -> list[str]:
+        if self.docker:
+            return list(self._yaml("compose.yaml")["services"]["migrate"]["command"])
+        containers = self._yaml("kubernetes/migration-job.yaml")["spec"]["template"]["spec"]["containers"]
+        return list(containers[0]["args"])
+
+    @property
+    def _serve(self) -> list[str]:
+        if self.docker:
+            return list(self._yaml("compose.yaml")["services"]["permify"]["command"])
+        deployment = self._yaml("kubernetes/permify-deployment.yaml")
+        return list(deployment["spec"]["template"]["spec"]["containers"][0]["args"])
+
+    @property
+    def _pgcat_container(self) -> dict[str, Any]:
+        if self.docker:
+            container = self._yaml("compose.yaml")["services"]["pgcat"]
+        elif self.sidecar:
+            pod = self._yaml("kubernetes/permify-deployment.yaml")["spec"]["template"]["spec"]
+            (container,) = pod["initContainers"]
+        else:
+            pod = self._yaml("kubernetes/pgcat-deployment.yaml")["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+        return dict(container)
+
+    @property
+    def pgcat_count(self) -> int:
+        if self.direct:
+            return 0
+        if self.docker:
+            return 1
+        name = "permify" if self.sidecar else "pgcat"
+        return int(self._yaml(f"kubernetes/{name}-deployment.yaml")["spec"]["replicas"])
+
+    @property
+    def permify_count(self) -> int:
+        if self.docker:
+            return int(self._yaml("compose.yaml")["services"]["permify"]["deploy"]["replicas"])
+        return int(self._yaml("kubernetes/permify-deployment.yaml")["spec"]["replicas"])
+
+    # Steps, in the order of a deployment
+
+    @contextlib.contextmanager
+    def up(self) -> Iterator[Stack]:
+        self.cluster.clear(self.database, self.user)
+        self.log_begins = self.cluster.primary.log_size()
+        self.bootstrap()
+        self.bootstrap()  # which is harmless
+        self.migrate()
+        self.cluster.catch_up()
+        with contextlib.ExitStack() as stack:
+            for number in range(self.pgcat_count):
+                self.pgcats.append(stack.enter_context(self.pgcat(number)))
+            for number in range(self.permify_count):
+                pgcat = self.pgcats[number % len(self.pgcats)].port if self.pgcats else None
+                self.permifys.append(stack.enter_context(self.permify(number, pgcat)))
+            yield self
+
+    def bootstrap(self, password: str | None = None) -> None:
+        server = self.cluster.primary
+        environment = clean_environment(DATABASE_PASSWORD=password or self.password)
+        psql = [program("psql"), "--no-psqlrc", "-q", "-h", str(server.folder), "-p", str(server.port)]
+        script = str(self.rendered / "postgres" / "bootstrap.sql")
+        output = run([*psql, "-U", "postgres", "-d", "postgres", "-f", script], environment)
+        assert "ERROR" not in output, output
+
+    def migrate(self) -> None:
+        moved = dict([self.moved["primary"]])
+        arguments = [readdressed(word, moved) if "://" in word else word for word in self._migration]
+        with Peaks(self.cluster, self.user) as self.migration_peaks:
+            output = run([program("permify"), *arguments], self.environment, cwd=self.folder)
+        (self.folder / "migrate.log").write_text(output)
+
+    @contextlib.contextmanager
+    def pgcat(self, number: int = 0) -> Iterator[PgCat]:
+        """PgCat, started by the command of its container, ready by the probe of its container."""
+        folder = self.folder / f"pgcat-{number}"
+        (folder / "run").mkdir(parents=True)
+        port, exporter = free_port(), free_port()
+        text = readdressed((self.rendered / "pgcat" / "pgcat.toml").read_text(), dict(self.moved.values()))
+        text = with_port(text, "port = {}", 6432, port)
+        text = with_port(text, "prometheus_exporter_port = {}", 9930, exporter)
+        (folder / "pgcat.toml").write_text(text)
+        environment = clean_environment(
+            PGCAT_CONFIG=str(folder / "pgcat.toml"),
+            SECRETS_DIR=str(self.secrets),
+            PGCAT_RUN_DIR=str(folder / "run"),
+        )
+        environment["PATH"] = f"{self.folder / 'bin'}{os.pathsep}{environment['PATH']}"
+        container = self._pgcat_container
+        script = str(self.rendered / "pgcat" / "start.sh")
+        command = [script if word == "/etc/pgcat/start.sh" else word for word in container["command"]]
+        assert script in command
+        with running(command, folder / "log", environment) as process:
+            process.wait_until(lambda: self._probe(container, port))
+            yield PgCat(process, port, exporter)
+
+    def _probe(self, container: dict[str, Any], port: int) -> bool:
+        """The health check of the container, against the port here."""
+        if self.docker:
+            kind, text = container["healthcheck"]["test"]
+            assert kind == "CMD-SHELL"
+            text = text.replace("$$", "$").replace("/run/secrets", str(self.secrets))
+            command = ["/bin/sh", "-c", text]
+        else:
+            command = list((container.get("startupProbe") or container["readinessProbe"])["exec"]["command"])
+        assert any("6432" in word for word in command)
+        command = [word.replace("6432", str(port)) for word in command]
+        done = subprocess.run(command, env=clean_environment(), capture_output=True, timeout=30)
+        return done.returncode == 0
+
+    @contextlib.contextmanager
+    def permify(
+        self, number: int, pgcat_port: int | None, text: str | None = None, seconds: float = 30
+    ) -> Iterator[Permify]:
+        folder = self.folder / f"permify-{number}"
+        folder.mkdir()
+        port = free_port()
+        if text is None:
+            text = (self.rendered / "permify" / "permify.yaml").read_text()
+        if pgcat_port is None:
+            named = {name: here for name, here in self.moved.values() if f"@{name[0]}:" in text}
+            assert named.keys() == {name for name, _ in self.moved.values()}
+            text = readdressed(text, named)
+        else:
+            text = readdressed(text, {(LOOPBACK if self.sidecar else "pgcat", 6432): (LOOPBACK, pgcat_port)})
+        text = with_port(with_port(text, 'port: "{}"', 3476, port), 'port: "{}"', 3478, free_port())
+        (folder / "permify.yaml").write_text(text)
+        mounted = "/etc/permify/permify.yaml"
+        assert mounted in self._serve
+        arguments = [str(folder / "permify.yaml") if word == mounted else word for word in self._serve]
+        # The third port that it listens on stands in no file of ours.
+        environment = {**self.environment, "PERMIFY_DISTRIBUTED_PORT": str(free_port())}
+        with running([program("permify"), *arguments], folder / "log", environment, cwd=folder) as process:
+
+            def serving() -> bool:
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    return "SERVING" in get(port, "/healthz")
+                return False
+
+            process.wait_until(serving, seconds)
+            try:
+                yield Permify(process, port)
+            finally:
+                process.stop(signal.SIGTERM, within=10)
+
+    # What can be seen of it
+
+    def connect(self, port: int, database: str, password: str | None = None) -> psycopg.Connection[Any]:
+        """As Permify connects to PgCat, or to a server."""
+        return psycopg.connect(
+            host=LOOPBACK,
+            port=port,
+            dbname=database,
+            user=self.user,
+            password=password or self.password,
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=10,
+        )
+
+    def load(self, seconds: float = 1.5) -> dict[Check, set[bool]]:
+        """Check everything through every Permify process at once, for a while; the answers to each check."""
+        answers: dict[Check, set[bool]] = {check: set() for check in CHECKS}
+        deadline = time.monotonic() + seconds
+
+        def one(job: tuple[Permify, Check]) -> None:
+            permify, check = job
+            try:
+                answers[check].add(permify.check(check))
+            except AssertionError as error:
+                error.add_note(permify.process.log.read_text(errors="replace")[-3000:])
+                raise
+
+        with Peaks(self.cluster, self.user) as self.load_peaks, ThreadPoolExecutor(24) as pool:
+            while True:
+                list(pool.map(one, [(permify, check) for permify in self.permifys for check in CHECKS]))
+                if time.monotonic() > deadline:
+                    return answers
+
+    def logs(self) -> dict[Path, str]:
+        return {path: path.read_text(errors="replace") for path in self.folder.rglob("*log")}
+
+
+def pgcat_program(version: str) -> str:
+    """`pgcat`, by PGCAT_BIN or PATH, or another version that PATH has under a name of its own."""
+    return program("pgcat") if version == "pgcat" else program(version)
+
+
+def require_programs() -> None:
+    for name in ("pgcat", "permify", "psql", "pg_isready"):
+        program(name)

@@ -1,0 +1,398 @@
+"""Real programs on loopback: a PostgreSQL cluster, processes that always end, addresses, HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import http.client
+import json
+import os
+import pwd
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+LOOPBACK = "127.0.0.1"
+Address = tuple[str, int]
+
+
+# Programs
+
+
+def program(name: str) -> str:
+    """Where a program is, by NAME_BIN or PATH; the test is skipped without it."""
+    path = shutil.which(os.environ.get(f"{name.upper()}_BIN", name))
+    if path is None:
+        pytest.skip(f"{name} is not on PATH")
+    return path
+
+
+def postgres_program(name: str) -> str:
+    """PostgreSQL's servers and tools; Debian keeps them off PATH."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -float(path.parent.name))
+    path = shutil.which(name, path=os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")]))
+    if path is None:
+        pytest.skip(f"PostgreSQL's {name} is neither under /usr/lib/postgresql nor on PATH")
+    return path
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """What a container has: nothing of the environment of the tests (PG*, PERMIFY_*) but PATH."""
+    return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **more}
+
+
+_taken: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that nobody listens on, never given twice; PgCat's exporter takes none above 32767."""
+    draw = random.SystemRandom()
+    while True:
+        port = draw.randrange(20000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            if port not in _taken:
+                probe.bind(("", port))
+                _taken.add(port)
+                return port
+
+
+# Processes
+
+
+def _die_with_parent() -> None:
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGINT)
+
+
+class Process:
+    """A running program that writes to a log file."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], **options: Any):
+        self.name = Path(command[0]).name
+        self.log = log
+        with log.open("ab") as stream:
+            self.popen = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+                **options,
+            )
+
+    @property
+    def ended(self) -> bool:
+        return self.popen.poll() is not None
+
+    def stop(self, how: signal.Signals = signal.SIGINT, within: float = 15) -> tuple[int, float]:
+        """Send the signal; returns the exit code and the seconds that it took. Kills what is still there."""
+        begun = time.monotonic()
+        if not self.ended:
+            self.popen.send_signal(how)
+            self.wait(within)
+        return self.popen.returncode, time.monotonic() - begun
+
+    def wait(self, within: float) -> int:
+        """Returns the exit code. Kills what is still there then."""
+        try:
+            return self.popen.wait(within)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.popen.wait()
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float = 30) -> None:
+        """Return once `ready`; fail, showing the log, when the process ends or the time is up before."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            reason = "ended" if self.ended else "is not ready" if time.monotonic() > deadline else ""
+            if reason:
+                raise NotReady(f"{self.name} {reason}:\n{self.log.read_text(errors='replace')[-3000:]}")
+            time.sleep(0.05)
+
+
+class NotReady(Exception):
+    """A program ended or did not come up in time; the message ends with its log."""
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str], log: Path, environment: Mapping[str, str], **options: Any
+) -> Iterator[Process]:
+    process = Process(command, log, environment, **options)
+    try:
+        yield process
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.stop()
+
+
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None, **options: Any) -> str:
+    """Run to the end; fails, showing the output, unless it exits with 0."""
+    done = subprocess.run(
+        command,
+        env=dict(environment if environment is not None else clean_environment()),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+        **options,
+    )
+    output = str(done.stdout.decode(errors="replace"))
+    assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}:\n{output}"
+    return output
+
+
+# PostgreSQL
+
+
+@dataclass
+class Server:
+    """One PostgreSQL server, with the tests as superuser through its socket."""
+
+    role: str
+    port: int
+    folder: Path
+    process: Process
+
+    @property
+    def address(self) -> Address:
+        return LOOPBACK, self.port
+
+    @cached_property
+    def _connection(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            host=str(self.folder), port=self.port, user="postgres", dbname="postgres", autocommit=True
+        )
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(statement.encode(), values or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def log_size(self) -> int:
+        return self.process.log.stat().st_size
+
+    def log_since(self, offset: int) -> str:
+        with self.process.log.open("rb") as stream:
+            stream.seek(offset)
+            return stream.read().decode(errors="replace")
+
+
+@dataclass
+class Cluster:
+    primary: Server
+    replica: Server
+    max_connections: int
+
+    @property
+    def servers(self) -> tuple[Server, Server]:
+        return self.primary, self.replica
+
+    def clear(self, database: str, user: str) -> None:
+        """Forget an earlier deployment."""
+        self.primary.sql(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+        self.primary.sql(f'DROP ROLE IF EXISTS "{user}"')
+
+    def catch_up(self) -> None:
+        """Wait until the replica has everything that the primary has now."""
+        ((position,),) = self.primary.sql("SELECT pg_current_wal_lsn()")
+
+        def there() -> bool:
+            return self.replica.sql("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", position) == [(True,)]
+
+        self.replica.process.wait_until(there)
+
+
+@contextlib.contextmanager
+def postgres_cluster(max_connections: int) -> Iterator[Cluster]:
+    """A primary and its streaming replica, which log every statement, its plan and the planner's settings."""
+    binaries = {name: postgres_program(name) for name in ("initdb", "postgres", "pg_basebackup")}
+    openssl = program("openssl")
+    as_user: dict[str, Any] = {}
+    if os.geteuid() == 0:  # which PostgreSQL refuses to run as
+        try:
+            account = pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+        as_user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    with contextlib.ExitStack() as stack:
+        # Short, for a socket is in it.
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgcat-stack-pg-")))
+        if as_user:
+            os.chown(root, as_user["user"], as_user["group"])
+
+        def tool(*command: str) -> None:
+            run(command, clean_environment(HOME=str(root)), cwd=root, **as_user)
+
+        tool(binaries["initdb"], "-D", str(root / "primary"), "-U", "postgres", "-A", "trust", "--no-sync")
+        tool(
+            *(
+                openssl,
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ),
+            *("-keyout", str(root / "server.key"), "-out", str(root / "server.crt")),
+        )
+        settings = {
+            "listen_addresses": LOOPBACK,
+            "unix_socket_directories": str(root),
+            "max_connections": str(max_connections),
+            "shared_buffers": "32MB",
+            "fsync": "off",
+            "ssl": "on",
+            "ssl_cert_file": str(root / "server.crt"),
+            "ssl_key_file": str(root / "server.key"),
+            "hba_file": str(root / "pg_hba.conf"),
+            "log_statement": "all",
+            "log_line_prefix": "%u@%d ",
+            "session_preload_libraries": "auto_explain",
+            "auto_explain.log_min_duration": "0",
+            "auto_explain.log_settings": "on",
+        }
+        (root / "pg_hba.conf").write_text(
+            "local all postgres trust\n"
+            f"host replication postgres {LOOPBACK}/32 trust\n"
+            f"host all all {LOOPBACK}/32 scram-sha-256\n"
+        )
+        (root / "pg_hba.conf").chmod(0o644)
+
+        def start(role: str, port: int) -> Server:
+            options = [f"-c{name}={value}" for name, value in settings.items()]
+            command = [binaries["postgres"], "-D", str(root / role), f"-cport={port}", *options]
+            environment = clean_environment(HOME=str(root))
+            process = stack.enter_context(running(command, root / f"{role}.log", environment, **as_user))
+            server = Server(role, port, root, process)
+
+            def answers() -> bool:
+                with contextlib.suppress(psycopg.OperationalError):
+                    return server.sql("SELECT 1") == [(1,)]
+                return False
+
+            process.wait_until(answers)
+            stack.callback(lambda: server._connection.close())
+            return server
+
+        primary = start("primary", free_port())
+        tool(
+            *(binaries["pg_basebackup"], "-h", LOOPBACK, "-p", str(primary.port), "-U", "postgres"),
+            *("-D", str(root / "replica"), "-R", "-X", "stream", "-c", "fast", "--no-sync"),
+        )
+        cluster = Cluster(primary, start("replica", free_port()), max_connections)
+        cluster.catch_up()
+        yield cluster
+
+
+class Peaks:
+    """The most client connections of a role that each server had while this was watching."""
+
+    def __init__(self, cluster: Cluster, user: str):
+        self._cluster = cluster
+        self._user = user
+        self._done = threading.Event()
+        self._most = dict.fromkeys((server.role for server in cluster.servers), 0)
+        self._threads = [
+            threading.Thread(target=self._watch, args=(server,), daemon=True) for server in cluster.servers
+        ]
+
+    def __enter__(self) -> Peaks:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def __getitem__(self, server: Server) -> int:
+        return self._most[server.role]
+
+    def _watch(self, server: Server) -> None:
+        statement = (
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND backend_type = 'client backend'"
+        )
+        with psycopg.connect(
+            host=str(server.folder), port=server.port, user="postgres", dbname="postgres", autocommit=True
+        ) as connection:
+            while not self._done.wait(0.02):
+                row = connection.execute(statement, [self._user]).fetchone()
+                self._most[server.role] = max(self._most[server.role], row[0] if row else 0)
+
+
+# Addresses
+
+
+def readdressed(text: str, moved: Mapping[Address, Address]) -> str:
+    """The text with exactly these host and port pairs replaced: `host:port` in URIs, `"host", port` in TOML.
+
+    Each of them must be there, so that a deployment which names something else is not tested by mistake.
+    """
+    for (host, port), (new_host, new_port) in moved.items():
+        text, in_uris = re.subn(rf"(?<![\w.-]){re.escape(host)}:{port}(?!\d)", f"{new_host}:{new_port}", text)
+        text, in_toml = re.subn(rf'"{re.escape(host)}", {port}(?!\d)', f'"{new_host}", {new_port}', text)
+        assert in_uris + in_toml, f"{host}:{port} is not named in:\n{text}"
+    return text
+
+
+def with_port(text: str, line: str, old: int, new: int) -> str:
+    """The text with the port replaced in the one line that reads like `line`, whose {} is the port."""
+    text, replaced = re.subn(f"(?m)^( *){re.escape(line.format(old))}$", rf"\g<1>{line.format(new)}", text)
+    assert replaced == 1, f"{line.format(old)!r} stands {replaced} times in:\n{text}"
+    return text
+
+
+# HTTP
+
+
+_open = threading.local()
+
+
+def _request(method: str, port: int, path: str, body: bytes | None = None) -> str:
+    """Over a connection that each thread keeps open: thousands of short ones would use up the ports."""
+    connections: dict[int, http.client.HTTPConnection] = _open.__dict__.setdefault("connections", {})
+    connection = connections.setdefault(port, http.client.HTTPConnection(LOOPBACK, port, timeout=20))
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+    except BaseException:
+        connection.close()
+        raise
+    assert answer.status == 200, f"{method} {path}: {answer.status} {text}"
+    return text
+
+
+def get(port: int, path: str) -> str:
+    return _request("GET", port, path)
+
+
+def post(port: int, path: str, body: Mapping[str, Any]) -> Any:
+    return json.loads(_request("POST", port, path, json.dumps(body).encode()))

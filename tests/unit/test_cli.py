@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from handmade import edit
+from pgcat_stack import __version__, checks, cli
+
+HOOKS = Path(__file__).resolve().parents[2] / "hooks"
+
+
+@pytest.fixture(autouse=True)
+def only_our_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small deployment is judged by the families that it is made for."""
+    ours = tuple(rule for rule in checks.all_checks() if rule.code.startswith(("PS1", "PS2", "PS3")))
+    monkeypatch.setattr(checks, "all_checks", lambda: ours)
+
+
+def test_a_clean_deployment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["validate", str(folder)]) == 0
+    assert capsys.readouterr().out == "0 errors, 0 warnings in 3 files\n"
+
+
+def test_errors(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(folder, "pgcat/pgcat.toml", ("pool_mode", "pol_mode"))
+    assert cli.main(["validate", str(folder)]) == 1
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("pgcat/pgcat.toml:10: PS201 ") and first.endswith("(did you mean `pool_mode`?)")
+    assert last == "1 error, 0 warnings in 3 files"
+
+
+def test_warnings_count_only_when_strict(folder: Path) -> None:
+    edit(folder, "permify/permify.yaml", ("max_connections", "max_open_connections"))
+    assert cli.main(["validate", str(folder)]) == 0
+    assert cli.main(["validate", "--strict", str(folder)]) == 1
+
+
+def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(folder, "pgcat/pgcat.toml", ("pool_mode", "pol_mode"))
+    assert cli.main(["validate", str(folder), "--format", "json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)
+    assert (finding["code"], finding["severity"], finding["line"]) == ("PS201", "error", 10)
+
+
+@pytest.mark.parametrize("command", ["validate", "secrets"])
+def test_a_folder_that_cannot_be_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert cli.main([command, str(tmp_path / "no\nthing")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+
+
+def test_secrets(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["secrets", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("made secrets/database_password, ")
+    assert cli.main(["secrets", str(folder)]) == 0
+    assert capsys.readouterr().out == "Nothing to make: every docker secret is there.\n"
+
+
+def test_no_password_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["secrets", str(folder)])
+    captured = capsys.readouterr()
+    for file in (folder / "secrets").iterdir():
+        assert file.read_text().strip() not in captured.out + captured.err
+
+
+def test_secrets_that_cannot_be_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "secrets").mkdir()
+    (folder / "secrets/admin_password").write_text("")
+    assert cli.main(["secrets", str(folder)]) == 1
+    assert capsys.readouterr().err.startswith("pgcat-stack: secrets/admin_password: empty")
+
+
+def test_secrets_without_docker(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "compose.yaml").unlink()
+    assert cli.main(["secrets", str(folder)]) == 0
+    assert capsys.readouterr().out == "Nothing to make: this deployment has no docker secrets.\n"
+
+
+def test_secrets_on_kubernetes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "compose.yaml").unlink()
+    (folder / "kustomization.yaml").write_text("resources: [pod.yaml]\n")
+    (folder / "pod.yaml").write_text(
+        "kind: Pod\nspec: {containers: [{env: [{valueFrom: {secretKeyRef: {name: s, key: k}}}]}]}\n"
+    )
+    assert cli.main(["secrets", str(folder)]) == 0
+    assert "  kubectl create secret generic s --from-file=k=./k\n" in capsys.readouterr().out
+
+
+def test_the_hook_makes_secrets_and_judges(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.hook(folder) == 0
+    made, counted = capsys.readouterr().out.splitlines()
+    assert made.startswith("made ") and counted == "0 errors, 0 warnings in 3 files"
+    edit(folder, "pgcat/pgcat.toml", ("pool_mode", "pol_mode"))
+    assert cli.hook(folder) == 1
+
+
+def test_the_hook_judges_although_a_secret_is_unusable(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "secrets").mkdir()
+    (folder / "secrets/admin_password").write_text("")
+    assert cli.hook(folder) == 1
+    assert "0 errors" in capsys.readouterr().out
+
+
+def test_the_hook_on_a_folder_that_is_no_deployment(tmp_path: Path) -> None:
+    assert cli.hook(tmp_path) == 2
+
+
+def test_ctrl_c_is_quiet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> list[object]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checks, "run_checks", interrupt)
+    assert cli.main(["validate", str(folder)]) == 130
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(HOOKS), **variables}
+    command = [sys.executable, "-m", "pgcat_stack", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_the_module_is_the_command() -> None:
+    assert run("--version").stdout == f"pgcat-stack {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["validate"], ["validate", ".", "--format", "xml"]])
+def test_wrong_arguments_exit_2(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2 and "usage:" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_is_quiet(folder: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {**os.environ, "PYTHONPATH": str(HOOKS)}
+    command = [sys.executable, "-m", "pgcat_stack", "validate", str(folder)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment)
+    os.close(writer)
+    assert done.returncode == 141 and done.stderr == b""
+
+
+def test_a_terminal_without_unicode(folder: Path) -> None:
+    edit(folder, "pgcat/pgcat.toml", ("pool_mode", '"pol_möde"'))
+    done = run("validate", str(folder), PYTHONIOENCODING="ascii")
+    assert "pol_m\\xf6de" in done.stdout and "Traceback" not in done.stderr

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from handmade import PGCAT, Change, Judge, edit
+from pgcat_stack.deployment import Deployment
+from pgcat_stack.models import pgcat_version
+from pgcat_stack.models.pgcat import read_pgcat
+
+TOML = "pgcat/pgcat.toml"
+POOL = 'default_role = "primary"\n'
+USER = "pool_size = 5\n"
+SERVERS = '    ["replica", 5432, "replica"],\n    ["primary", 5432, "replica"],\n'
+PORT = "port = 6432\n"
+ADMIN = 'admin_password = "placeholder"\n'
+
+
+def servers(text: str) -> Change:
+    return (SERVERS, text)
+
+
+def add(after: str, text: str) -> Change:
+    return (after, f"{after}{text}\n")
+
+
+CASES: list[tuple[str, str, Change, str]] = [
+    ("misspelt", "PS201", ("pool_mode", "pol_mode"), "did you mean `pool_mode`?"),
+    (
+        "misplaced in general",
+        "PS201",
+        add(PORT, "pool_size = 3"),
+        "it belongs in [pools.<name>.users.<number>]",
+    ),
+    ("misplaced in pool", "PS201", add(POOL, "shutdown_timeout = 3"), "it belongs in [general]"),
+    ("top level", "PS201", ("[general]", "[generl]\nx = 1\n[general]"), "did you mean `general`?"),
+    (
+        "server table",
+        "PS201",
+        servers('{host = "a", port = 1, role = "replica", rôle = 1}\n'.replace("rôle", "rol")),
+        "",
+    ),
+    (
+        "plugin",
+        "PS201",
+        add(ADMIN, "[plugins.query_logger]\nenabled = true\nenable = true"),
+        "did you mean `enabled`?",
+    ),
+    ("quoted number", "PS202", ("pool_size = 5", 'pool_size = "5"'), "a whole number"),
+    ("float", "PS202", ("pool_size = 5", "pool_size = 5.0"), "a whole number"),
+    ("true is no number", "PS202", ("pool_size = 5", "pool_size = true"), "a whole number"),
+    ("number for flag", "PS202", ("exporter = true", "exporter = 1"), "true or false"),
+    ("number for text", "PS202", ('"admin"', "5"), "a string"),
+    ("short server", "PS202", servers('["a", 5432]\n'), "write [host, port, role]"),
+    ("long server", "PS202", servers('["a", 5432, "replica", 1]\n'), "write [host, port, role]"),
+    ("quoted port", "PS202", servers('["a", "5432", "replica"]\n'), "a whole number"),
+    ("no admin password", "PS203", ('admin_password = "placeholder"\n', ""), "add admin_password"),
+    ("no pool size", "PS203", (USER, ""), "add pool_size"),
+    ("no database", "PS203", ('database = "permify"\n', ""), "add database"),
+    ("pool_size 0", "PS204", ("pool_size = 5", "pool_size = 0"), "at least 1"),
+    ("negative", "PS204", ("pool_size = 5", "pool_size = -1"), "at least 1"),
+    ("port", "PS204", ("port = 6432", "port = 65536"), "at most 65535"),
+    ("exporter port", "PS204", ("9930", "32768"), "at most 32767"),
+    ("timeout 0", "PS204", add(PORT, "idle_timeout = 0"), "at least 1"),
+    ("workers 0", "PS204", add(PORT, "worker_threads = 0"), "at least 1"),
+    ("autoreload 0", "PS204", add(PORT, "autoreload = 0"), "at least 1"),
+    ("u32", "PS204", add(PORT, "tcp_keepalives_count = 4294967296"), "at most 4294967295"),
+    ("pool mode", "PS205", ('"transaction"', '"statement"'), "one of"),
+    ("role", "PS205", servers('["a", 5432, "master"]\n'), "one of"),
+    (
+        "default role",
+        "PS205",
+        ('default_role = "any"', 'default_role = "Primary"'),
+        "'any', 'primary' or 'replica'",
+    ),
+    ("default shard", "PS205", add(POOL, 'default_shard = "0"'), "one of"),
+    ("1.3 in 1.2", "PS206", add(POOL, "checkout_failure_limit = 3"), "an image of the 1.3 line"),
+    ("1.3 user", "PS206", add(USER, 'auth_type = "trust"'), "an image of the 1.3 line"),
+    ("minimum", "PS207", add(USER, "min_pool_size = 6"), "at most 5"),
+    ("two primaries", "PS208", servers('["a", 1, "primary"], ["b", 1, "primary"]\n'), "one primary"),
+    ("twice", "PS208", servers('["a", 1, "replica"], ["a", 1, "Replica"]\n'), "once"),
+    ("no servers", "PS208", servers(""), "add a server"),
+    ("mirror role", "PS208", servers('["a", 1, "mirror"]\n'), "under mirrors"),
+    ("absent role", "PS208", ('default_role = "any"', 'default_role = "primary"'), "add a primary"),
+    ("mirror of nothing", "PS208", add('database = "permify"', '\nmirrors = [["a", 1, 7]]'), "at most 0"),
+    ("shard name", "PS209", ("writer.shards.0", "writer.shards.main"), "number shards from 0"),
+    ("default shard 1", "PS209", add(POOL, 'default_shard = "shard_1"'), "at most shard_0"),
+    ("splitting", "PS210", add(POOL, "query_parser_read_write_splitting = true"), "switch it off"),
+    (
+        "pool plugins",
+        "PS210",
+        add(POOL, "[pools.permify_writer.plugins.query_logger]\nenabled = true"),
+        "the parser on",
+    ),
+    ("sharding key", "PS210", add(POOL, 'automatic_sharding_key = "id"'), "table.column"),
+    ("auth_query", "PS211", add(POOL, 'auth_query = "x"\nauth_query_user = "y"'), "add auth_query_password"),
+    (
+        "no password",
+        "PS211",
+        ('username = "permify"\npassword = "placeholder"', 'username = "permify"'),
+        "add password",
+    ),
+    ("exporter host", "PS212", ('"0.0.0.0"', '"localhost"'), "use 0.0.0.0"),
+    ("bare IPv6", "PS212", ('"0.0.0.0"', '"::"'), "use 0.0.0.0"),
+    ("certificate alone", "PS213", add(PORT, 'tls_certificate = "/x"'), "both or none"),
+    ("key alone", "PS213", add(PORT, 'tls_private_key = "/x"'), "both or none"),
+    ("verify alone", "PS213", add(PORT, "verify_server_certificate = true"), "server_tls = true"),
+    ("regex", "PS215", add(POOL, 'shard_id_regex = "("'), "mend"),
+    ("look-around", "PS215", add(POOL, 'shard_id_regex = "a(?=b)"'), "mend"),
+    ("host with port", "PS217", servers('["a:5432", 5432, "replica"]\n'), "a value of its own"),
+    ("bare IPv6 server", "PS217", servers('["fd00::1", 5432, "replica"]\n'), "write [fd00::1]"),
+    ("scheme", "PS217", servers('["tcp://a", 5432, "replica"]\n'), "without port or scheme"),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "change", "fix"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_a_mistake_is_reported_once(judge: Judge, code: str, change: Change, fix: str) -> None:
+    (finding,) = judge(TOML, change)
+    assert (finding.code, finding.path) == (code, TOML)
+    assert fix in finding.fix
+
+
+def test_the_line_is_that_of_the_key(judge: Judge) -> None:
+    (finding,) = judge(TOML, ('    ["primary", 5432, "replica"]', '    ["primary", 0, "replica"]'))
+    assert PGCAT.splitlines()[finding.line - 1] == '    ["primary", 5432, "replica"],'
+
+
+def test_the_message_names_table_and_key(judge: Judge) -> None:
+    (finding,) = judge(TOML, ("pool_mode", "pol_mode"))
+    assert finding.message == "unknown key `pol_mode` in [pools.permify_writer]: pgcat ignores it silently"
+
+
+def test_reserved_pool_names(judge: Judge) -> None:
+    text = [("permify_reader", "pgbouncer")] * 3
+    assert [finding.code for finding in judge(TOML, *text)] == ["PS214"]
+
+
+def test_a_user_twice(judge: Judge) -> None:
+    second = '\n[pools.permify_writer.users.1]\nusername = "permify"\npassword = "x"\npool_size = 1\n'
+    assert {finding.code for finding in judge(TOML, add("pool_size = 5", second))} == {"PS216"}
+
+
+ACCEPTED: list[tuple[str, Change]] = [
+    ("capital role", servers('["a", 5432, "Replica"]\n')),
+    ("server table", servers('{host = "a", port = 5432, role = "replica"}\n')),
+    ("same host, other role", servers('["a", 5432, "replica"], ["a", 5432, "primary"]\n')),
+    ("IPv6 server", servers('["[fd00::1]", 5432, "replica"]\n')),
+    ("IPv6 exporter", ('"0.0.0.0"', '"[::]"')),
+    ("capital mode", ('"transaction"', '"Session"')),
+    ("least connections", add(POOL, 'load_balancing_mode = "loc"')),
+    ("random shard", add(POOL, 'default_shard = "random_healthy"')),
+    ("signed shard", ("writer.shards.0", "writer.shards.7")),
+    ("parser", add(POOL, "query_parser_enabled = true\nquery_parser_read_write_splitting = true")),
+    ("quoted sharding key", add(POOL, "automatic_sharding_key = '\"t\".id'")),
+    ("equal minimum", add(USER, "min_pool_size = 5")),
+    ("negative ban time", add(PORT, "ban_time = -1")),
+    ("rust regex", add(POOL, "sharding_key_regex = '(?<key>\\pL+)'")),
+    ("mirror", add('database = "permify"', '\nmirrors = [["a", 1, 0]]')),
+    (
+        "auth_query in place of passwords",
+        add(PORT, 'auth_query = "x"\nauth_query_user = "y"\nauth_query_password = "z"'),
+    ),
+]
+
+
+@pytest.mark.parametrize("change", [case[1] for case in ACCEPTED], ids=[case[0] for case in ACCEPTED])
+def test_what_pgcat_takes_is_not_reported(judge: Judge, change: Change) -> None:
+    assert judge(TOML, change) == []
+
+
+def test_keys_of_1_3_with_an_image_of_1_3(judge: Judge, folder: Path) -> None:
+    edit(folder, "compose.yaml", ("pgcat:v1.2.0", "pgcat:main"))
+    assert judge(TOML, add(POOL, "checkout_failure_limit = 3"), add(USER, 'auth_type = "trust"')) == []
+
+
+def test_activity_routing_of_1_3_needs_its_times() -> None:
+    data = {
+        "general": {"admin_username": "a", "admin_password": "b"},
+        "pools": {
+            "p": {
+                "db_activity_based_routing": True,
+                "db_activity_ttl": 0,
+                "shards": {"0": {"database": "d", "servers": [["h", 1, "primary"]]}},
+                "users": {"0": {"username": "u", "password": "p", "pool_size": 1}},
+            }
+        },
+    }
+    assert [issue.kind for issue in read_pgcat(data, "1.3").issues] == ["parser"]
+
+
+def test_unknown_keys_do_not_hide_the_configuration(folder: Path) -> None:
+    edit(folder, TOML, ("pool_mode", "pol_mode"))
+    reading = Deployment.load(folder).pgcat_reading
+    assert reading is not None and reading.config is not None
+    assert reading.config.pools["permify_writer"].users["0"].pool_size == 5
+
+
+@pytest.mark.parametrize(
+    "data", [None, [], "x", {}, {"pools": []}, {"general": 5, "pools": {"a": 1}}, {"pools": {"": {}}}]
+)
+def test_any_shape_is_read(data: object) -> None:
+    assert read_pgcat(data, "1.2").config is None
+
+
+@pytest.mark.parametrize(
+    ("image", "version"),
+    [
+        ("ghcr.io/postgresml/pgcat:v1.2.0", "1.2"),
+        ("ghcr.io/postgresml/pgcat:1.1.1", "1.2"),
+        ("localhost:5000/pgcat:v1.2.0@sha256:abc", "1.2"),
+        ("", "1.2"),
+        ("ghcr.io/postgresml/pgcat:v1.3.0", "1.3"),
+        ("ghcr.io/postgresml/pgcat:main", "1.3"),
+        ("ghcr.io/postgresml/pgcat:latest", "1.3"),
+        ("localhost:5000/pgcat", "1.3"),
+        ("pgcat@sha256:abc", "1.3"),
+        ("ghcr.io/postgresml/pgcat:5b038813eb01", "1.3"),
+        ("ghcr.io/postgresml/pgcat:v1.20.0", "1.3"),
+        ("ghcr.io/postgresml/pgcat:1.2", "1.2"),
+    ],
+)
+def test_the_version_follows_from_the_image(image: str, version: str) -> None:
+    assert pgcat_version(image) == version
