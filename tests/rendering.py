@@ -7,6 +7,7 @@ serve all renders; what is rendered is the same. `tests/render/test_copier.py` r
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import copy
 import functools
@@ -40,6 +41,7 @@ class Refused(Exception):
 def template() -> Path:
     """A copy of the template outside git, made once."""
     folder = Path(tempfile.mkdtemp(prefix="pgcat-stack-template-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for part in TEMPLATE_PARTS:
         source = REPOSITORY / part
         if source.is_dir():

@@ -26,7 +26,7 @@ KUBERNETES = {"topology": "standalone", **EXTERNAL}
 NO_REPLICA = {"replica_hosts": ""}
 SIDECAR = {"topology": "sidecar", **EXTERNAL}
 # Long enough for every connection to be opened that will be, short enough for all of this.
-SECONDS_OF_LOAD = 1.5
+SECONDS_OF_LOAD = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,6 @@ def scenarios() -> Iterator[Any]:
         "docker, no replica": {**EXTERNAL, **NO_REPLICA, "database": "external", "permify_replicas": 2},
         "standalone, no replica": {**KUBERNETES, **NO_REPLICA},
         "standalone, primary reads off": {**KUBERNETES, "primary_reads": False},
-        "standalone, session, no replica": {**KUBERNETES, **NO_REPLICA, "pool_mode": "session"},
         "sidecar, session, no replica": {**SIDECAR, **NO_REPLICA, "pool_mode": "session"},
         "sidecar, no monitoring, primary reads off": {
             **SIDECAR,
@@ -134,16 +133,18 @@ def test_writes_reach_the_primary_alone(seen: Seen) -> None:
     assert statements(seen.writes["replica"], "INSERT", "relation_tuples") == 0
 
 
-def test_reads_reach_every_server_of_the_reader_pool_and_no_other(stack: Stack, seen: Seen) -> None:
+def test_reads_reach_the_servers_of_the_reader_pool_alone(stack: Stack, seen: Seen) -> None:
     reached = {role for role, log in seen.reads.items() if statements(log, "SELECT", "relation_tuples")}
-    assert reached == stack.readers()
+    if stack.session:  # where a process stays with the server that its first connection met
+        assert reached
+        assert reached <= stack.readers
+    else:
+        assert reached == stack.readers
 
 
 def test_no_server_reports_an_error(stack: Stack, seen: Seen) -> None:
     logs = "".join([*seen.writes.values(), *seen.reads.values()])
-    errors = re.findall(r"^.*(?:ERROR|FATAL|PANIC):.*\n.*$", logs, re.MULTILINE)
-    # Permify itself cancels the other branches of a check once one of them has allowed it.
-    assert [error for error in errors if "canceling statement due to user request" not in error] == []
+    assert re.findall(r"^.*(?:ERROR|FATAL|PANIC):.*\n.*$", logs, re.MULTILINE) == []
 
 
 def test_server_connections_stay_inside_the_plan(stack: Stack, seen: Seen) -> None:

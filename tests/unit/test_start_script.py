@@ -6,8 +6,6 @@ the list here is what it needs. Real logins with strange passwords: tests/live/t
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import shutil
 import subprocess
@@ -49,12 +47,13 @@ class Start:
     shell: list[str]
     awk: str
     root: Path
+    rendered: Path
     only_busybox: bool = False
 
     def __post_init__(self) -> None:
         for name in ("bin", "etc", "secrets", "run"):
             (self.root / name).mkdir()
-        self.config.write_bytes((rendered_pgcat() / "pgcat.toml").read_bytes())
+        self.config.write_bytes((self.rendered / "pgcat.toml").read_bytes())
         self.executable("pgcat", FAKE_PGCAT.format(shell=found("sh"), cat=found("cat"), folder=self.root))
         (self.root / "bin" / "awk").symlink_to(found(self.awk))
         for name in TOOLS:
@@ -91,7 +90,7 @@ class Start:
 
     def popen(self, environment: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*self.shell, str(rendered_pgcat() / "start.sh")],
+            [*self.shell, str(self.rendered / "start.sh")],
             env={
                 "PATH": str(self.root / "bin"),
                 "PGCAT_CONFIG": str(self.config),
@@ -140,13 +139,12 @@ def found(program: str) -> str:
     return path
 
 
-@functools.cache
-def rendered_pgcat() -> Path:
+@pytest.fixture(scope="session")
+def rendered() -> Iterator[Path]:
     """The folder pgcat/ of a rendered deployment, which others may read."""
-    folder = Path(tempfile.mkdtemp(prefix="pgcat-stack-start-"))
-    atexit.register(shutil.rmtree, folder)
-    folder.chmod(0o755)
-    return render(folder / "deployment") / "pgcat"
+    with tempfile.TemporaryDirectory(prefix="pgcat-stack-start-") as folder:
+        Path(folder).chmod(0o755)
+        yield render(Path(folder) / "deployment") / "pgcat"
 
 
 @pytest.fixture(
@@ -158,13 +156,13 @@ def rendered_pgcat() -> Path:
         pytest.param(("busybox sh", "busybox"), id="busybox"),
     ],
 )
-def start(request: pytest.FixtureRequest) -> Iterator[Start]:
+def start(request: pytest.FixtureRequest, rendered: Path) -> Iterator[Start]:
     shell, *options = request.param[0].split()
     awk = found(request.param[1])
     # Not tmp_path: another user reads in it.
     with tempfile.TemporaryDirectory(prefix="pgcat-stack-start-") as folder:
         Path(folder).chmod(0o755)
-        yield Start([found(shell), *options], awk, Path(folder), only_busybox=shell == "busybox")
+        yield Start([found(shell), *options], awk, Path(folder), rendered, only_busybox=shell == "busybox")
 
 
 GOOD = {"database_password": b"one", "pgcat_admin_password": b"two"}
