@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Location
-from pgcat_stack.sources import Key, Source, as_list, dig
-from pgcat_stack.topology import Topology, read_topology, server_address
-from pgcat_stack.units import seconds_text, whole
-from pgcat_stack.workloads import Number, Workload
+from pgcat_stack.topology import BudgetServer, Topology, read_topology
+from pgcat_stack.units import Number, seconds_text
+from pgcat_stack.workloads import Workload
 
 MIGRATION_CONNECTIONS = 3
 
@@ -114,24 +113,6 @@ def piling_up(workload: Workload) -> Iterator[Reason]:
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetServer:
-    """A server of budget.yaml. `capacity` is None where its numbers cannot be read."""
-
-    address: Address
-    role: str
-    max_connections: int | None
-    other_connections: int | None
-    location: Location
-
-    @property
-    def capacity(self) -> int | None:
-        """The connections that are left for this deployment."""
-        if self.max_connections is None or self.other_connections is None:
-            return None
-        return self.max_connections - self.other_connections
-
-
-@dataclass(frozen=True, slots=True)
 class Use:
     """One pool's claim on a server: `size` connections in each of `instances.count` processes."""
 
@@ -207,7 +188,7 @@ def plan(deployment: Deployment) -> Plan:
     """The budget of each server, in the order of budget.yaml. Listed twice, its first entry counts."""
     topology = read_topology(deployment)
     servers: dict[Address, BudgetServer] = {}
-    for server in budget_servers(deployment.budget) if deployment.budget else ():
+    for server in topology.servers:
         servers.setdefault(server.address, server)
     uses: dict[Address, list[Use]] = {address: [] for address in servers}
     unlisted: dict[Address, Unlisted] = {}
@@ -218,21 +199,6 @@ def plan(deployment: Deployment) -> Plan:
             unlisted.setdefault(address, Unlisted(address, use.pool, location))
     rows = tuple(Row(server, tuple(uses[address])) for address, server in servers.items())
     return Plan(rows, tuple(unlisted.values()))
-
-
-def budget_servers(source: Source) -> Iterator[BudgetServer]:
-    """The servers of budget.yaml that have an address."""
-    for index, entry in enumerate(as_list(dig(source.data, "servers"))):
-        address = server_address(entry)
-        if address is not None:
-            at: tuple[Key, ...] = ("servers", index)
-            yield BudgetServer(
-                address=address,
-                role=str(dig(entry, "role")),
-                max_connections=whole(dig(entry, "max_connections")),
-                other_connections=whole(dig(entry, "other_connections")),
-                location=source.at(*at),
-            )
 
 
 def _uses(topology: Topology) -> Iterator[tuple[Address, Use, Location]]:

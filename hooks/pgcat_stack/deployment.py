@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgcat_stack.findings import Location
 from pgcat_stack.models import PgcatVersion, pgcat_version
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig, read_source
+from pgcat_stack.sources import Key, Source, as_list, as_mapping, as_text, dig, read_source
 
 if TYPE_CHECKING:
     from pgcat_stack.models.permify import PermifyReading
@@ -27,6 +27,8 @@ KUSTOMIZATION = "kustomization.yaml"
 PGCAT = "pgcat/pgcat.toml"
 PERMIFY = "permify/permify.yaml"
 BUDGET = "budget.yaml"
+VALUES = "permify/values.yaml"
+BOOTSTRAP = "postgres/bootstrap.sql"
 
 _KNOWN_FILES = (COMPOSE, KUSTOMIZATION, PGCAT, PERMIFY, BUDGET)
 _SKIPPED_FOLDERS = frozenset(
@@ -223,15 +225,11 @@ def _objects(source: Source, namespace: str) -> Iterator[Manifest]:
         metadata = as_mapping(data.get("metadata"))
         own = metadata.get("namespace")
         yield Manifest(
-            kind=_text(data.get("kind")),
-            name=_text(metadata.get("name")),
-            namespace=namespace or _text(own),
-            api_version=_text(data.get("apiVersion")),
+            kind=as_text(data.get("kind")),
+            name=as_text(metadata.get("name")),
+            namespace=namespace or as_text(own),
+            api_version=as_text(data.get("apiVersion")),
             data=data,
             source=source,
             document=document,
         )
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -1,20 +1,27 @@
-"""PostgreSQL servers by address, and the connection strings that name them."""
+"""PostgreSQL servers by address, and the connection strings that name them.
+
+Both spellings that pgx reads: `postgresql://user@host:port,host/database?option=value` and
+`host=… port=… dbname=…`. Nothing raises: what is no connection string is one without parts.
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from pgcat_stack.findings import Location
 
 DEFAULT_PORT = 5432
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "ip6-localhost")
 
 _URI = re.compile(
-    r"postgres(?:ql)?://(?:(?P<login>[^@/?#]*)@)?(?P<hosts>[^/?#]*)(?:/(?P<database>[^?#]*))?(?:\?(?P<query>[^#]*))?"
+    r"postgres(?:ql)?://(?:(?P<login>[^@/?#]*)@)?(?P<hosts>[^/?#]*)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>.*))?"
 )
-_PAIR = re.compile(r"(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)")
+_WORD = re.compile(r"([a-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S*))")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,58 +36,83 @@ class Address:
         """The address of a host as files write it."""
         return cls(host.strip().strip("[]").rstrip(".").lower(), DEFAULT_PORT if port is None else port)
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host is the machine, or the container, itself."""
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Uri:
-    """A connection string: the servers it names in order, user and database, and where it stands."""
+    """A connection string: where it stands, the servers it names in order, and its other parts."""
 
-    servers: tuple[Address, ...]
-    user: str
-    database: str
     location: Location
+    servers: tuple[Address, ...] = ()
+    user: str = ""
+    password: str | None = None
+    database: str = ""
+    """Where none is written, the user's name: that is what PostgreSQL and PgCat take."""
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_uri(text: Any, location: Location) -> Uri | None:
-    """Read a URI or a `key=value` string as pgx does; None where it is neither or names no host."""
-    if not isinstance(text, str):
-        return None
-    match = _URI.match(text)
+    """The parts of a connection string that names a server; None for anything else."""
+    uri = parse_uri(text, location) if isinstance(text, str) else None
+    return uri if uri and uri.servers else None
+
+
+def parse_uri(text: str, location: Location) -> Uri:
+    """The parts of a connection string, none where the text is no connection string."""
+    match = _URI.fullmatch(text.strip())
     if match is None:
-        return _read_pairs(text, location)
-    options = dict(parse_qsl(match["query"] or ""))
-    hosts = [entry for entry in match["hosts"].split(",") if entry]
-    servers = tuple(_server(unquote(entry)) for entry in hosts)
-    if not servers and options.get("host"):
-        servers = _listed(options["host"], options.get("port", ""))
-    user = unquote((match["login"] or "").split(":", 1)[0]) or options.get("user", "")
-    database = unquote(match["database"] or "") or options.get("dbname", "") or user
-    return Uri(servers, user, database, location) if servers else None
-
-
-def _read_pairs(text: str, location: Location) -> Uri | None:
-    pairs = {key: value.strip("'") for key, value in _PAIR.findall(text)}
-    if not pairs.get("host"):
-        return None
-    user = pairs.get("user", "")
-    servers = _listed(pairs["host"], pairs.get("port", ""))
-    return Uri(servers, user, pairs.get("dbname") or pairs.get("database") or user, location)
-
-
-def _listed(hosts: str, ports: str) -> tuple[Address, ...]:
-    """Hosts and ports as two lists; one port counts for all hosts."""
-    numbers = [int(port) if port.isdigit() else DEFAULT_PORT for port in ports.split(",")]
-    names = hosts.split(",")
-    return tuple(
-        Address.of(host, numbers[index] if index < len(numbers) else numbers[-1])
-        for index, host in enumerate(names)
+        words = {key: quoted or plain for key, quoted, plain in _WORD.findall(text)}
+    elif "@" in (match["path"] or ""):
+        return Uri(location, password="")  # a password with a slash in it: no part may reach a message
+    else:
+        words = _words(match)
+    ports = [_port(port) for port in words.get("port", "").split(",")]
+    hosts = [host for host in words.get("host", "").split(",") if host]
+    user = words.get("user", "")
+    return Uri(
+        location=location,
+        servers=tuple(Address.of(host, ports[min(i, len(ports) - 1)]) for i, host in enumerate(hosts)),
+        user=user,
+        password=words.get("password"),
+        database=words.get("dbname") or words.get("database") or user,
+        options=words,
     )
 
 
-def _server(entry: str) -> Address:
-    host, colon, port = entry.rpartition(":")
-    if colon and port.isdigit() and (entry.startswith("[") or ":" not in host):
-        return Address.of(host, int(port))
-    return Address.of(entry)
+def _words(match: re.Match[str]) -> dict[str, str]:
+    """A URI as `key=value` words; those of its query win."""
+    entries = [_host_and_port(unquote(entry)) for entry in match["hosts"].split(",") if entry]
+    user, colon, password = (match["login"] or "").partition(":")
+    words = {
+        "host": ",".join(host for host, _ in entries),
+        "port": ",".join(port for _, port in entries),
+        "user": unquote(user),
+        "dbname": unquote(match["path"] or ""),
+    }
+    if colon:
+        words["password"] = unquote(password)
+    return words | dict(parse_qsl(match["query"] or "", keep_blank_values=True))
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        return host, rest.removeprefix(":")
+    if text.count(":") > 1:  # IPv6 without brackets
+        return text, ""
+    host, _, port = text.partition(":")
+    return host, port
+
+
+def _port(text: str) -> int:
+    """The number of a port; 0 for what is none."""
+    if not text:
+        return DEFAULT_PORT
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0

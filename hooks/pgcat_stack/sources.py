@@ -140,6 +140,16 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def as_text(value: Any) -> str:
+    """`value` where it is text, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def text_mapping(value: Any) -> dict[str, str]:
+    """The entries of a mapping whose names and values are text."""
+    return {k: v for k, v in as_mapping(value).items() if isinstance(k, str) and isinstance(v, str)}
+
+
 def dig(data: Any, *keys: Key) -> Any:
     """The value at a path of names and indexes, or None where any step of the path is missing."""
     for key in keys:
@@ -150,6 +160,18 @@ def dig(data: Any, *keys: Key) -> Any:
         else:
             return None
     return data
+
+
+def strings(value: Any, keys: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], str]]:
+    """Every text in the value with its path."""
+    if isinstance(value, str):
+        yield keys, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings(item, (*keys, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings(item, (*keys, index))
 
 
 def language_of(path: str) -> Language:

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from pgcat_stack.findings import Location
+from pgcat_stack.interpolation import interpolated
 
 _PERCENT = re.compile(r"(\d{1,6})%")
 _WHOLE = re.compile(r"[-+]?\d{1,9}")
-_VARIABLE = re.compile(r"\$\{\w+:?-([^}]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number and where it stands, or where it would stand."""
+
+    value: int
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """A time and where it stands, or where it would stand."""
+
+    value: float
+    location: Location
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether the value is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def whole(value: Any) -> int | None:
-    """A whole number as such (true and false are none), or None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A whole number as such, or None."""
+    return value if is_int(value) else None
 
 
 def whole_text(value: Any) -> int | None:
@@ -22,8 +46,7 @@ def whole_text(value: Any) -> int | None:
     """
     if not isinstance(value, str):
         return whole(value)
-    variable = _VARIABLE.fullmatch(value.strip())
-    text = (variable[1] if variable else value).strip()
+    text = (interpolated(value) or "").strip()
     return int(text) if _WHOLE.fullmatch(text) else None
 
 

@@ -8,44 +8,28 @@ Compose specification (one replica, stop_grace_period 10 s). Values of a wrong t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from pgcat_stack.deployment import BUDGET, Deployment, Manifest, pod_containers
+from pgcat_stack.containers import Pod, Unit, Variable, kubernetes_variables, services, units
+from pgcat_stack.deployment import BUDGET, VALUES, Deployment, Manifest
 from pgcat_stack.findings import Location
 from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
-from pgcat_stack.units import duration_seconds, share_of, whole, whole_text
+from pgcat_stack.units import Number, Seconds, duration_seconds, share_of, whole, whole_text
 
-VALUES = "permify/values.yaml"
 KUBERNETES_GRACE_SECONDS, COMPOSE_GRACE_SECONDS = 30, 10
 DEFAULT_PROGRESS_DEADLINE_SECONDS = 600
 
 Program = Literal["pgcat", "permify"]
 Kind = Literal["deployment", "statefulset", "other", "compose", "helm", "elsewhere"]
 Strategy = Literal["RollingUpdate", "Recreate"]
-Environment = Mapping[str, tuple[Any, Location]]
+Environment = Mapping[str, tuple[str, Location]]
+"""The variables whose value a file shows, by name, with the place."""
 
-_PODS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod")
 _KINDS: Mapping[str, Kind] = {"Deployment": "deployment", "StatefulSet": "statefulset"}
 _SLEEP = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?)([smh]?)\b")
 _SLEEP_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number and where it stands, or where it would stand."""
-
-    value: int
-    location: Location
-
-
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """A time and where it stands, or where it would stand."""
-
-    value: float
-    location: Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +80,6 @@ class Workload:
     replicas: Number
     grace: Seconds
     container: Location
-    image: str = ""
     sidecar: bool = False
     container_role: Literal["main", "native-sidecar", "init"] = "main"
     rollout: Rollout | None = None
@@ -105,7 +88,7 @@ class Workload:
     stop_signal: str | None = None
     stop_signal_location: Location | None = None
     environment: Environment = field(default_factory=dict)
-    source: Source | None = None
+    unit: Unit | None = None
     counted: bool = True
     """False where no file says how many there are."""
 
@@ -130,123 +113,87 @@ def read_workloads(deployment: Deployment) -> tuple[Workload, ...]:
     return tuple(found)
 
 
-def program_of(name: Any, image: Any) -> Program | None:
-    """The program that a container runs: by its image's name, or by its own where the image says neither."""
-    repository = image.split("@")[0].rsplit("/", 1)[-1].split(":")[0] if isinstance(image, str) else ""
-    programs: tuple[Program, ...] = ("pgcat", "permify")
-    for called in (repository, name):
-        for program in programs:
-            if called == program:
-                return program
-    return None
+def _environment(variables: Iterable[Variable], at: Callable[..., Location]) -> Environment:
+    return {variable.name: (variable.value, at(*variable.keys)) for variable in variables if variable.value}
 
 
 # Compose
 
 
+def compose_replicas(unit: Unit) -> Number:
+    """How many containers a service has."""
+    keys: tuple[Key, ...] = ("scale",) if "scale" in unit.data else ("deploy", "replicas")
+    replicas = whole_text(dig(unit.data, *keys))
+    return Number(1 if replicas is None else max(replicas, 0), unit.at(*keys))
+
+
 def _from_compose(deployment: Deployment) -> Iterator[Workload]:
-    source = deployment.compose
-    if source is None:
-        return
-    for name, service in as_mapping(dig(source.data, "services")).items():
-        if not isinstance(service, dict):
+    for unit in services(deployment):
+        if unit.program != "pgcat" and unit.program != "permify":
             continue
-        program = program_of(name, service.get("image"))
-        if program is None or _is_one_off(name, service):
-            continue
-        at: tuple[Key, ...] = ("services", name)
-        keys: tuple[Key, ...] = (*at, "scale") if "scale" in service else (*at, "deploy", "replicas")
-        replicas = whole_text(dig(source.data, *keys))
-        grace = duration_seconds(service.get("stop_grace_period"))
-        signal = service.get("stop_signal")
+        grace = duration_seconds(unit.data.get("stop_grace_period"))
+        signal = unit.data.get("stop_signal")
         yield Workload(
-            program=program,
+            program=unit.program,
             kind="compose",
-            name=str(name),
-            pod=str(name),
-            replicas=Number(1 if replicas is None else max(replicas, 0), source.at(*keys)),
-            grace=Seconds(
-                COMPOSE_GRACE_SECONDS if grace is None else grace, source.at(*at, "stop_grace_period")
-            ),
-            container=source.at(*at),
-            image=str(service.get("image") or ""),
+            name=unit.name,
+            pod=unit.name,
+            replicas=compose_replicas(unit),
+            grace=Seconds(COMPOSE_GRACE_SECONDS if grace is None else grace, unit.at("stop_grace_period")),
+            container=unit.at(),
             stop_signal=str(signal) if isinstance(signal, (str, int)) else None,
-            stop_signal_location=source.at(*at, "stop_signal"),
-            environment=_compose_environment(source, name, service),
-            source=source,
+            stop_signal_location=unit.at("stop_signal"),
+            environment=_environment(unit.variables, unit.at),
+            unit=unit,
         )
-
-
-def _is_one_off(name: Any, service: Mapping[str, Any]) -> bool:
-    """Whether a service of Permify's image does something else than serve, such as a migration."""
-    command = service.get("command")
-    words = command.split() if isinstance(command, str) else [str(word) for word in as_list(command)]
-    return bool(words) and name != "permify" and "migrate" in words[:2]
-
-
-def _compose_environment(source: Source, name: Any, service: Mapping[str, Any]) -> Environment:
-    environment = service.get("environment")
-    at: tuple[Key, ...] = ("services", name, "environment")
-    if isinstance(environment, dict):
-        return {str(key): (value, source.at(*at, key)) for key, value in environment.items()}
-    pairs = [(index, *str(entry).partition("=")) for index, entry in enumerate(as_list(environment))]
-    return {key: (value, source.at(*at, index)) for index, key, equals, value in pairs if equals}
 
 
 # Kubernetes
 
 
 def _from_manifests(deployment: Deployment) -> Iterator[Workload]:
-    for manifest in deployment.of_kind(*_PODS):
-        found: dict[Program, tuple[tuple[Key, ...], dict[str, Any]]] = {}
-        for path, container in pod_containers(manifest.data):
-            program = program_of(container.get("name"), container.get("image"))
-            if program is not None:
-                found.setdefault(program, (path, container))
-        for program, (path, container) in found.items():
-            yield _pod_workload(deployment, manifest, program, path, container, sidecar=len(found) > 1)
+    inside: dict[Pod, dict[Program, Unit]] = {}
+    for unit in units(deployment):
+        if unit.pod is not None and (unit.program == "pgcat" or unit.program == "permify"):
+            inside.setdefault(unit.pod, {}).setdefault(unit.program, unit)
+    for pod, found in inside.items():
+        for program, unit in found.items() if pod.manifest.kind not in ("Job", "CronJob") else ():
+            yield _pod_workload(deployment, pod, program, unit, sidecar=len(found) > 1)
 
 
 def _pod_workload(
-    deployment: Deployment,
-    manifest: Manifest,
-    program: Program,
-    path: tuple[Key, ...],
-    container: Mapping[str, Any],
-    *,
-    sidecar: bool,
+    deployment: Deployment, pod: Pod, program: Program, unit: Unit, *, sidecar: bool
 ) -> Workload:
-    spec, group = path[:-2], path[-2]
+    manifest = pod.manifest
     replicas = whole(manifest.get("spec", "replicas"))
-    grace = whole(manifest.get(*spec, "terminationGracePeriodSeconds"))
-    signal = dig(container, "lifecycle", "stopSignal")
+    grace = whole(pod.spec.get("terminationGracePeriodSeconds"))
+    signal = dig(unit.data, "lifecycle", "stopSignal")
     role: Literal["main", "native-sidecar", "init"] = "main"
-    if group == "initContainers":
-        role = "native-sidecar" if container.get("restartPolicy") == "Always" else "init"
+    if "initContainers" in unit.base:
+        role = "native-sidecar" if unit.data.get("restartPolicy") == "Always" else "init"
     count = Number(1 if replicas is None else max(replicas, 0), manifest.at("spec", "replicas"))
     autoscaler = _autoscaler(deployment, manifest)
     most = max(count.value, autoscaler.max_replicas.value) if autoscaler else count.value
     return Workload(
         program=program,
         kind=_KINDS.get(manifest.kind, "other"),
-        name=f"{manifest.kind} {manifest.name}",
+        name=pod.text,
         pod=f"{manifest.kind}/{manifest.namespace}/{manifest.name}",
         replicas=count,
         grace=Seconds(
             KUBERNETES_GRACE_SECONDS if grace is None else grace,
-            manifest.at(*spec, "terminationGracePeriodSeconds"),
+            manifest.at(*pod.path, "terminationGracePeriodSeconds"),
         ),
-        container=manifest.at(*path),
-        image=str(container.get("image") or ""),
+        container=unit.at(),
         sidecar=sidecar,
         container_role=role,
         rollout=_rollout(manifest, most) if manifest.kind == "Deployment" else None,
         autoscaler=autoscaler,
-        pre_stop=_pre_stop(manifest, path, container),
+        pre_stop=_pre_stop(unit),
         stop_signal=signal if isinstance(signal, str) else None,
-        stop_signal_location=manifest.at(*path, "lifecycle", "stopSignal"),
-        environment=_pod_environment(manifest, path, container),
-        source=manifest.source,
+        stop_signal_location=unit.at("lifecycle", "stopSignal"),
+        environment=_environment(unit.variables, unit.at),
+        unit=unit,
     )
 
 
@@ -306,26 +253,17 @@ def _scale_down(manifest: Manifest, replicas: int) -> Iterator[ScaleDown]:
         yield from policies
 
 
-def _pre_stop(manifest: Manifest, path: tuple[Key, ...], container: Mapping[str, Any]) -> PreStop | None:
-    hook = as_mapping(dig(container, "lifecycle", "preStop"))
-    at = (*path, "lifecycle", "preStop")
-    seconds = whole(dig(hook, "sleep", "seconds"))
+def _pre_stop(unit: Unit) -> PreStop | None:
+    at = ("lifecycle", "preStop")
+    seconds = whole(dig(unit.data, *at, "sleep", "seconds"))
     if seconds is not None:
-        return PreStop(seconds, False, manifest.at(*at, "sleep", "seconds"))
-    command = dig(hook, "exec", "command")
+        return PreStop(seconds, False, unit.at(*at, "sleep", "seconds"))
+    command = dig(unit.data, *at, "exec", "command")
     if not isinstance(command, list):
         return None
     found = _SLEEP.search(" ".join(str(word) for word in command))
     waits = float(found[1]) * _SLEEP_UNITS[found[2]] if found else 0.0
-    return PreStop(waits, True, manifest.at(*at, "exec", "command"))
-
-
-def _pod_environment(manifest: Manifest, path: tuple[Key, ...], container: Mapping[str, Any]) -> Environment:
-    return {
-        str(dig(entry, "name")): (dig(entry, "value"), manifest.at(*path, "env", index))
-        for index, entry in enumerate(as_list(container.get("env")))
-        if dig(entry, "value") is not None
-    }
+    return PreStop(waits, True, unit.at(*at, "exec", "command"))
 
 
 # Permify that others deploy
@@ -337,7 +275,7 @@ def _elsewhere(deployment: Deployment) -> Iterator[Workload]:
     budget = deployment.budget
     most = whole(dig(budget.data, "permify_max_replicas")) if budget else None
     if values is not None:
-        yield _helm(values, most or 0)
+        yield _helm(deployment, values, most or 0)
     elif deployment.permify is not None:
         place = budget.at("permify_max_replicas") if budget else Location(BUDGET)
         yield Workload(
@@ -352,7 +290,7 @@ def _elsewhere(deployment: Deployment) -> Iterator[Workload]:
         )
 
 
-def _helm(values: Source, most: int) -> Workload:
+def _helm(deployment: Deployment, values: Source, most: int) -> Workload:
     """Permify's chart: `replicaCount` (default 3), or up to `autoscaling.maxReplicas` (default 100)."""
     keys: tuple[Key, ...] = ("replicaCount",)
     default, scaled = 3, dig(values.data, "autoscaling", "enabled") is True
@@ -360,11 +298,6 @@ def _helm(values: Source, most: int) -> Workload:
         keys, default = ("autoscaling", "maxReplicas"), 100
     count = whole_text(dig(values.data, *keys))
     replicas = Number(max(default if count is None else count, most), values.at(*keys))
-    environment = {
-        str(dig(entry, "name")): (dig(entry, "value"), values.at("extraEnvVars", index))
-        for index, entry in enumerate(as_list(dig(values.data, "extraEnvVars")))
-        if dig(entry, "value") is not None
-    }
     return Workload(
         program="permify",
         kind="helm",
@@ -374,6 +307,11 @@ def _helm(values: Source, most: int) -> Workload:
         grace=Seconds(KUBERNETES_GRACE_SECONDS, values.here()),
         container=values.here(),
         autoscaler=Autoscaler(replicas, ()) if scaled else None,
-        environment=environment,
-        source=values,
+        environment=_environment(helm_variables(deployment), values.at),
     )
+
+
+def helm_variables(deployment: Deployment) -> list[Variable]:
+    """The environment that the Helm values give Permify."""
+    values = deployment.sources.get(VALUES)
+    return list(kubernetes_variables(dig(values.data, "extraEnvVars"), ("extraEnvVars",))) if values else []

@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pgcat_stack.checks._kubernetes import is_int
-from pgcat_stack.checks._pools import exporter_port, pgcat_port
-from pgcat_stack.checks._units import Unit
+from pgcat_stack.containers import Unit
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.sources import Key, as_mapping, dig
+from pgcat_stack.topology import read_topology
+from pgcat_stack.units import is_int, whole_text
 
 PERMIFY_CLUSTER_PORT = 5000
 """Permify always listens here, for its own kind."""
 _PERMIFY_DEFAULTS = {"http": 3476, "grpc": 3478}
 _PROFILER_DEFAULT = 6060
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
-_ASKED = {"pgcat": re.compile(r"-p[ =]?(\d+)"), "permify": re.compile(r"-addr[ =][^ ,]*:(\d+)")}
+KUBELET_PROBES = ("httpGet", "tcpSocket", "grpc")
+"""Those that come from outside the pod."""
+_ASKED = {
+    "pgcat": re.compile(r"(?:-p[ =]?|/dev/tcp/[^/ ]+/)(\d+)"),
+    "permify": re.compile(r"-addr[ =][^ ,]*:(\d+)"),
+}
 
 
 def permify_ports(deployment: Deployment) -> dict[str, int] | None:
@@ -28,7 +33,7 @@ def permify_ports(deployment: Deployment) -> dict[str, int] | None:
     for name, default in _PERMIFY_DEFAULTS.items():
         section = as_mapping(dig(data, "server", name))
         if section.get("enabled") is not False:
-            port = _number(section.get("port", default))
+            port = whole_text(section.get("port", default))
             if port is None:
                 return None
             found[name] = port
@@ -38,9 +43,10 @@ def permify_ports(deployment: Deployment) -> dict[str, int] | None:
 def listening(deployment: Deployment, unit: Unit) -> set[int] | None:
     """The ports that the unit's program listens on; None where that is not known."""
     if unit.program == "pgcat":
-        port = pgcat_port(deployment)
-        exporter = exporter_port(deployment)
-        return None if port is None else {port} | ({exporter} if exporter is not None else set())
+        pgcat = read_topology(deployment).pgcat
+        if pgcat is None or pgcat.port is None:
+            return None
+        return {pgcat.port} | ({pgcat.exporter} if pgcat.exporter is not None else set())
     if unit.program == "permify":
         if any(variable.name.startswith("PERMIFY_SERVER_") for variable in unit.variables):
             return None
@@ -48,7 +54,9 @@ def listening(deployment: Deployment, unit: Unit) -> set[int] | None:
         if ports is None:
             return None
         profiler = as_mapping(dig(deployment.permify.data, "profiler")) if deployment.permify else {}
-        extra = _number(profiler.get("port", _PROFILER_DEFAULT)) if profiler.get("enabled") is True else None
+        extra = (
+            whole_text(profiler.get("port", _PROFILER_DEFAULT)) if profiler.get("enabled") is True else None
+        )
         return {*ports.values(), PERMIFY_CLUSTER_PORT} | ({extra} if extra is not None else set())
     return None
 
@@ -56,7 +64,7 @@ def listening(deployment: Deployment, unit: Unit) -> set[int] | None:
 def probes(unit: Unit) -> Iterator[tuple[tuple[Key, ...], object]]:
     """(path in the container, port) of everything that asks a unit for its health; a port may be a name."""
     for probe in _PROBES:
-        for kind in ("httpGet", "tcpSocket", "grpc"):
+        for kind in KUBELET_PROBES:
             port = dig(unit.data, probe, kind, "port")
             if is_int(port) or isinstance(port, str):
                 yield (probe, kind, "port"), port
@@ -71,13 +79,3 @@ def _asked(unit: Unit, keys: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ...],
     if pattern:
         for number in pattern.findall(" ".join(words)):
             yield keys, int(number[:6])
-
-
-def _number(value: object) -> int | None:
-    if is_int(value):
-        return value
-    return (
-        int(value)
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6
-        else None
-    )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pgcat_stack.checks._kubernetes import Workload, complete, is_int, selects, text_mapping, workloads
-from pgcat_stack.checks._pools import Connection, pgcat_port
-from pgcat_stack.checks._units import Unit, running
-from pgcat_stack.checks._uri import LOOPBACK
+from pgcat_stack.checks._connections import Connection
+from pgcat_stack.checks._selectors import selects
+from pgcat_stack.containers import Pod, Unit, pods, running
 from pgcat_stack.deployment import Deployment, Manifest
-from pgcat_stack.sources import as_list, as_mapping, dig
+from pgcat_stack.endpoints import LOOPBACK
+from pgcat_stack.kustomize import complete
+from pgcat_stack.sources import as_list, as_mapping, dig, text_mapping
+from pgcat_stack.topology import read_topology
+from pgcat_stack.units import is_int
 
 Reach = dict[str, int]
 """The port by host name."""
@@ -17,27 +20,28 @@ Reach = dict[str, int]
 
 def reach(deployment: Deployment, connection: Connection) -> Reach | None:
     """How whoever opens this connection reaches PgCat; None where the files do not tell."""
-    port = pgcat_port(deployment)
+    pgcat = read_topology(deployment).pgcat
+    port = pgcat.port if pgcat else None
     targets = running(deployment, "pgcat")
     if port is None or not targets:
         return None
     found: Reach = {}
     for target in targets:
-        if target.workload is None:
+        if target.pod is None:
             found.update(dict.fromkeys(_compose_names(target, connection.unit), port))
-        elif connection.unit is not None and connection.unit.workload is target.workload:
-            found.update(dict.fromkeys(("127.0.0.1", *LOOPBACK), port))
+        elif connection.unit is not None and connection.unit.pod is target.pod:
+            found.update(dict.fromkeys(LOOPBACK, port))
         elif not complete(deployment):
             return None
         else:
-            found.update(_service_names(deployment, target.workload, port))
+            found.update(_service_names(deployment, target.pod, port))
     return found
 
 
 def _compose_names(target: Unit, source: Unit | None) -> Iterator[str]:
     mode = source.data.get("network_mode") if source else None
     if mode == f"service:{target.name}" or (mode == "host" and target.data.get("network_mode") == "host"):
-        yield from ("127.0.0.1", *LOOPBACK)
+        yield from LOOPBACK
         return
     yield target.name.lower()
     for key in ("container_name", "hostname"):
@@ -48,13 +52,13 @@ def _compose_names(target: Unit, source: Unit | None) -> Iterator[str]:
         yield from (alias.lower() for alias in as_list(dig(network, "aliases")) if isinstance(alias, str))
 
 
-def _service_names(deployment: Deployment, workload: Workload, port: int) -> Iterator[tuple[str, int]]:
+def _service_names(deployment: Deployment, pod: Pod, port: int) -> Iterator[tuple[str, int]]:
     for service in deployment.of_kind("Service"):
-        if selected(deployment, service) == [workload]:
+        if selected(deployment, service) == [pod]:
             for entry in as_list(service.get("spec", "ports")):
                 outer = dig(entry, "port")
                 inner = dig(entry, "targetPort")
-                if is_int(outer) and workload.port_number(outer if inner is None else inner) == port:
+                if is_int(outer) and pod.port_number(outer if inner is None else inner) == port:
                     for name in service_host_names(service):
                         yield name, outer
 
@@ -69,14 +73,19 @@ def service_host_names(service: Manifest) -> Iterator[str]:
             yield f"{service.name}.{service.namespace}{suffix}"
 
 
-def selected(deployment: Deployment, service: Manifest) -> list[Workload]:
+def selected(deployment: Deployment, service: Manifest) -> list[Pod]:
     """The workloads whose pods a Service selects."""
     selector = text_mapping(service.get("spec", "selector"))
     if not selector:
         return []
     return [
-        workload
-        for workload in workloads(deployment)
-        if workload.manifest.namespace == service.namespace
-        and selects({"matchLabels": selector}, workload.labels)
+        pod
+        for pod in pods(deployment)
+        if pod.manifest.namespace == service.namespace and selects({"matchLabels": selector}, pod.labels)
     ]
+
+
+def monitored(deployment: Deployment, monitor: Manifest) -> list[Pod]:
+    """The workloads whose pods a PodMonitor selects."""
+    selector = as_mapping(monitor.get("spec", "selector"))
+    return [pod for pod in pods(deployment) if selects(selector, pod.labels)]

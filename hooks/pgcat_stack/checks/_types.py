@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pgcat_stack.checks._kubernetes import is_int
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.report import show
 from pgcat_stack.sources import Key, as_list, dig
+from pgcat_stack.units import is_int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,18 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._connections import direct_connections, listed, not_primary, through_pgcat
-from pgcat_stack.checks._pools import (
-    budget_primaries,
-    budget_servers,
+from pgcat_stack.checks._connections import (
+    direct_connections,
+    listed,
+    not_primary,
     permify_connections,
-    pools,
+    primaries_of,
+    through_pgcat,
 )
 from pgcat_stack.checks._reach import reach
-from pgcat_stack.checks._uri import server_text
 from pgcat_stack.deployment import PGCAT, Deployment
+from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Problem
 from pgcat_stack.report import show
+from pgcat_stack.topology import read_topology
 
 
 @check(
@@ -34,7 +36,7 @@ from pgcat_stack.report import show
 )
 def uri_names_no_pool(deployment: Deployment) -> Iterator[Problem]:
     """Permify's URIs whose database is no pool."""
-    known = pools(deployment)
+    known = read_topology(deployment).pools
     for connection in permify_connections(deployment) if known else ():
         if connection.uri.database not in known:
             yield Problem(
@@ -56,24 +58,26 @@ def uri_names_no_pool(deployment: Deployment) -> Iterator[Problem]:
 )
 def writes_reach_the_primary_alone(deployment: Deployment) -> Iterator[Problem]:
     """Writer pools with other servers than the primary, direct writer URIs that lead elsewhere."""
-    replicas = {(host, port) for host, port, role in budget_servers(deployment) if role == "replica"}
+    listed_servers = read_topology(deployment).servers
+    replicas = {server.address for server in listed_servers if server.role == "replica"}
     for connection, pool in through_pgcat(deployment):
-        if connection.side != "reader" and deployment.pgcat is not None:
+        if connection.side != "reader":
             for server in pool.servers:
-                text = server_text(server.host, server.port)
                 if server.role != "primary":
                     yield Problem(
-                        deployment.pgcat.at(*server.keys),
-                        f"{connection.what} names the pool {pool.name}, which has the {server.role} {text}",
+                        server.location,
+                        f"{connection.what} names the pool {pool.name}, which has the {server.role}"
+                        f" {server.address}",
                         "leave only the primary in this pool, with the role primary",
                     )
-                elif (server.host, server.port) in replicas:
+                elif server.address in replicas:
                     yield Problem(
-                        deployment.pgcat.at(*server.keys),
-                        f"the pool {pool.name} calls {text} primary, budget.yaml calls it a replica",
+                        server.location,
+                        f"the pool {pool.name} calls {server.address} primary,"
+                        " budget.yaml calls it a replica",
                         "name the primary",
                     )
-    primaries = budget_primaries(deployment)
+    primaries = primaries_of(deployment)
     for connection in direct_connections(deployment) if primaries else ():
         if connection.side == "writer":
             yield from not_primary(connection, primaries, "budget.yaml")
@@ -93,7 +97,7 @@ def reader_shares_the_writer_pool(deployment: Deployment) -> Iterator[Problem]:
     writers = {pool.name for connection, pool in used if connection.side == "writer"}
     for connection, pool in used:
         if connection.side == "reader" and pool.name in writers:
-            others = [name for name in pools(deployment) if name not in writers]
+            others = [name for name in read_topology(deployment).pools if name not in writers]
             yield Problem(
                 connection.location,
                 f"Permify reads and writes through the same pool {pool.name}",
@@ -112,11 +116,11 @@ def reader_shares_the_writer_pool(deployment: Deployment) -> Iterator[Problem]:
 )
 def uri_misses_pgcat(deployment: Deployment) -> Iterator[Problem]:
     """Permify's URIs whose host is not where PgCat answers."""
-    for connection in permify_connections(deployment) if pools(deployment) else ():
+    for connection in permify_connections(deployment) if read_topology(deployment).pools else ():
         ports = reach(deployment, connection)
         if ports is None:
             continue
-        hosts = [host for host, _ in connection.uri.hosts] or [""]
+        hosts = [server.host for server in connection.uri.servers] or [""]
         for host in hosts:
             if host not in ports:
                 fix = f"use {next(iter(ports))}" if ports else "add a Service that selects PgCat's pods"
@@ -135,14 +139,15 @@ def uri_misses_pgcat(deployment: Deployment) -> Iterator[Problem]:
 )
 def uri_port(deployment: Deployment) -> Iterator[Problem]:
     """Permify's URIs whose port is not PgCat's."""
-    for connection in permify_connections(deployment) if pools(deployment) else ():
+    for connection in permify_connections(deployment) if read_topology(deployment).pools else ():
         ports = reach(deployment, connection) or {}
-        for host, port in connection.uri.hosts:
-            if host in ports and ports[host] != port:
+        for server in connection.uri.servers:
+            if server.host in ports and ports[server.host] != server.port:
+                answers = Address(server.host, ports[server.host])
                 yield Problem(
                     connection.location,
-                    f"{connection.what} asks for port {port}, PgCat answers on {ports[host]}",
-                    f"use {server_text(host, ports[host])}",
+                    f"{connection.what} asks for port {server.port}, PgCat answers on {answers.port}",
+                    f"use {answers}",
                 )
 
 

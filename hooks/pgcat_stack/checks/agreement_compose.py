@@ -5,25 +5,20 @@ https://docs.docker.com/reference/compose-file/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._interpolation import interpolated
-from pgcat_stack.checks._kubernetes import exists
-from pgcat_stack.checks._units import deployment_path, units, volume_ends
+from pgcat_stack.containers import deployment_path, services, volume_ends
 from pgcat_stack.deployment import COMPOSE, Deployment
 from pgcat_stack.findings import Location, Problem
+from pgcat_stack.interpolation import interpolated
+from pgcat_stack.kustomize import exists
 from pgcat_stack.report import show
 from pgcat_stack.secrets import secret_names
 from pgcat_stack.sources import Key, as_list, as_mapping, dig
 
 _KINDS = ("secrets", "configs", "networks")
-
-
-def _services(deployment: Deployment) -> dict[str, dict[str, Any]]:
-    found = as_mapping(dig(deployment.compose.data, "services")) if deployment.compose else {}
-    return {str(name): service for name, service in found.items() if isinstance(service, dict)}
 
 
 @check(
@@ -47,9 +42,9 @@ def _files(deployment: Deployment) -> Iterator[tuple[Location, str]]:
     compose = deployment.compose
     if compose is None:
         return
-    for name, service in _services(deployment).items():
-        for index, volume in enumerate(as_list(service.get("volumes"))):
-            yield compose.at("services", name, "volumes", index), volume_ends(volume)[0]
+    for unit in services(deployment):
+        for index, volume in enumerate(as_list(unit.data.get("volumes"))):
+            yield unit.at("volumes", index), volume_ends(volume)[0]
     made = {f"secrets/{name}" for name in secret_names(deployment)}  # by the hook, where they are missing
     for kind in ("secrets", "configs"):
         for name, entry in as_mapping(dig(compose.data, kind)).items():
@@ -70,17 +65,16 @@ def _files(deployment: Deployment) -> Iterator[tuple[Location, str]]:
 )
 def compose_unknown_service(deployment: Deployment) -> Iterator[Problem]:
     """depends_on of services that do not exist."""
-    compose, services = deployment.compose, _services(deployment)
-    for name, service in services.items():
-        depends = service.get("depends_on")
+    names = [unit.name for unit in services(deployment)]
+    for unit in services(deployment):
+        depends = unit.data.get("depends_on")
         targets: list[tuple[Key, Any]] = [(key, key) for key in as_mapping(depends)]
         targets += list(enumerate(as_list(depends)))
         for key, target in targets:
             optional = dig(depends, key, "required") is False
-            if compose and isinstance(target, str) and target not in services and not optional:
-                place = compose.at("services", name, "depends_on", key)
-                text = f"the service {name} depends on {show(target)}, which is no service"
-                yield Problem(place, text, f"services are {', '.join(services)}")
+            if isinstance(target, str) and target not in names and not optional:
+                text = f"the {unit.text} depends on {show(target)}, which is no service"
+                yield Problem(unit.at("depends_on", key), text, f"services are {', '.join(names)}")
 
 
 @check(
@@ -94,17 +88,15 @@ def compose_unknown_service(deployment: Deployment) -> Iterator[Problem]:
 )
 def compose_undeclared(deployment: Deployment) -> Iterator[Problem]:
     """Secrets, configs, networks and named volumes that are not declared."""
-    compose = deployment.compose
-    for name, service in _services(deployment).items() if compose else ():
-        for kind, keys, used in _named(service):
-            declared = as_mapping(dig(compose.data, kind)) if compose else {}
-            if compose and used not in declared:
-                text = f"the service {name} uses {show(used)}, which {kind} of {COMPOSE} does not declare"
-                place = compose.at("services", name, *keys)
-                yield Problem(place, text, f"declared are {', '.join(map(str, declared)) or 'none'}")
+    for unit in services(deployment):
+        for kind, keys, used in _named(unit.data):
+            declared = as_mapping(dig(unit.source.data, kind))
+            if used not in declared:
+                text = f"the {unit.text} uses {show(used)}, which {kind} of {COMPOSE} does not declare"
+                yield Problem(unit.at(*keys), text, f"declared are {', '.join(map(str, declared)) or 'none'}")
 
 
-def _named(service: dict[str, Any]) -> Iterator[tuple[str, tuple[Key, ...], str]]:
+def _named(service: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Key, ...], str]]:
     for kind in _KINDS:
         value = service.get(kind)
         names: list[tuple[Key, Any]] = [(key, key) for key in as_mapping(value)]
@@ -137,20 +129,19 @@ def compose_secret_not_a_file(deployment: Deployment) -> Iterator[Problem]:
     if compose is None:
         return
     declared = as_mapping(dig(compose.data, "secrets"))
-    read_only = {unit.name for unit in units(deployment) if unit.data.get("read_only") is True}
     users: dict[str, list[str]] = {}
-    for name, service in _services(deployment).items():
-        for kind, _, used in _named(service):
-            if kind == "secrets" and name in read_only:
-                users.setdefault(used, []).append(name)
-    for name, services in users.items():
+    for unit in services(deployment):
+        for kind, _, used in _named(unit.data) if unit.data.get("read_only") is True else ():
+            if kind == "secrets":
+                users.setdefault(used, []).append(unit.name)
+    for name, readers in users.items():
         if (
             name in declared
             and dig(declared[name], "external") is not True
             and dig(declared[name], "file") is None
         ):
             text = (
-                f"the secret {name} has no file, and {', '.join(sorted(set(services)))}"
+                f"the secret {name} has no file, and {', '.join(sorted(set(readers)))}"
                 " has a read-only root filesystem"
             )
             yield Problem(compose.at("secrets", name), text, f"write file: ./secrets/{name}")

@@ -6,16 +6,21 @@ import re
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._connections import direct_connections, listed, not_primary, through_pgcat
-from pgcat_stack.checks._pools import budget_primaries, migration_connections, pools
+from pgcat_stack.checks._connections import (
+    direct_connections,
+    listed,
+    migration_connections,
+    not_primary,
+    primaries_of,
+    through_pgcat,
+)
 from pgcat_stack.checks._reach import reach
-from pgcat_stack.checks._uri import server_text
-from pgcat_stack.deployment import PGCAT, Deployment
+from pgcat_stack.deployment import BOOTSTRAP, PGCAT, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.report import show
 from pgcat_stack.sources import Source
+from pgcat_stack.topology import read_topology
 
-BOOTSTRAP = "postgres/bootstrap.sql"
 _PLAN = re.compile(r"plan_cache_mode\s*(?:=|\bTO\b)\s*'?(\w+)", re.IGNORECASE)
 
 
@@ -34,7 +39,7 @@ def uri_plan_cache_mode(deployment: Deployment) -> Iterator[Problem]:
     wanted = statements[-1].lower() if statements else "force_custom_plan"
     for connection in direct_connections(deployment):
         mode = connection.uri.options.get("plan_cache_mode", "auto")
-        if connection.uri.hosts and mode != wanted:
+        if connection.uri.servers and mode != wanted:
             yield Problem(
                 connection.location,
                 f"{connection.what} asks for plan_cache_mode {mode}, the role's is {wanted}",
@@ -88,12 +93,12 @@ def _disagreements(
 def database_name(deployment: Deployment) -> Iterator[Problem]:
     """Databases of shards, the migration and direct URIs that differ."""
     uses = []
-    for pool in pools(deployment).values():
-        for name, keys in pool.databases:
-            if deployment.pgcat is not None:
-                uses.append((name, f"the pool {pool.name}", deployment.pgcat.at(*keys)))
+    for pool in read_topology(deployment).pools.values():
+        for shard in pool.shards:
+            if shard.database is not None:
+                uses.append((shard.database, f"the pool {pool.name}", shard.database_location))
     for connection in [*direct_connections(deployment), *migration_connections(deployment)]:
-        if connection.uri.hosts:
+        if connection.uri.servers:
             uses.append((connection.uri.database, connection.what, connection.location))
     yield from _disagreements("database", uses, _bootstrapped(deployment, _DATABASE))
 
@@ -110,13 +115,12 @@ def database_name(deployment: Deployment) -> Iterator[Problem]:
 def database_user(deployment: Deployment) -> Iterator[Problem]:
     """Roles that PgCat, the migration and direct URIs log in to PostgreSQL as, where they differ."""
     uses = []
-    for pool in pools(deployment).values():
+    for pool in read_topology(deployment).pools.values():
         for user in pool.users:
-            if deployment.pgcat is not None and user.server_name:
-                place = deployment.pgcat.at(*user.keys, "username")
-                uses.append((user.server_name, f"the pool {pool.name}", place))
+            if user.server_name:
+                uses.append((user.server_name, f"the pool {pool.name}", user.location))
     for connection in [*direct_connections(deployment), *migration_connections(deployment)]:
-        if connection.uri.hosts:
+        if connection.uri.servers:
             uses.append((connection.uri.user, connection.what, connection.location))
     yield from _disagreements("role", uses, _bootstrapped(deployment, _ROLE))
 
@@ -133,18 +137,18 @@ def database_user(deployment: Deployment) -> Iterator[Problem]:
 def migration_not_on_the_primary(deployment: Deployment) -> Iterator[Problem]:
     """Migrations that go through PgCat or to another server."""
     primaries = {
-        (server.host, server.port)
+        server.address
         for connection, pool in through_pgcat(deployment)
         if connection.side != "reader"
         for server in pool.servers
         if server.role == "primary"
     }
     where = PGCAT if primaries else "budget.yaml"
-    primaries = primaries or budget_primaries(deployment)
+    primaries = primaries or primaries_of(deployment)
     for connection in migration_connections(deployment):
         ports = reach(deployment, connection) or {}
-        if any(host in ports for host, _ in connection.uri.hosts):
-            fix = f"use the primary, {listed(server_text(*server) for server in primaries)}"
+        if any(server.host in ports for server in connection.uri.servers):
+            fix = f"use the primary, {listed(primaries)}"
             yield Problem(connection.location, "the migration goes through PgCat", fix)
         elif primaries:
             yield from not_primary(connection, primaries, where)

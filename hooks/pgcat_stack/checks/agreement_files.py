@@ -10,18 +10,11 @@ import posixpath
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._kubernetes import (
-    complete,
-    exists,
-    generated_files,
-    kustomizations,
-    listed_files,
-    workloads,
-)
-from pgcat_stack.checks._pools import option
-from pgcat_stack.checks._units import Unit, running, units
+from pgcat_stack.checks._connections import option
+from pgcat_stack.containers import Unit, pods, running, units
 from pgcat_stack.deployment import KUSTOMIZATION, PERMIFY, PGCAT, Deployment
 from pgcat_stack.findings import Problem
+from pgcat_stack.kustomize import complete, exists, generated_files, kustomizations, listed_files
 from pgcat_stack.report import show
 from pgcat_stack.sources import Key, as_list, dig
 
@@ -83,8 +76,8 @@ def config_map_missing(deployment: Deployment) -> Iterator[Problem]:
     if not complete(deployment):
         return
     known = generated_files(deployment)
-    for workload in workloads(deployment):
-        for index, volume in enumerate(workload.volumes):
+    for pod in pods(deployment):
+        for index, volume in enumerate(pod.volumes):
             places: list[tuple[tuple[Key, ...], object]] = [(("configMap",), dig(volume, "configMap"))]
             for number, source in enumerate(as_list(dig(volume, "projected", "sources"))):
                 places.append((("projected", "sources", number, "configMap"), dig(source, "configMap")))
@@ -92,8 +85,8 @@ def config_map_missing(deployment: Deployment) -> Iterator[Problem]:
                 name = dig(reference, "name")
                 if isinstance(name, str) and name not in known and dig(reference, "optional") is not True:
                     yield Problem(
-                        workload.manifest.at(*workload.pod_path, "volumes", index, *keys),
-                        f"{workload.text} mounts the ConfigMap {show(name)}, which nothing makes",
+                        pod.manifest.at(*pod.path, "volumes", index, *keys),
+                        f"{pod.text} mounts the ConfigMap {show(name)}, which nothing makes",
                         f"use one of {', '.join(sorted(known)) or 'configMapGenerator'}",
                     )
 
@@ -167,12 +160,12 @@ def _stands(unit: Unit, path: str, file: str) -> Iterator[Problem]:
 def volume_not_declared(deployment: Deployment) -> Iterator[Problem]:
     """VolumeMounts whose name is no volume of the pod."""
     for unit in units(deployment):
-        workload = unit.workload
-        if workload is None:
+        pod = unit.pod
+        if pod is None:
             continue
-        known = {dig(volume, "name") for volume in workload.volumes if isinstance(dig(volume, "name"), str)}
+        known = {dig(volume, "name") for volume in pod.volumes if isinstance(dig(volume, "name"), str)}
         # volumeClaimTemplates of a StatefulSet are volumes, too.
-        for claim in as_list(workload.manifest.get("spec", "volumeClaimTemplates")):
+        for claim in as_list(pod.manifest.get("spec", "volumeClaimTemplates")):
             if isinstance(dig(claim, "metadata", "name"), str):
                 known.add(dig(claim, "metadata", "name"))
         for index, mount in enumerate(as_list(unit.data.get("volumeMounts"))):

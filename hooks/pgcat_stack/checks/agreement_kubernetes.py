@@ -8,28 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._kubernetes import (
-    NAME_LABEL,
-    Workload,
-    complete,
-    is_int,
-    selector_text,
-    selects,
-    workloads,
-)
-from pgcat_stack.checks._ports import listening, probes
-from pgcat_stack.checks._reach import selected
-from pgcat_stack.checks._units import Unit, running, units
+from pgcat_stack.checks._ports import KUBELET_PROBES, listening, probes
+from pgcat_stack.checks._reach import monitored, selected
+from pgcat_stack.checks._selectors import NAME_LABEL, selector_text, selects
+from pgcat_stack.checks.agreement_monitoring import scraped
+from pgcat_stack.containers import Pod, Unit, pods, running, units
 from pgcat_stack.deployment import PERMIFY, PGCAT, Deployment, Manifest
+from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Problem
+from pgcat_stack.kustomize import complete
 from pgcat_stack.report import show
 from pgcat_stack.sources import as_list, as_mapping, dig
+from pgcat_stack.units import is_int, whole_text
 
 _SCALABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
 
 
-def _names(found: list[Workload]) -> str:
-    return " and ".join(workload.text for workload in found)
+def _names(found: list[Pod]) -> str:
+    return " and ".join(pod.text for pod in found)
 
 
 @check(
@@ -69,19 +65,19 @@ def service_selects_its_pods(deployment: Deployment) -> Iterator[Problem]:
 )
 def workload_selector(deployment: Deployment) -> Iterator[Problem]:
     """Deployments whose selector misses their own pods or finds others'."""
-    for workload in workloads(deployment):
-        selector = workload.manifest.get("spec", "selector")
-        if workload.manifest.kind in ("Job", "CronJob", "Pod") or not isinstance(selector, dict):
+    for pod in pods(deployment):
+        selector = pod.manifest.get("spec", "selector")
+        if pod.manifest.kind in ("Job", "CronJob", "Pod") or not isinstance(selector, dict):
             continue
-        place = workload.manifest.at("spec", "selector")
-        if not selects(selector, workload.labels):
+        place = pod.manifest.at("spec", "selector")
+        if not selects(selector, pod.labels):
             wanted = selector_text(selector.get("matchLabels"))
-            text = f"the selector of {workload.text}, {wanted}, does not match its own pods"
-            yield Problem(place, text, f"their labels are {selector_text(workload.labels)}")
-        for other in workloads(deployment):
-            same = other.manifest.namespace == workload.manifest.namespace
-            if other is not workload and same and selects(selector, other.labels):
-                text = f"the selector of {workload.text} also matches the pods of {other.text}"
+            text = f"the selector of {pod.text}, {wanted}, does not match its own pods"
+            yield Problem(place, text, f"their labels are {selector_text(pod.labels)}")
+        for other in pods(deployment):
+            same = other.manifest.namespace == pod.manifest.namespace
+            if other is not pod and same and selects(selector, other.labels):
+                text = f"the selector of {pod.text} also matches the pods of {other.text}"
                 yield Problem(place, text, "give them labels of their own")
 
 
@@ -123,15 +119,9 @@ def port_name(deployment: Deployment) -> Iterator[Problem]:
                 )
 
 
-def _known(found: list[Workload]) -> str:
-    names = sorted({name for workload in found for name, _ in workload.ports if name})
+def _known(found: list[Pod]) -> str:
+    names = sorted({name for pod in found for name, _ in pod.ports if name})
     return f"its ports are named {', '.join(names)}" if names else "name a port of the container"
-
-
-def monitored(deployment: Deployment, monitor: Manifest) -> list[Workload]:
-    """The workloads whose pods a PodMonitor selects."""
-    selector = as_mapping(monitor.get("spec", "selector"))
-    return [workload for workload in workloads(deployment) if selects(selector, workload.labels)]
 
 
 @check(
@@ -149,9 +139,9 @@ def nobody_listens(deployment: Deployment) -> Iterator[Problem]:
         if open_ports is None:
             continue
         for index, port in enumerate(as_list(unit.data.get("ports"))):
-            number = dig(port, "containerPort") if unit.workload else _container_port(port)
+            number = dig(port, "containerPort") if unit.pod else _container_port(port)
             if is_int(number) and number not in open_ports:
-                keys = ("ports", index, "containerPort") if unit.workload else ("ports", index)
+                keys = ("ports", index, "containerPort") if unit.pod else ("ports", index)
                 yield Problem(
                     unit.at(*keys), f"{unit.text} declares port {number}", _listens(unit, open_ports)
                 )
@@ -165,8 +155,8 @@ def nobody_listens(deployment: Deployment) -> Iterator[Problem]:
             yield from _service_ports(deployment, service, found[0])
 
 
-def _service_ports(deployment: Deployment, service: Manifest, workload: Workload) -> Iterator[Problem]:
-    inside = [unit for unit in units(deployment) if unit.workload is workload]
+def _service_ports(deployment: Deployment, service: Manifest, pod: Pod) -> Iterator[Problem]:
+    inside = [unit for unit in units(deployment) if unit.pod is pod]
     known = [listening(deployment, unit) for unit in inside]
     if None in known:
         return
@@ -175,7 +165,7 @@ def _service_ports(deployment: Deployment, service: Manifest, workload: Workload
         number = dig(entry, "targetPort")
         number = dig(entry, "port") if number is None else number
         if is_int(number) and number not in open_ports:
-            text = f"the Service {service.name} leads to port {number} of {workload.text}"
+            text = f"the Service {service.name} leads to port {number} of {pod.text}"
             fix = f"its programs listen on {', '.join(map(str, sorted(open_ports)))}"
             yield Problem(service.at("spec", "ports", index), text, fix)
 
@@ -185,13 +175,39 @@ def _listens(unit: Unit, open_ports: set[int]) -> str:
     return f"by {file} it listens on {', '.join(map(str, sorted(open_ports)))}"
 
 
+@check(
+    code="PS427",
+    name="listens-on-loopback",
+    severity="error",
+    why="general.host is where PgCat and its exporter listen. On loopback nobody outside the pod or container"
+    " reaches them: no Permify, no Prometheus, and no kubelet, whose failing probe restarts PgCat for ever.",
+    mend='Set host = "0.0.0.0"; for a sidecar that nobody scrapes keep loopback and probe by exec.',
+)
+def listens_on_loopback(deployment: Deployment) -> Iterator[Problem]:
+    """A PgCat on loopback that somebody outside its pod or container has to reach."""
+    source = deployment.pgcat
+    host = dig(source.data, "general", "host") if source else None
+    if source is None or not isinstance(host, str) or not Address(host, 0).is_loopback:
+        return
+    listens, mend = source.at("general", "host"), 'set host = "0.0.0.0"'
+    for unit in running(deployment, "pgcat"):
+        if unit.pod is None or unit.pod not in [other.pod for other in running(deployment, "permify")]:
+            yield Problem(listens, f"{unit.text} listens on {host}, and Permify runs outside of it", mend)
+            continue
+        if scraped(deployment, unit.pod):
+            yield Problem(listens, f"the exporter of {unit.text} listens on {host}, too", mend)
+        for path, _ in probes(unit):
+            if path[1] in KUBELET_PROBES:
+                text = f"the kubelet asks from outside the pod, and {unit.text} listens on {host}"
+                yield Problem(unit.at(*path), text, f"{mend}, or probe by exec")
+
+
 def _container_port(port: object) -> int | None:
     """The port inside the container of an entry of Compose's `ports`."""
     if is_int(port):
         return port
     text = str(dig(port, "target") if isinstance(port, dict) else port)
-    text = text.rpartition("}")[2].rpartition(":")[2].partition("/")[0]
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
+    return whole_text(text.rpartition("}")[2].rpartition(":")[2].partition("/")[0])
 
 
 @check(
@@ -210,9 +226,9 @@ def autoscaler_target(deployment: Deployment) -> Iterator[Problem]:
         target = as_mapping(scaler.get("spec", "scaleTargetRef"))
         kind, name = target.get("kind"), target.get("name")
         known = [
-            workload
-            for workload in workloads(deployment)
-            if workload.manifest.kind in _SCALABLE and workload.manifest.namespace == scaler.namespace
+            pod
+            for pod in pods(deployment)
+            if pod.manifest.kind in _SCALABLE and pod.manifest.namespace == scaler.namespace
         ]
         if not any(kind == one.manifest.kind and name == one.manifest.name for one in known):
             yield Problem(
@@ -243,12 +259,12 @@ def _selector(deployment: Deployment, manifest: Manifest, *keys: str | int) -> I
     selector = manifest.get(*keys)
     if not isinstance(selector, dict) or not selector or _elsewhere(deployment, selector):
         return
-    same = [one for one in workloads(deployment) if one.manifest.namespace == manifest.namespace]
-    if not any(selects(selector, workload.labels) for workload in same):
+    same = [one for one in pods(deployment) if one.manifest.namespace == manifest.namespace]
+    if not any(selects(selector, pod.labels) for pod in same):
         text = (
             f"{manifest.kind} {manifest.name} selects {selector_text(selector.get('matchLabels'))}: no pods"
         )
-        labels = sorted({workload.labels.get(NAME_LABEL, "") for workload in same} - {""})
+        labels = sorted({pod.labels.get(NAME_LABEL, "") for pod in same} - {""})
         yield Problem(manifest.at(*keys), text, f"pods here have {NAME_LABEL}: {', '.join(labels) or 'none'}")
 
 

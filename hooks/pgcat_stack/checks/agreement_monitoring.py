@@ -9,32 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._kubernetes import Workload, complete, is_int, selects, workloads
-from pgcat_stack.checks._pools import exporter_port
-from pgcat_stack.checks._units import running, units
+from pgcat_stack.checks._reach import monitored
+from pgcat_stack.containers import Pod, running, services
 from pgcat_stack.deployment import PGCAT, Deployment
 from pgcat_stack.findings import Location, Problem
+from pgcat_stack.kustomize import complete
 from pgcat_stack.report import show
 from pgcat_stack.sources import Key, as_list, as_mapping, dig
+from pgcat_stack.topology import read_topology
+from pgcat_stack.units import is_int, whole_text
 
 PROMETHEUS = "monitoring/prometheus.yml"
 _SCRAPE, _PORT = "prometheus.io/scrape", "prometheus.io/port"
 
 
-def scraped(deployment: Deployment, workload: Workload) -> bool:
+def scraped(deployment: Deployment, pod: Pod) -> bool:
     """Whether annotations or a PodMonitor ask for metrics of these pods."""
-    if str(_annotations(workload).get(_SCRAPE)).lower() == "true":
+    if str(_annotations(pod).get(_SCRAPE)).lower() == "true":
         return True
-    monitors = deployment.of_kind("PodMonitor")
-    return any(selects(as_mapping(one.get("spec", "selector")), workload.labels) for one in monitors)
+    return any(pod in monitored(deployment, monitor) for monitor in deployment.of_kind("PodMonitor"))
 
 
-def _annotations(workload: Workload) -> dict[str, object]:
-    return as_mapping(workload.manifest.get(*_annotations_path(workload)))
+def _annotations(pod: Pod) -> dict[str, object]:
+    return as_mapping(pod.manifest.get(*_annotations_path(pod)))
 
 
-def _annotations_path(workload: Workload) -> tuple[Key, ...]:
-    return (*workload.pod_path[:-1], "metadata", "annotations")
+def _annotations_path(pod: Pod) -> tuple[Key, ...]:
+    return (*pod.path[:-1], "metadata", "annotations")
 
 
 @check(
@@ -50,8 +51,9 @@ def asks_the_exporter(deployment: Deployment) -> Iterator[Problem]:
     """Scrape targets, annotations and PodMonitors with another port than the exporter's."""
     if deployment.pgcat is None or not deployment.pgcat.mapping:
         return
+    pgcat = read_topology(deployment).pgcat
+    exporter = pgcat.exporter if pgcat else None
     for location, port in _asked(deployment):
-        exporter = exporter_port(deployment)
         if exporter is None:
             text = f"port {port} is scraped, and the exporter of {PGCAT} is off"
             yield Problem(location, text, "set enable_prometheus_exporter = true")
@@ -64,21 +66,22 @@ def asks_the_exporter(deployment: Deployment) -> Iterator[Problem]:
 
 
 def _asked(deployment: Deployment) -> Iterator[tuple[Location, int | str]]:
-    for workload in dict.fromkeys(unit.workload for unit in running(deployment, "pgcat") if unit.workload):
-        annotations = _annotations(workload)
+    for pod in dict.fromkeys(unit.pod for unit in running(deployment, "pgcat") if unit.pod):
+        annotations = _annotations(pod)
         if str(annotations.get(_SCRAPE)).lower() == "true":
-            port = str(annotations.get(_PORT, ""))
-            place = workload.manifest.at(*_annotations_path(workload), _PORT)
-            yield place, int(port) if port.isascii() and port.isdigit() and len(port) < 6 else show(port)
+            port = annotations.get(_PORT, "")
+            number = whole_text(port)
+            place = pod.manifest.at(*_annotations_path(pod), _PORT)
+            yield place, show(str(port)) if number is None else number
         for monitor in deployment.of_kind("PodMonitor"):
-            if not selects(as_mapping(monitor.get("spec", "selector")), workload.labels):
+            if pod not in monitored(deployment, monitor):
                 continue
             for index, endpoint in enumerate(as_list(monitor.get("spec", "podMetricsEndpoints"))):
-                number = workload.port_number(dig(endpoint, "port"))
+                number = pod.port_number(dig(endpoint, "port"))
                 number = dig(endpoint, "portNumber") if number is None else number
                 if is_int(number):
                     yield monitor.at("spec", "podMetricsEndpoints", index), number
-    names = {unit.name for unit in running(deployment, "pgcat") if unit.workload is None}
+    names = {unit.name for unit in running(deployment, "pgcat") if unit.pod is None}
     yield from ((place, port) for place, host, port in _targets(deployment) if host in names)
 
 
@@ -88,9 +91,10 @@ def _targets(deployment: Deployment) -> Iterator[tuple[Location, str, int]]:
         for group, static in enumerate(as_list(dig(config, "static_configs"))):
             for index, target in enumerate(as_list(dig(static, "targets"))):
                 host, _, port = str(target).rpartition(":")
-                if source and port.isascii() and port.isdigit() and len(port) < 6:
+                number = whole_text(port)
+                if source and number is not None:
                     keys = ("scrape_configs", job, "static_configs", group, "targets", index)
-                    yield source.at(*keys), host, int(port)
+                    yield source.at(*keys), host, number
 
 
 @check(
@@ -103,18 +107,17 @@ def _targets(deployment: Deployment) -> Iterator[tuple[Location, str, int]]:
 def scrapes_nobody(deployment: Deployment) -> Iterator[Problem]:
     """PodMonitors that select no pods, targets that are no service."""
     for monitor in deployment.of_kind("PodMonitor") if complete(deployment) else ():
-        selector = as_mapping(monitor.get("spec", "selector"))
-        if not any(selects(selector, workload.labels) for workload in workloads(deployment)):
+        if not monitored(deployment, monitor):
             yield Problem(
                 monitor.at("spec", "selector"),
                 f"the PodMonitor {monitor.name} selects no pods of this deployment",
                 "use the labels of the pods that run PgCat",
             )
-    services = {unit.name for unit in units(deployment) if unit.workload is None}
-    for location, host, _ in _targets(deployment) if services else ():
+    known = {unit.name for unit in services(deployment)}
+    for location, host, _ in _targets(deployment) if known else ():
         # A name with a dot is somewhere else; Compose names its services without.
-        if "." not in host and host not in services and host != "localhost":
-            known = ", ".join(unit.name for unit in running(deployment, "pgcat"))
+        if "." not in host and host not in known and host != "localhost":
+            pgcat = ", ".join(unit.name for unit in running(deployment, "pgcat"))
             yield Problem(
-                location, f"{show(host)} is no service of compose.yaml", f"PgCat is the service {known}"
+                location, f"{show(host)} is no service of compose.yaml", f"PgCat is the service {pgcat}"
             )

@@ -12,22 +12,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._connections import direct_connections
-from pgcat_stack.checks._kubernetes import Workload, complete, is_int, selects, text_mapping
-from pgcat_stack.checks._pools import (
-    exporter_port,
-    migration_connections,
-    pgcat_port,
-    pools,
-)
+from pgcat_stack.checks._connections import direct_connections, migration_connections
 from pgcat_stack.checks._ports import permify_ports
 from pgcat_stack.checks._reach import reach
-from pgcat_stack.checks._units import running
-from pgcat_stack.checks._uri import is_loopback, server_text
+from pgcat_stack.checks._selectors import selects
 from pgcat_stack.checks.agreement_monitoring import scraped
+from pgcat_stack.containers import Pod, running
 from pgcat_stack.deployment import Deployment, Manifest
+from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.sources import as_list, as_mapping, dig
+from pgcat_stack.kustomize import complete
+from pgcat_stack.sources import as_list, as_mapping, dig, text_mapping
+from pgcat_stack.topology import read_topology
+from pgcat_stack.units import is_int
 
 Direction = Literal["Ingress", "Egress"]
 _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
@@ -37,12 +34,12 @@ _NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 class _Flow:
     """A connection that a pod of the stack needs. `peer` is the other pod or a host, where it is known."""
 
-    pod: Workload
+    pod: Pod
     direction: Direction
     port: int
     protocol: str
     what: str
-    peer: Workload | str | None = None
+    peer: Pod | str | None = None
 
 
 @check(
@@ -78,39 +75,40 @@ def network_policy_blocks(deployment: Deployment) -> Iterator[Problem]:
 
 
 def _flows(deployment: Deployment) -> Iterator[_Flow]:
-    pgcats = [unit.workload for unit in running(deployment, "pgcat") if unit.workload]
-    permifys = [unit.workload for unit in running(deployment, "permify") if unit.workload]
-    migrations = [unit.workload for unit in running(deployment, "migrate") if unit.workload]
-    port = pgcat_port(deployment)
+    pgcats = [unit.pod for unit in running(deployment, "pgcat") if unit.pod]
+    permifys = [unit.pod for unit in running(deployment, "permify") if unit.pod]
+    migrations = [unit.pod for unit in running(deployment, "migrate") if unit.pod]
+    topology = read_topology(deployment)
+    port = topology.pgcat.port if topology.pgcat else None
+    exporter = topology.pgcat.exporter if topology.pgcat else None
     for pgcat in pgcats:
-        for pool in pools(deployment).values():
+        for pool in topology.pools.values():
             for server in pool.servers:
-                yield from _to_database(pgcat, server.host, server.port)
+                yield from _to_database(pgcat, server.address)
         for permify in permifys:
             if permify is not pgcat and port is not None:
                 yield _Flow(permify, "Egress", port, "TCP", f"reach {pgcat.text} on {port}", pgcat)
                 yield _Flow(pgcat, "Ingress", port, "TCP", f"be reached by {permify.text} on {port}", permify)
         if not permifys and port is not None:  # somebody else deploys Permify
             yield _Flow(pgcat, "Ingress", port, "TCP", f"be reached on {port}")
-        exporter = exporter_port(deployment)
         if exporter is not None and scraped(deployment, pgcat):
             yield _Flow(pgcat, "Ingress", exporter, "TCP", f"be scraped on {exporter}")
     for permify in permifys:
         for number in (permify_ports(deployment) or {}).values():
             yield _Flow(permify, "Ingress", number, "TCP", f"be called on {number}")
     for connection in [*migration_connections(deployment), *direct_connections(deployment)]:
-        workload = connection.unit.workload if connection.unit else None
+        pod = connection.unit.pod if connection.unit else None
         around = reach(deployment, connection) or {}  # through PgCat, which PS412 judges
-        for host, number in connection.uri.hosts:
-            if workload is not None and host not in around:
-                yield from _to_database(workload, host, number)
+        for address in connection.uri.servers:
+            if pod is not None and address.host not in around:
+                yield from _to_database(pod, address)
     for pod in dict.fromkeys([*pgcats, *permifys, *migrations]):
         yield _Flow(pod, "Egress", 53, "UDP", "ask DNS on 53")
 
 
-def _to_database(pod: Workload, host: str, port: int) -> Iterator[_Flow]:
-    if not is_loopback(host) and port:
-        yield _Flow(pod, "Egress", port, "TCP", f"reach {server_text(host, port)}", host)
+def _to_database(pod: Pod, server: Address) -> Iterator[_Flow]:
+    if not server.is_loopback and server.port:
+        yield _Flow(pod, "Egress", server.port, "TCP", f"reach {server}", server.host)
 
 
 # What is allowed
@@ -146,7 +144,7 @@ def _port_matches(entry: object, flow: _Flow) -> bool:
         return True
     if isinstance(port, str):  # a name, of the receiving pod
         receiver = flow.pod if flow.direction == "Ingress" else flow.peer
-        return isinstance(receiver, Workload) and receiver.port_number(port) == flow.port
+        return isinstance(receiver, Pod) and receiver.port_number(port) == flow.port
     if is_int(port) and is_int(last):
         return port <= flow.port <= last
     return bool(port == flow.port)
@@ -154,7 +152,7 @@ def _port_matches(entry: object, flow: _Flow) -> bool:
 
 def _peer_matches(peer: Mapping[str, Any], flow: _Flow) -> bool:
     block = peer.get("ipBlock")
-    if isinstance(flow.peer, Workload):
+    if isinstance(flow.peer, Pod):
         if block is not None or not _namespace_matches(peer, flow.peer):
             return False
         return "podSelector" not in peer or selects(peer["podSelector"], flow.peer.labels)
@@ -163,11 +161,11 @@ def _peer_matches(peer: Mapping[str, Any], flow: _Flow) -> bool:
     return True  # pods that this deployment does not know
 
 
-def _namespace_matches(peer: Mapping[str, Any], workload: Workload) -> bool:
+def _namespace_matches(peer: Mapping[str, Any], pod: Pod) -> bool:
     if "namespaceSelector" not in peer:
         return True
     labels = text_mapping(dig(peer, "namespaceSelector", "matchLabels"))
-    return labels.get(_NAMESPACE_LABEL, workload.manifest.namespace) == workload.manifest.namespace
+    return labels.get(_NAMESPACE_LABEL, pod.manifest.namespace) == pod.manifest.namespace
 
 
 def _contains(block: Mapping[str, Any], host: str) -> bool:

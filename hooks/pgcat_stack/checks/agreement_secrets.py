@@ -11,15 +11,16 @@ import re
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._kubernetes import complete
-from pgcat_stack.checks._pools import VALUES, helm_variables, permify_connections, pools
-from pgcat_stack.checks._units import Mount, Unit, running, units
-from pgcat_stack.checks._walk import strings
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.checks._connections import permify_connections
+from pgcat_stack.containers import Unit, running, units
+from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
+from pgcat_stack.kustomize import complete
 from pgcat_stack.report import show
 from pgcat_stack.secrets import PASSWORD, PGPASS
-from pgcat_stack.sources import Key, as_list, as_mapping, dig
+from pgcat_stack.sources import Key, as_list, as_mapping, dig, strings
+from pgcat_stack.topology import read_topology
+from pgcat_stack.workloads import helm_variables
 
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
 _SECRETS_FOLDER = "/run/secrets"
@@ -129,7 +130,7 @@ def _pool_secrets(deployment: Deployment) -> tuple[set[str], set[str]]:
     used = {connection.uri.database for connection in permify_connections(deployment)}
     clients: set[str] = set()
     servers: set[str] = set()
-    for pool in pools(deployment).values():
+    for pool in read_topology(deployment).pools.values():
         for user in pool.users if pool.name in used else ():
             for unit in running(deployment, "pgcat"):
                 for value, found in ((user.password, clients), (user.server_password, servers)):
@@ -146,7 +147,7 @@ def _password_sources(unit: Unit) -> Iterator[tuple[str, Location]]:
     if variable is not None and variable.secret:
         yield f"secret:{variable.secret[0]}/{variable.secret[1]}", unit.at(*variable.keys)
     file = unit.variable("PGPASSFILE")
-    if file is not None and file.value and unit.workload is None:
+    if file is not None and file.value and unit.pod is None:
         origin = unit.origin(file.value)
         if origin:
             yield _same_password(origin), unit.at(*file.keys)
@@ -184,9 +185,7 @@ def secret_file_missing(deployment: Deployment) -> Iterator[Problem]:
 def _mounting(unit: Unit, path: str) -> str:
     name = posixpath.basename(path)
     return (
-        f"mount a secret there, its path {name}"
-        if unit.workload
-        else f"add {name} to the secrets of the service"
+        f"mount a secret there, its path {name}" if unit.pod else f"add {name} to the secrets of the service"
     )
 
 
@@ -220,7 +219,7 @@ def no_password(deployment: Deployment) -> Iterator[Problem]:
             ":" in word.partition("://")[2].partition("@")[0] for word in unit.words if "@" in word
         )
         if not (named or inherited or in_words or id(unit) in in_uri):
-            fix = "set PGPASSWORD from a Secret" if unit.workload else "set PGPASSFILE to a mounted secret"
+            fix = "set PGPASSWORD from a Secret" if unit.pod else "set PGPASSFILE to a mounted secret"
             yield Problem(unit.at(), f"{unit.text} has neither PGPASSWORD nor PGPASSFILE", fix)
 
 
@@ -264,13 +263,9 @@ def _used(deployment: Deployment) -> Iterator[tuple[str, str, Location]]:
     """Each Secret and key that a container or a mount names, once for each place."""
     seen: set[tuple[Location, str, str]] = set()
     for unit in units(deployment):
-        for variable in unit.variables:
-            if variable.secret:
-                yield (*variable.secret, unit.at(*variable.keys))
-        for mount in unit.mounts:
-            name, key = _key_of(mount)
-            place = unit.at(*mount.keys)
-            if key and (place, name, key) not in seen:
+        for name, key, keys in _secret_keys(unit):
+            place = unit.at(*keys)
+            if (place, name, key) not in seen:
                 seen.add((place, name, key))
                 yield name, key, place
     for variable in helm_variables(deployment):
@@ -278,8 +273,13 @@ def _used(deployment: Deployment) -> Iterator[tuple[str, str, Location]]:
             yield (*variable.secret, deployment.sources[VALUES].at(*variable.keys))
 
 
-def _key_of(mount: Mount) -> tuple[str, str]:
-    if not mount.origin.startswith("secret:"):
-        return "", ""
-    name, _, key = mount.origin.removeprefix("secret:").partition("/")
-    return name, key
+def _secret_keys(unit: Unit) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
+    """Each Secret and key that a container names, with the place in it."""
+    for variable in unit.variables:
+        if variable.secret:
+            yield (*variable.secret, variable.keys)
+    for mount in unit.mounts:
+        kind, _, rest = mount.origin.partition(":")
+        name, _, key = rest.partition("/")
+        if kind == "secret" and key:
+            yield name, key, mount.keys

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pgcat_stack.budget import (
-    Plan,
-    Row,
-    Use,
-    largest_sizes,
-    most_replicas_that_fit,
-    peak,
-    plan,
-)
+from pgcat_stack.budget import Plan, Row, Use, largest_sizes, most_replicas_that_fit, peak, plan
 from pgcat_stack.checks import check
 from pgcat_stack.deployment import BUDGET, Deployment
 from pgcat_stack.findings import Problem
-from pgcat_stack.topology import Permify, PoolUser, Side, Topology, read_topology
-from pgcat_stack.units import whole
-from pgcat_stack.workloads import Number, Workload
+from pgcat_stack.pools import PoolUser
+from pgcat_stack.topology import Permify, Side, Topology, read_topology
+from pgcat_stack.units import Number, whole
+from pgcat_stack.workloads import Workload
 
 PROGRAM_NAMES = {"pgcat": "PgCat", "permify": "Permify"}
 

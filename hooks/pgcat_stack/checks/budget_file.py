@@ -6,17 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pgcat_stack.budget import BudgetServer, budget_servers
 from pgcat_stack.checks import check
-from pgcat_stack.deployment import BUDGET, Deployment
+from pgcat_stack.deployment import BOOTSTRAP, BUDGET, Deployment
 from pgcat_stack.endpoints import DEFAULT_PORT, Address
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.report import show
 from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
-from pgcat_stack.topology import read_topology
+from pgcat_stack.topology import BudgetServer, read_topology
 from pgcat_stack.units import whole, whole_text
 
-BOOTSTRAP = "postgres/bootstrap.sql"
 POSTGRES_DEFAULT_MAX_CONNECTIONS = 100
 
 _TOP_KEYS = ("servers", "permify_max_replicas")
@@ -112,7 +110,7 @@ def budget_servers_once(deployment: Deployment) -> Iterator[Problem]:
     """Servers that are listed twice; none or several primaries."""
     if deployment.budget is None or not deployment.budget.parsed:
         return
-    servers = list(budget_servers(deployment.budget))
+    servers = read_topology(deployment).servers
     seen: dict[Address, BudgetServer] = {}
     for server in servers:
         first = seen.setdefault(server.address, server)
@@ -154,7 +152,7 @@ _LIMIT = re.compile(r"\bCONNECTION\s+LIMIT\s+(-?\d+)", re.IGNORECASE)
 def role_connection_limit(deployment: Deployment) -> Iterator[Problem]:
     """A limit in bootstrap.sql that is not the capacity in budget.yaml."""
     script = deployment.sources.get(BOOTSTRAP)
-    servers = list(budget_servers(deployment.budget)) if deployment.budget else []
+    servers = read_topology(deployment).servers
     capacities = [server.capacity for server in servers if server.capacity is not None]
     if script is None or not script.text or not capacities:
         return
@@ -179,7 +177,7 @@ def role_connection_limit(deployment: Deployment) -> Iterator[Problem]:
 def _roles(deployment: Deployment) -> set[str]:
     """The roles that PgCat and Permify log in with."""
     topology = read_topology(deployment)
-    roles = {pool.user for pool in topology.pgcat.pools} if topology.pgcat else set()
+    roles = {user.server_name for pool in topology.pools.values() for user in pool.users}
     for permify in topology.permify:
         roles |= {uri.user for _, uri in topology.direct_sides(permify) if uri.user}
     return roles
@@ -213,7 +211,7 @@ def bundled_max_connections(deployment: Deployment) -> Iterator[Problem]:
     if compose is None or deployment.budget is None:
         return
     services = as_mapping(dig(compose.data, "services"))
-    for server in budget_servers(deployment.budget):
+    for server in read_topology(deployment).servers:
         address = server.address
         service = next((name for name in services if str(name).lower() == address.host), None)
         if service is None or address.port != DEFAULT_PORT or server.max_connections is None:

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._interpolation import interpolated
-from pgcat_stack.checks._kubernetes import is_int
-from pgcat_stack.checks._pools import VALUES, permify_connections, pools
-from pgcat_stack.checks._units import Unit, running, units
-from pgcat_stack.checks._uri import is_loopback, server_text
-from pgcat_stack.deployment import PERMIFY, Deployment
+from pgcat_stack.checks._connections import direct_connections
+from pgcat_stack.containers import Unit, running, services
+from pgcat_stack.deployment import PERMIFY, VALUES, Deployment
 from pgcat_stack.findings import Problem
+from pgcat_stack.interpolation import interpolated
 from pgcat_stack.report import show
 from pgcat_stack.sources import Key, as_list, as_mapping, dig
+from pgcat_stack.topology import read_topology
+from pgcat_stack.workloads import compose_replicas
 
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
 _PORTS = re.compile(
@@ -67,17 +67,6 @@ def _range(text: str) -> tuple[int, int]:
     return int(low), int(high) if dash and high.isascii() and high.isdigit() and len(high) < 6 else int(low)
 
 
-def _services(deployment: Deployment) -> list[Unit]:
-    return [unit for unit in units(deployment) if unit.workload is None]
-
-
-def _replicas(unit: Unit) -> int:
-    for value in (dig(unit.data, "deploy", "replicas"), unit.data.get("scale")):
-        if is_int(value):
-            return value
-    return 1
-
-
 @check(
     code="PS821",
     name="port-on-all-interfaces",
@@ -87,7 +76,7 @@ def _replicas(unit: Unit) -> int:
 )
 def port_on_all_interfaces(deployment: Deployment) -> Iterator[Problem]:
     """Published ports without an address, or with all of them."""
-    for unit in _services(deployment):
+    for unit in services(deployment):
         for port in _published(unit):
             if port.host in _EVERYWHERE:
                 text = f"{unit.text} publishes {show(port.text)} on all interfaces"
@@ -105,8 +94,8 @@ def port_on_all_interfaces(deployment: Deployment) -> Iterator[Problem]:
 def port_clash(deployment: Deployment) -> Iterator[Problem]:
     """Fewer host ports than replicas, fixed names with replicas, ports that two services publish."""
     taken: list[tuple[Unit, _Published]] = []
-    for unit in _services(deployment):
-        replicas = _replicas(unit)
+    for unit in services(deployment):
+        replicas = compose_replicas(unit).value
         if replicas > 1 and unit.data.get("container_name"):
             text = f"{unit.text} has {replicas} replicas and a fixed container_name"
             yield Problem(unit.at("container_name"), text, "remove the name")
@@ -139,14 +128,14 @@ def port_clash(deployment: Deployment) -> Iterator[Problem]:
 )
 def restart_policy(deployment: Deployment) -> Iterator[Problem]:
     """Services that stay without a restart policy, services that end with one."""
-    services = _services(deployment)
+    found = services(deployment)
     ending = {
         name
-        for unit in services
+        for unit in found
         for name, how in as_mapping(unit.data.get("depends_on")).items()
         if dig(how, "condition") == "service_completed_successfully"
     }
-    for unit in services:
+    for unit in found:
         policy = unit.data.get("restart")
         policy = policy if policy is not None else dig(unit.data, "deploy", "restart_policy", "condition")
         stays = policy is not None and policy is not False and str(policy) not in ("no", "none")
@@ -194,20 +183,17 @@ def loopback_database(deployment: Deployment) -> Iterator[Problem]:
     if any(_on_host(unit) for unit in programs):
         return
     fix = "name the host as the container sees it"
-    for pool in pools(deployment).values():
+    for pool in read_topology(deployment).pools.values():
         for server in pool.servers:
-            if is_loopback(server.host) and deployment.pgcat:
-                text = f"{server_text(server.host, server.port)} is PgCat's own container"
-                yield Problem(deployment.pgcat.at(*server.keys), text, fix)
-    for connection in permify_connections(deployment) if deployment.pgcat is None else ():
-        for host, port in connection.uri.hosts:
-            if is_loopback(host):
-                yield Problem(
-                    connection.location, f"{server_text(host, port)} is Permify's own container", fix
-                )
+            if server.address.is_loopback:
+                yield Problem(server.location, f"{server.address} is PgCat's own container", fix)
+    for connection in direct_connections(deployment):
+        for address in connection.uri.servers:
+            if address.is_loopback:
+                yield Problem(connection.location, f"{address} is Permify's own container", fix)
 
 
 def _on_host(unit: Unit) -> bool:
-    if unit.workload is None:
+    if unit.pod is None:
         return unit.data.get("network_mode") == "host"
-    return unit.workload.pod.get("hostNetwork") is True
+    return unit.pod.spec.get("hostNetwork") is True

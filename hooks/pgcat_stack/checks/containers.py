@@ -11,24 +11,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._interpolation import interpolated
-from pgcat_stack.checks._kubernetes import Workload, workloads
-from pgcat_stack.checks._units import Unit, running, units, volume_ends
+from pgcat_stack.containers import Pod, Unit, pods, running, units, volume_ends
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
+from pgcat_stack.interpolation import interpolated
 from pgcat_stack.sources import Key, as_list, as_mapping, dig
 
 
 def _effective(unit: Unit, *keys: Key) -> Any:
     """A setting of a container's securityContext, or of its pod's."""
     own = dig(unit.data, "securityContext", *keys)
-    if own is None and unit.workload is not None:
-        return dig(unit.workload.pod, "securityContext", *keys)
+    if own is None and unit.pod is not None:
+        return dig(unit.pod.spec, "securityContext", *keys)
     return own
-
-
-def _context(unit: Unit, *keys: Key) -> tuple[Key, ...]:
-    return ("securityContext", *keys)
 
 
 @check(
@@ -42,7 +37,7 @@ def _context(unit: Unit, *keys: Key) -> tuple[Key, ...]:
 def runs_as_root(deployment: Deployment) -> Iterator[Problem]:
     """Containers that may run as root."""
     for unit in units(deployment):
-        if unit.workload is None:
+        if unit.pod is None:
             user = unit.data.get("user")
             text = (interpolated(str(user)) if user is not None else "") or ""
             name = text.partition(":")[0]
@@ -50,9 +45,11 @@ def runs_as_root(deployment: Deployment) -> Iterator[Problem]:
             if root and "$" not in str(user):
                 yield Problem(unit.at("user"), f"{unit.text} runs as root", 'set user: "65532:65532"')
         elif _effective(unit, "runAsUser") == 0:
-            yield Problem(unit.at(*_context(unit)), f"{unit.text} runs as user 0", "set runAsUser: 65532")
+            yield Problem(unit.at("securityContext"), f"{unit.text} runs as user 0", "set runAsUser: 65532")
         elif _effective(unit, "runAsNonRoot") is not True:
-            yield Problem(unit.at(*_context(unit)), f"{unit.text} may run as root", "set runAsNonRoot: true")
+            yield Problem(
+                unit.at("securityContext"), f"{unit.text} may run as root", "set runAsNonRoot: true"
+            )
 
 
 @check(
@@ -65,7 +62,7 @@ def runs_as_root(deployment: Deployment) -> Iterator[Problem]:
 def privilege_escalation(deployment: Deployment) -> Iterator[Problem]:
     """Containers that may gain rights."""
     for unit in units(deployment):
-        if unit.workload is None:
+        if unit.pod is None:
             options = {
                 str(item).replace("=", ":").replace(" ", "")
                 for item in as_list(unit.data.get("security_opt"))
@@ -75,7 +72,7 @@ def privilege_escalation(deployment: Deployment) -> Iterator[Problem]:
                 yield Problem(unit.at("security_opt"), text, 'set security_opt: ["no-new-privileges:true"]')
         elif dig(unit.data, "securityContext", "allowPrivilegeEscalation") is not False:
             text = f"{unit.text} may gain privileges"
-            yield Problem(unit.at(*_context(unit)), text, "set allowPrivilegeEscalation: false")
+            yield Problem(unit.at("securityContext"), text, "set allowPrivilegeEscalation: false")
 
 
 @check(
@@ -89,11 +86,11 @@ def privilege_escalation(deployment: Deployment) -> Iterator[Problem]:
 def writable_root(deployment: Deployment) -> Iterator[Problem]:
     """Containers whose root filesystem can be written."""
     for unit in units(deployment):
-        if unit.workload is None and unit.data.get("read_only") is not True:
+        if unit.pod is None and unit.data.get("read_only") is not True:
             yield Problem(unit.at("read_only"), f"{unit.text} has a writable root", "set read_only: true")
-        elif unit.workload and dig(unit.data, "securityContext", "readOnlyRootFilesystem") is not True:
+        elif unit.pod and dig(unit.data, "securityContext", "readOnlyRootFilesystem") is not True:
             fix = "set readOnlyRootFilesystem: true"
-            yield Problem(unit.at(*_context(unit)), f"{unit.text} has a writable root", fix)
+            yield Problem(unit.at("securityContext"), f"{unit.text} has a writable root", fix)
 
 
 @check(
@@ -106,7 +103,7 @@ def writable_root(deployment: Deployment) -> Iterator[Problem]:
 def capabilities(deployment: Deployment) -> Iterator[Problem]:
     """Containers that keep or add capabilities."""
     for unit in units(deployment):
-        if unit.workload is None:
+        if unit.pod is None:
             drop, add, keys = unit.data.get("cap_drop"), unit.data.get("cap_add"), ("cap_drop",)
             fix = "set cap_drop: [ALL]"
         else:
@@ -130,23 +127,23 @@ def capabilities(deployment: Deployment) -> Iterator[Problem]:
 def host_access(deployment: Deployment) -> Iterator[Problem]:
     """privileged, host namespaces, host paths, the Docker socket."""
     for unit in units(deployment):
-        if unit.workload is None:
+        if unit.pod is None:
             yield from _compose_host_access(unit)
         elif dig(unit.data, "securityContext", "privileged") is True:
             yield Problem(unit.at("securityContext", "privileged"), f"{unit.text} is privileged", "remove it")
-        for index, port in enumerate(as_list(unit.data.get("ports")) if unit.workload else []):
+        for index, port in enumerate(as_list(unit.data.get("ports")) if unit.pod else []):
             if dig(port, "hostPort"):
                 text = f"{unit.text} takes port {dig(port, 'hostPort')} of the node"
                 yield Problem(unit.at("ports", index, "hostPort"), text, "use a Service")
-    for workload in workloads(deployment):
-        manifest, base = workload.manifest, workload.pod_path
+    for pod in pods(deployment):
+        manifest, base = pod.manifest, pod.path
         for key in ("hostNetwork", "hostPID", "hostIPC"):
-            if workload.pod.get(key) is True:
-                yield Problem(manifest.at(*base, key), f"{workload.text} sets {key}", "remove it")
-        for index, volume in enumerate(workload.volumes):
+            if pod.spec.get(key) is True:
+                yield Problem(manifest.at(*base, key), f"{pod.text} sets {key}", "remove it")
+        for index, volume in enumerate(pod.volumes):
             if dig(volume, "hostPath") is not None:
                 place = manifest.at(*base, "volumes", index)
-                yield Problem(place, f"{workload.text} mounts a path of the node", "use another volume")
+                yield Problem(place, f"{pod.text} mounts a path of the node", "use another volume")
 
 
 def _compose_host_access(unit: Unit) -> Iterator[Problem]:
@@ -175,7 +172,7 @@ def _compose_host_access(unit: Unit) -> Iterator[Problem]:
 def seccomp(deployment: Deployment) -> Iterator[Problem]:
     """Containers without the runtime's seccomp profile."""
     for unit in units(deployment):
-        if unit.workload is None:
+        if unit.pod is None:
             if any(
                 "seccomp" in str(item) and "unconfined" in str(item)
                 for item in as_list(unit.data.get("security_opt"))
@@ -186,12 +183,12 @@ def seccomp(deployment: Deployment) -> Iterator[Problem]:
         elif _effective(unit, "seccompProfile", "type") not in ("RuntimeDefault", "Localhost"):
             text = f"{unit.text} has no seccomp profile"
             yield Problem(
-                unit.at(*_context(unit)), text, "set seccompProfile.type: RuntimeDefault for the pod"
+                unit.at("securityContext"), text, "set seccompProfile.type: RuntimeDefault for the pod"
             )
 
 
-def _pod_flag(deployment: Deployment, key: str) -> Iterator[Workload]:
-    return (workload for workload in workloads(deployment) if workload.pod.get(key) is not False)
+def _pod_flag(deployment: Deployment, key: str) -> Iterator[Pod]:
+    return (pod for pod in pods(deployment) if pod.spec.get(key) is not False)
 
 
 @check(
@@ -203,12 +200,12 @@ def _pod_flag(deployment: Deployment, key: str) -> Iterator[Workload]:
 )
 def service_account_token(deployment: Deployment) -> Iterator[Problem]:
     """Pods that mount a token of their service account."""
-    for workload in _pod_flag(deployment, "automountServiceAccountToken"):
-        name = workload.pod.get("serviceAccountName")
+    for pod in _pod_flag(deployment, "automountServiceAccountToken"):
+        name = pod.spec.get("serviceAccountName")
         if isinstance(name, str) and name != "default":
             continue  # chosen on purpose: Permify's resolver of distributed mode asks the API
-        place = workload.manifest.at(*workload.pod_path)
-        text = f"{workload.text} mounts a token for the Kubernetes API"
+        place = pod.manifest.at(*pod.path)
+        text = f"{pod.text} mounts a token for the Kubernetes API"
         yield Problem(place, text, "set automountServiceAccountToken: false")
 
 
@@ -223,11 +220,11 @@ def service_account_token(deployment: Deployment) -> Iterator[Problem]:
 )
 def service_links(deployment: Deployment) -> Iterator[Problem]:
     """Pods with Permify that get variables for Services."""
-    inside = [unit.workload for unit in (*running(deployment, "permify"), *running(deployment, "migrate"))]
-    for workload in _pod_flag(deployment, "enableServiceLinks"):
-        if workload in inside:
-            place = workload.manifest.at(*workload.pod_path)
-            text = f"{workload.text} gets variables for every Service, PERMIFY_… among them"
+    inside = [unit.pod for unit in (*running(deployment, "permify"), *running(deployment, "migrate"))]
+    for pod in _pod_flag(deployment, "enableServiceLinks"):
+        if pod in inside:
+            place = pod.manifest.at(*pod.path)
+            text = f"{pod.text} gets variables for every Service, PERMIFY_… among them"
             yield Problem(place, text, "set enableServiceLinks: false")
 
 
@@ -241,7 +238,7 @@ def service_links(deployment: Deployment) -> Iterator[Problem]:
 def memory_limit(deployment: Deployment) -> Iterator[Problem]:
     """Containers of pods without a memory limit."""
     for unit in units(deployment):
-        if unit.workload is not None and not dig(unit.data, "resources", "limits", "memory"):
+        if unit.pod is not None and not dig(unit.data, "resources", "limits", "memory"):
             yield Problem(
                 unit.at("resources"), f"{unit.text} has no memory limit", "set resources.limits.memory"
             )

@@ -13,16 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.topology import Permify, Topology, read_topology
-from pgcat_stack.units import seconds_text, whole
-from pgcat_stack.workloads import (
-    DEFAULT_PROGRESS_DEADLINE_SECONDS,
-    VALUES,
-    Seconds,
-    Workload,
-)
+from pgcat_stack.units import Seconds, seconds_text, whole
+from pgcat_stack.workloads import DEFAULT_PROGRESS_DEADLINE_SECONDS, Workload
 
 SETTLE_SECONDS = 10
 """How long endpoints may take to forget a pod that is going."""

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._interpolation import interpolated
-from pgcat_stack.checks._pools import VALUES
-from pgcat_stack.checks._units import image_name, units
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.containers import image_name, units
+from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
+from pgcat_stack.interpolation import interpolated
 from pgcat_stack.report import show
 from pgcat_stack.sources import dig
 
@@ -44,7 +43,7 @@ def mutable_image(deployment: Deployment) -> Iterator[Problem]:
 def _images(deployment: Deployment) -> Iterator[tuple[Location, str]]:
     for unit in units(deployment):
         image = unit.data.get("image")
-        image = image if unit.workload or not isinstance(image, str) else interpolated(image)
+        image = image if unit.pod or not isinstance(image, str) else interpolated(image)
         if isinstance(image, str) and image:
             yield unit.at("image"), image
     values = deployment.sources.get(VALUES)

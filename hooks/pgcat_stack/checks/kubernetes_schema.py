@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._kubernetes import kustomizations, listed_files, workloads
 from pgcat_stack.checks._types import (
     BY_KIND,
     CONTAINER,
@@ -29,8 +28,10 @@ from pgcat_stack.checks._types import (
     complaint,
     wrong,
 )
+from pgcat_stack.containers import pods
 from pgcat_stack.deployment import COMPOSE, Deployment, Manifest
 from pgcat_stack.findings import Problem
+from pgcat_stack.kustomize import kustomizations, listed_files
 from pgcat_stack.report import one_line, show
 from pgcat_stack.sources import Key, Source, as_mapping, dig
 
@@ -73,19 +74,17 @@ def incomplete_object(deployment: Deployment) -> Iterator[Problem]:
                     yield Problem(
                         source.at(*keys, document=document), f"the object has no {'.'.join(keys)}", "add it"
                     )
-    for workload in workloads(deployment):
-        containers = workload.pod.get("containers")
+    for pod in pods(deployment):
+        containers = pod.spec.get("containers")
         if not containers:
-            place = workload.manifest.at(*workload.pod_path, "containers")
-            yield Problem(place, f"{workload.text} has no containers", "add one")
-        for path, container in workload.containers:
+            place = pod.manifest.at(*pod.path, "containers")
+            yield Problem(place, f"{pod.text} has no containers", "add one")
+        for path, container in pod.containers:
             if not container.get("name"):
-                yield Problem(
-                    workload.manifest.at(*path), f"a container of {workload.text} has no name", "name it"
-                )
+                yield Problem(pod.manifest.at(*path), f"a container of {pod.text} has no name", "name it")
             elif not container.get("image"):
-                text = f"container {container['name']} of {workload.text} has no image"
-                yield Problem(workload.manifest.at(*path), text, "name an image")
+                text = f"container {container['name']} of {pod.text} has no image"
+                yield Problem(pod.manifest.at(*path), text, "name an image")
 
 
 def _resources(deployment: Deployment) -> Iterator[Source]:
@@ -119,17 +118,17 @@ def wrong_type(deployment: Deployment) -> Iterator[Problem]:
     for manifest in deployment.manifests:
         for keys, value, kind in wrong(manifest.data, (*METADATA, *BY_KIND.get(manifest.kind, ()))):
             yield complaint(manifest.at(*keys), keys, value, kind)
-    for workload in workloads(deployment):
-        labels = (*workload.pod_path[:-1], "metadata")
+    for pod in pods(deployment):
+        labels = (*pod.path[:-1], "metadata")
         rules: Rules = ((("labels",), LABELS), (("annotations",), LABELS))
         found = [
-            *wrong(workload.manifest.get(*labels), rules, labels),
-            *wrong(workload.pod, POD, workload.pod_path),
+            *wrong(pod.manifest.get(*labels), rules, labels),
+            *wrong(pod.spec, POD, pod.path),
         ]
-        for path, container in workload.containers:
+        for path, container in pod.containers:
             found += wrong(container, CONTAINER, path)
         for keys, value, kind in found:
-            yield complaint(workload.manifest.at(*keys), keys, value, kind)
+            yield complaint(pod.manifest.at(*keys), keys, value, kind)
 
 
 @check(

@@ -14,15 +14,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._interpolation import interpolated
-from pgcat_stack.checks._kubernetes import kustomizations
-from pgcat_stack.checks._pools import VALUES, helm_variables
-from pgcat_stack.checks._units import units
-from pgcat_stack.checks._walk import strings
-from pgcat_stack.deployment import COMPOSE, PERMIFY, Deployment
+from pgcat_stack.containers import units
+from pgcat_stack.deployment import COMPOSE, PERMIFY, VALUES, Deployment
 from pgcat_stack.findings import Problem
+from pgcat_stack.interpolation import interpolated
+from pgcat_stack.kustomize import kustomizations
 from pgcat_stack.secrets import FOLDER
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
+from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig, strings
+from pgcat_stack.workloads import helm_variables
 
 GITIGNORE = ".gitignore"
 _REFERENCE = re.compile(r"\$\$?[({][^(){}]*[)}]|\$\$?[A-Za-z_]\w*|\{\{.*\}\}|<[^<>]+>")
@@ -129,12 +128,12 @@ def password_in_environment(deployment: Deployment) -> Iterator[Problem]:
         for variable in unit.variables:
             # As written, since a default inside ${…} stands in the file, too.
             text = dig(unit.data, *variable.keys)
-            if unit.workload:
+            if unit.pod:
                 text = dig(text, "value")
             elif isinstance(text, str) and isinstance(variable.keys[-1], int):
                 text = text.partition("=")[2]
             if _is_secret(variable.name, text):
-                fix = "use valueFrom.secretKeyRef" if unit.workload else "use PGPASSFILE or a *_FILE variable"
+                fix = "use valueFrom.secretKeyRef" if unit.pod else "use PGPASSFILE or a *_FILE variable"
                 yield Problem(
                     unit.at(*variable.keys), f"{unit.text} has the value of {variable.name} written out", fix
                 )

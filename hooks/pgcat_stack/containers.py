@@ -1,4 +1,4 @@
-"""What runs: the containers of manifests and the services of compose.yaml in one shape, a unit.
+"""What runs where: the containers of manifests and the services of compose.yaml in one shape, a unit.
 
 A unit knows which program it runs, its words (command and arguments), environment, and which file of the
 deployment stands at which path inside it. Everything is read tolerantly: what has a wrong type is absent.
@@ -10,16 +10,20 @@ import posixpath
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
-from pgcat_stack.checks._interpolation import interpolated
-from pgcat_stack.checks._kubernetes import Workload, generated_files, workloads
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.deployment import Deployment, Manifest, pod_containers
 from pgcat_stack.findings import Location
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
+from pgcat_stack.interpolation import interpolated
+from pgcat_stack.kustomize import added_labels, generated_files
+from pgcat_stack.sources import Key, Source, as_list, as_mapping, as_text, dig, text_mapping
+from pgcat_stack.units import is_int
 
 Program = Literal["pgcat", "permify", "migrate", ""]
+POD_MAKERS = frozenset(
+    {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob", "Pod"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,52 @@ class Mount:
 
 
 @dataclass(frozen=True, eq=False)
+class Pod:
+    """An object that makes pods; their labels, with what kustomize adds; where their specification is."""
+
+    manifest: Manifest
+    labels: Mapping[str, str]
+    path: tuple[Key, ...]
+
+    @property
+    def text(self) -> str:
+        """How messages name it."""
+        return f"{self.manifest.kind} {self.manifest.name}"
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """The pod specification."""
+        return as_mapping(self.manifest.get(*self.path))
+
+    @cached_property
+    def volumes(self) -> list[Any]:
+        """The volumes of the pods."""
+        return as_list(self.spec.get("volumes"))
+
+    @cached_property
+    def containers(self) -> tuple[tuple[tuple[Key, ...], dict[str, Any]], ...]:
+        """Each container with its path in the object."""
+        return tuple(pod_containers(self.manifest.data))
+
+    @cached_property
+    def ports(self) -> tuple[tuple[str, int], ...]:
+        """(name, number) of each port that a container declares; the name may be empty."""
+        found = []
+        for _, container in self.containers:
+            for port in as_list(container.get("ports")):
+                number, name = dig(port, "containerPort"), dig(port, "name")
+                if is_int(number):
+                    found.append((name if isinstance(name, str) else "", number))
+        return tuple(found)
+
+    def port_number(self, port: object) -> int | None:
+        """The number of a port given by number or name; None where no container names it."""
+        if is_int(port):
+            return port
+        return next((number for name, number in self.ports if name and name == port), None)
+
+
+@dataclass(frozen=True, eq=False)
 class Unit:
     """A container or a Compose service. `base` is its path in document `document` of `source`."""
 
@@ -57,7 +107,7 @@ class Unit:
     source: Source
     document: int
     base: tuple[Key, ...]
-    workload: Workload | None = None
+    pod: Pod | None = None
     words: tuple[str, ...] = ()
     variables: tuple[Variable, ...] = ()
     mounts: tuple[Mount, ...] = field(default=(), repr=False)
@@ -65,9 +115,9 @@ class Unit:
     @property
     def text(self) -> str:
         """How messages name it."""
-        if self.workload is None:
+        if self.pod is None:
             return f"service {self.name}"
-        return f"container {self.name} of {self.workload.manifest.kind} {self.workload.manifest.name}"
+        return f"container {self.name} of {self.pod.manifest.kind} {self.pod.manifest.name}"
 
     def at(self, *keys: Key) -> Location:
         """The location of the key at this path in the container or service."""
@@ -96,12 +146,15 @@ class Unit:
         return posixpath.join(best.origin, rest) if best.origin and rest else best.origin
 
 
-def units(deployment: Deployment) -> list[Unit]:
+@lru_cache(maxsize=4)
+def units(deployment: Deployment) -> tuple[Unit, ...]:
     """Every container of the manifests and every service of compose.yaml."""
-    found = _units.get(deployment)
-    if found is None:
-        found = _units[deployment] = [*_services(deployment), *_containers(deployment)]
-    return found
+    return (*_services(deployment), *_containers(deployment))
+
+
+def services(deployment: Deployment) -> list[Unit]:
+    """The services of compose.yaml."""
+    return [unit for unit in units(deployment) if unit.pod is None]
 
 
 def running(deployment: Deployment, program: Program) -> list[Unit]:
@@ -109,7 +162,23 @@ def running(deployment: Deployment, program: Program) -> list[Unit]:
     return [unit for unit in units(deployment) if unit.program == program]
 
 
-_units: WeakKeyDictionary[Deployment, list[Unit]] = WeakKeyDictionary()
+@lru_cache(maxsize=4)
+def pods(deployment: Deployment) -> tuple[Pod, ...]:
+    """The objects of the deployment that make pods."""
+    return tuple(_find_pods(deployment))
+
+
+def _find_pods(deployment: Deployment) -> Iterator[Pod]:
+    added = added_labels(deployment)
+    for manifest in deployment.manifests:
+        if manifest.kind in POD_MAKERS:
+            template: tuple[Key, ...] = ("spec", "template")
+            if manifest.kind == "CronJob":
+                template = ("spec", "jobTemplate", "spec", "template")
+            elif manifest.kind == "Pod":
+                template = ()
+            labels = text_mapping(manifest.get(*template, "metadata", "labels"))
+            yield Pod(manifest, {**labels, **added}, (*template, "spec"))
 
 
 # Programs
@@ -148,10 +217,10 @@ def words_of(value: object) -> tuple[str, ...]:
 
 def _containers(deployment: Deployment) -> Iterator[Unit]:
     generated = generated_files(deployment)
-    for workload in workloads(deployment):
-        manifest = workload.manifest
-        for path, container in workload.containers:
-            name = _text(container.get("name"))
+    for pod in pods(deployment):
+        manifest = pod.manifest
+        for path, container in pod.containers:
+            name = as_text(container.get("name"))
             words = words_of(container.get("command")) + words_of(container.get("args"))
             yield Unit(
                 name=name,
@@ -160,10 +229,10 @@ def _containers(deployment: Deployment) -> Iterator[Unit]:
                 source=manifest.source,
                 document=manifest.document,
                 base=path,
-                workload=workload,
+                pod=pod,
                 words=words,
                 variables=tuple(kubernetes_variables(container.get("env"), ("env",))),
-                mounts=tuple(_pod_mounts(workload, container, generated)),
+                mounts=tuple(_pod_mounts(pod, container, generated)),
             )
 
 
@@ -181,17 +250,15 @@ def kubernetes_variables(value: object, base: tuple[Key, ...]) -> Iterator[Varia
 
 
 def _pod_mounts(
-    workload: Workload, container: Mapping[str, Any], generated: Mapping[str, Mapping[str, str]]
+    pod: Pod, container: Mapping[str, Any], generated: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Mount]:
-    volumes = {
-        dig(volume, "name"): volume for volume in workload.volumes if isinstance(dig(volume, "name"), str)
-    }
+    volumes = {dig(volume, "name"): volume for volume in pod.volumes if isinstance(dig(volume, "name"), str)}
     for index, mount in enumerate(as_list(container.get("volumeMounts"))):
         target, name = dig(mount, "mountPath"), dig(mount, "name")
         if not isinstance(target, str) or not isinstance(name, str) or name not in volumes:
             continue
         target, keys = posixpath.normpath(target), ("volumeMounts", index)
-        sub_path = _text(dig(mount, "subPath"))
+        sub_path = as_text(dig(mount, "subPath"))
         entries = list(_volume_entries(volumes[name], generated))
         if not entries:
             yield Mount(target, "", folder=True, keys=keys)
@@ -285,7 +352,7 @@ def volume_ends(volume: object) -> tuple[str, str]:
     if isinstance(volume, str):
         parts = (interpolated(volume) or "").split(":")
         return (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
-    return _text(dig(volume, "source")), _text(dig(volume, "target"))
+    return as_text(dig(volume, "source")), as_text(dig(volume, "target"))
 
 
 def deployment_path(source: str) -> str | None:
@@ -313,7 +380,3 @@ def _scalar(value: object) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, (str, int, float)) else None
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

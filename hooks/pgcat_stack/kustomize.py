@@ -1,0 +1,137 @@
+"""What kustomization.yaml lists, adds and makes: files, labels of pods, ConfigMaps."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pgcat_stack.deployment import KUSTOMIZATION, Deployment
+from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig, text_mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file or folder that a kustomization names, as written, and where it leads."""
+
+    source: Source
+    keys: tuple[Key, ...]
+    text: str
+    target: str
+
+    @property
+    def remote(self) -> bool:
+        """Whether it lies outside the deployment, where it cannot be judged."""
+        text = self.text
+        elsewhere = "://" in text or "?ref=" in text or text.startswith(("git@", "github.com/", "/"))
+        return elsewhere or self.target.startswith("..")
+
+
+def kustomizations(deployment: Deployment) -> list[Source]:
+    """kustomization.yaml and those that it leads to."""
+    found: list[Source] = []
+    pending = [KUSTOMIZATION]
+    while pending:
+        source = deployment.sources.get(pending.pop())
+        if source is None or source in found:
+            continue
+        found.append(source)
+        for entry in _entries(source, ("resources", "components")):
+            pending.append(posixpath.normpath(posixpath.join(entry.target, KUSTOMIZATION)))
+    return found
+
+
+def listed_files(source: Source) -> Iterator[Listed]:
+    """Every file and folder that a kustomization names."""
+    yield from _entries(
+        source, ("resources", "components", "patchesStrategicMerge", "configurations", "crds")
+    )
+    for field in ("patches", "patchesJson6902", "replacements"):
+        for index, patch in enumerate(as_list(source.mapping.get(field))):
+            path = dig(patch, "path")
+            if isinstance(path, str):
+                yield _listed(source, (field, index, "path"), path)
+    for field in ("configMapGenerator", "secretGenerator"):
+        for index, generator in enumerate(as_list(source.mapping.get(field))):
+            for kind in ("files", "envs"):
+                for number, item in enumerate(as_list(dig(generator, kind))):
+                    if isinstance(item, str):
+                        yield _listed(source, (field, index, kind, number), item.rpartition("=")[2])
+
+
+def _entries(source: Source, fields: Iterable[str]) -> Iterator[Listed]:
+    for field in fields:
+        for index, item in enumerate(as_list(source.mapping.get(field))):
+            if isinstance(item, str) and "\n" not in item:  # patchesStrategicMerge also takes them inline
+                yield _listed(source, (field, index), item)
+
+
+def _listed(source: Source, keys: tuple[Key, ...], text: str) -> Listed:
+    return Listed(
+        source, keys, text, posixpath.normpath(posixpath.join(posixpath.dirname(source.path), text))
+    )
+
+
+def exists(deployment: Deployment, target: str) -> bool:
+    """Whether a file or folder of the deployment has this path."""
+    return target in deployment.sources or any(path.startswith(target + "/") for path in deployment.sources)
+
+
+@lru_cache(maxsize=4)
+def complete(deployment: Deployment) -> bool:
+    """Whether every object of the deployment is known.
+
+    Where a listed file is missing, elsewhere or does not parse, whether another object exists cannot be said:
+    the check that finds the file speaks, the others keep silent.
+    """
+    return all(_judge(deployment, source) for source in kustomizations(deployment))
+
+
+def _judge(deployment: Deployment, source: Source) -> bool:
+    if not source.parsed or not isinstance(source.data, dict):
+        return False
+    for entry in listed_files(source):
+        known = deployment.sources.get(entry.target)
+        if entry.remote or not exists(deployment, entry.target) or (known is not None and not known.parsed):
+            return False
+    return True
+
+
+def added_labels(deployment: Deployment) -> dict[str, str]:
+    """The labels that kustomization.yaml adds to pods."""
+    if deployment.kustomization is None:
+        return {}
+    data = deployment.kustomization.data
+    found = text_mapping(dig(data, "commonLabels"))
+    for entry in as_list(dig(data, "labels")):
+        if dig(entry, "includeTemplates") is True or dig(entry, "includeSelectors") is True:
+            found.update(text_mapping(dig(entry, "pairs")))
+    return found
+
+
+def generated_files(deployment: Deployment) -> dict[str, dict[str, str]]:
+    """ConfigMaps by name: each key with the file it is made of, or `configmap:NAME/KEY` for other keys."""
+    found: dict[str, dict[str, str]] = {}
+    for source in kustomizations(deployment):
+        for generator in as_list(source.mapping.get("configMapGenerator")):
+            name = dig(generator, "name")
+            if not isinstance(name, str):
+                continue
+            files = found.setdefault(name, {})
+            for item in as_list(dig(generator, "files")):
+                if isinstance(item, str):
+                    key, equals, path = item.partition("=")
+                    path = path if equals else key
+                    key = key if equals else posixpath.basename(path)
+                    files[key] = posixpath.normpath(posixpath.join(posixpath.dirname(source.path), path))
+            for item in as_list(dig(generator, "literals")):
+                if isinstance(item, str):
+                    key = item.partition("=")[0]
+                    files[key] = f"configmap:{name}/{key}"
+    for manifest in deployment.of_kind("ConfigMap"):
+        keys = as_mapping(manifest.get("data"))
+        found.setdefault(manifest.name, {}).update(
+            {str(key): f"configmap:{manifest.name}/{key}" for key in keys}
+        )
+    return found
