@@ -200,7 +200,25 @@ def test_a_refused_update_changes_nothing(home: Path, tmp_path: Path) -> None:
     assert _git(deploy, "status", "--porcelain", home=home) == ""
 
 
-def test_copy_with_a_broken_answer_file_of_edits_reports_findings(home: Path, tmp_path: Path) -> None:
+def test_an_answer_that_would_be_forgotten_is_refused(home: Path, tmp_path: Path) -> None:
+    deploy = _deployment(home, tmp_path, "topology=standalone", "primary_host=db")
+    run = copier(home, "update", "--trust", "--defaults", "--data", "drain_seconds=90", str(deploy))
+    assert run.returncode == 1
+    assert "answer advanced=true, too" in run.stderr
+    assert _git(deploy, "status", "--porcelain", home=home) == ""
+
+
+def test_a_deployment_that_moves_to_docker_keeps_its_database(home: Path, tmp_path: Path) -> None:
+    deploy = _deployment(home, tmp_path, "topology=standalone", "primary_host=db", "replica_hosts=r")
+    run = copier(home, "update", "--trust", "--defaults", "--data", "topology=docker", str(deploy))
+    assert run.returncode == 0, run.stderr
+    answers = (deploy / ".copier-answers.yml").read_text()
+    assert "database: external" in answers
+    assert "primary_host: db" in answers
+    assert not (deploy / "kubernetes").exists()
+
+
+def test_copy_over_a_leftover_of_an_update_reports_it(home: Path, tmp_path: Path) -> None:
     """A task that fails on copy removes the folder that the copy made."""
     run = copier(home, "copy", "--trust", "--defaults", URL, str(tmp_path / "deploy"))
     assert run.returncode == 0

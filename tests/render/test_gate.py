@@ -72,6 +72,7 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({**STANDALONE, "drain_seconds": 0}, "out of range"),
     ({"primary_hots": "db"}, "did you mean primary_reads or primary_host?"),
     ({"xyz": "db"}, "the keys are topology"),
+    ({**EXTERNAL, "primary_host": "postgres://db"}, "has a scheme"),
 ]
 
 TOGETHER: list[tuple[dict[str, Any], str]] = [
@@ -89,6 +90,20 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         "permify_max_replicas: 3 is fewer than permify_replicas 5",
     ),
     ({**STANDALONE, "drain_seconds": 19}, "drain_seconds: 19 is too short"),
+    ({**SIDECAR, "permify_max_replicas": 3, "drain_seconds": 1776}, "answer 1775 or less"),
+    ({**STANDALONE, "advanced": False, "drain_seconds": 90}, "drain_seconds: is an advanced answer"),
+    ({**STANDALONE, "primary_host": "pgcat:6432"}, "primary_host: pgcat is the name of a service"),
+    ({**STANDALONE, "replica_hosts": "permify"}, "replica_hosts: permify is the name of a service"),
+    ({**EXTERNAL, "primary_host": "0.0.0.0"}, "no address of a server"),
+    ({"database_user": "replicator"}, "database_user: replicator is the role of the bundled replica"),
+    (
+        {**STANDALONE, "primary_host": "10.1.2.3", "database_cidrs": "192.168.0.0/16,fd00::/8"},
+        "database_cidrs: 10.1.2.3 of primary_host is in none of 192.168.0.0/16, fd00::/8",
+    ),
+    (
+        {**STANDALONE, "permify_install": "helm", "permify_image": f"r.io:5000/permify@sha256:{'a' * 64}"},
+        "joins a repository and a tag",
+    ),
     ({"watch": True, "permify_max_connections": 1}, "watch: each stream holds"),
     (
         {
@@ -145,6 +160,10 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
         {"database_name": "authz-prod", "database_user": "Permify_App"},
         {"permify_replicas": "3", "watch": "no", "postgres_max_connections": " 200 "},
         {"other_connections": 0},
+        {**SIDECAR, "permify_max_replicas": 3, "drain_seconds": 1775},
+        {**STANDALONE, "primary_host": "10.1.2.3", "database_cidrs": "10.1.0.0/16"},
+        {**STANDALONE, "permify_install": "helm", "permify_image": f"r.io:5000/p:v1@sha256:{'a' * 64}"},
+        {"pgcat_image": "", "permify_image": ""},
         {"topology": "docker", "permify_max_replicas": 10, "pgcat_replicas": 5, "namespace": "unused"},
     ],
 )

@@ -148,6 +148,18 @@ def test_bootstrap_limits_the_role_to_the_capacity(tmp_path: Path) -> None:
     assert "CONNECTION LIMIT 300" in (deploy / "postgres" / "bootstrap.sql").read_text()
 
 
+def test_the_migration_is_another_job_for_another_image_or_database(tmp_path: Path) -> None:
+    names = [
+        manifest(render(tmp_path / str(number), STANDALONE, **answers), "migration-job")["metadata"]["name"]
+        for number, answers in enumerate(
+            [{}, {"primary_host": "other"}, {"permify_image": "r.io/permify:v1.7.3"}, {"permify_replicas": 3}]
+        )
+    ]
+    assert len(set(names[:3])) == 3
+    assert names[3] == names[0]
+    assert all(name.startswith("permify-migrate-v1-7-3-") and len(name) <= 63 for name in names)
+
+
 def test_several_permify_share_no_port(tmp_path: Path) -> None:
     deploy = render(tmp_path / "deploy", permify_replicas=4)
     ports = yaml.safe_load((deploy / "compose.yaml").read_text())["services"]["permify"]["ports"]
