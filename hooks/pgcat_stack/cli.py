@@ -10,13 +10,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from pgcat_stack.deployment import Deployment
 
 OK, ERRORS, UNREADABLE = 0, 1, 2
 INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+class OutputError(Exception):
+    """The report cannot be written to standard output."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,25 +33,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def hook(root: Path) -> int:
     """What runs after generation: make missing docker secrets, then validate and print the report as text.
 
-    Returns 0 without errors, 1 with errors, 2 where `root` is no deployment.
+    Returns 0 without errors, 1 with errors, 2 where `root` is no deployment or nothing can be printed.
     """
     return guarded(lambda: _hook(root))
 
 
 def guarded(run: Callable[[], int]) -> int:
-    """Run `run`: a closed pipe, Ctrl-C and an unreadable deployment end in one line at most, no traceback."""
+    """Run `run` so that what is no mistake of ours ends in one line at most, never in a traceback.
+
+    That is a closed pipe, another standard output that takes nothing, Ctrl-C and an unreadable deployment.
+    """
     from pgcat_stack.deployment import DeploymentError
 
     try:
-        code = run()
-        sys.stdout.flush()
-        return code
+        return run()
     except DeploymentError as error:
         _complain(str(error))
         return UNREADABLE
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return BROKEN_PIPE
+    except OutputError as error:
+        _complain(str(error))
+        return UNREADABLE
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -105,7 +113,8 @@ def _plan(options: argparse.Namespace) -> int:
             f"{options.directory / BUDGET} {problem}: it says how many connections there are"
         )
     budget = plan(deployment)
-    terminal, width = sys.stdout.isatty(), shutil.get_terminal_size().columns
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns
     _print(
         plan_json(budget) if options.format == "json" else plan_text(budget, terminal=terminal, width=width)
     )
@@ -131,7 +140,7 @@ def _secrets(options: argparse.Namespace) -> int:
         return _make_secrets(deployment, quiet=False)
     commands = kubernetes_commands(deployment)
     if commands:
-        _print("Kubernetes keeps the secrets. Put each value into a file named like its key, then run:\n")
+        _print("Kubernetes keeps the secrets. Put each value into the file that is named here, then run:\n")
         _print("".join(f"  {command}\n" for command in commands))
     else:
         _print("Nothing to make: this deployment has no docker secrets.\n")
@@ -163,14 +172,33 @@ def _hook(root: Path) -> int:
 
 def _print(text: str) -> None:
     """Write to standard output; characters that the terminal's encoding lacks are escaped."""
+    if sys.stdout is None:
+        raise OutputError("standard output is closed")
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard(sys.stdout)
+        raise OutputError(f"standard output: {error.strerror or error}") from None
 
 
 def _complain(message: str) -> None:
     from pgcat_stack.report import one_line
 
-    sys.stderr.write(f"pgcat-stack: {one_line(message)}\n")
+    if sys.stderr is not None:
+        try:
+            sys.stderr.write(f"pgcat-stack: {one_line(message)}\n")
+            sys.stderr.flush()
+        except OSError:
+            _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    """What the stream still holds, or gets from now on, goes nowhere: Python would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ POD_MAKERS = frozenset(
     {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob", "Pod"}
 )
 
+_RENDERED_SERVICES = frozenset({"postgres-primary", "postgres-replica", "bootstrap", "prometheus"})
+"""Services of the template that run none of our programs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -113,6 +116,11 @@ class Unit:
     mounts: tuple[Mount, ...] = field(default=(), repr=False)
 
     @property
+    def own(self) -> bool:
+        """Whether the stack brings it: one of our programs, or a service that the template renders."""
+        return bool(self.program) or (self.pod is None and self.name in _RENDERED_SERVICES)
+
+    @property
     def text(self) -> str:
         """How messages name it."""
         if self.pod is None:
@@ -121,6 +129,8 @@ class Unit:
 
     def at(self, *keys: Key) -> Location:
         """The location of the key at this path in the container or service."""
+        if self.pod is not None:
+            return self.pod.manifest.at(*self.base, *keys)
         return self.source.at(*self.base, *keys, document=self.document)
 
     def variable(self, name: str) -> Variable | None:
@@ -157,6 +167,11 @@ def services(deployment: Deployment) -> list[Unit]:
     return [unit for unit in units(deployment) if unit.pod is None]
 
 
+def own_units(deployment: Deployment) -> list[Unit]:
+    """The units that the stack itself brings; what else runs in the same folder is its owner's matter."""
+    return [unit for unit in units(deployment) if unit.own]
+
+
 def running(deployment: Deployment, program: Program) -> list[Unit]:
     """The units that run this program."""
     return [unit for unit in units(deployment) if unit.program == program]
@@ -166,6 +181,12 @@ def running(deployment: Deployment, program: Program) -> list[Unit]:
 def pods(deployment: Deployment) -> tuple[Pod, ...]:
     """The objects of the deployment that make pods."""
     return tuple(_find_pods(deployment))
+
+
+def own_pods(deployment: Deployment) -> list[Pod]:
+    """The objects that make pods with one of our programs."""
+    own = {unit.pod for unit in own_units(deployment)}
+    return [pod for pod in pods(deployment) if pod in own]
 
 
 def _find_pods(deployment: Deployment) -> Iterator[Pod]:
@@ -188,7 +209,8 @@ def _program(name: str, image: object, words: tuple[str, ...]) -> Program:
     """Which of our programs: by the image's name, else by the container's."""
     known = image_name(image)
     known = known if known in ("pgcat", "permify") else name
-    if known == "pgcat" or "pgcat" in words:
+    # Elsewhere in a command it may be a host: `psql -h pgcat`.
+    if known == "pgcat" or posixpath.basename(words[0] if words else "") == "pgcat":
         return "pgcat"
     if "migrate" in words and (known in ("permify", "migrate") or "permify" in words):
         return "migrate"

@@ -56,6 +56,8 @@ class Manifest:
     data: dict[str, Any]
     source: Source
     document: int
+    places: Mapping[tuple[Key, ...], Location] = field(default_factory=dict, repr=False)
+    """Where values stand that a kustomization has changed."""
 
     def line(self, *keys: Key) -> int:
         """The 1-based line of the key at this path in the object, see `Source.line`."""
@@ -63,7 +65,7 @@ class Manifest:
 
     def at(self, *keys: Key) -> Location:
         """The location of the key at this path in the object."""
-        return Location(self.source.path, self.line(*keys))
+        return self.places.get(keys) or Location(self.source.path, self.line(*keys))
 
     def get(self, *keys: Key) -> Any:
         """The value at this path in the object, or None."""
@@ -201,6 +203,14 @@ def _text_files(root: Path) -> list[str]:
 
 
 def _manifests(
+    sources: Mapping[str, Source], path: str, outer_namespace: str, seen: frozenset[str]
+) -> Iterator[Manifest]:
+    from pgcat_stack.transforms import transformed
+
+    yield from transformed(_listed(sources, path, outer_namespace, seen), sources[path])
+
+
+def _listed(
     sources: Mapping[str, Source], path: str, outer_namespace: str, seen: frozenset[str]
 ) -> Iterator[Manifest]:
     kustomization = sources[path].mapping

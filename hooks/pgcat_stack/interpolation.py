@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pgcat_stack.sources import plain_value
+
 # https://docs.docker.com/reference/compose-file/interpolation/
 _INTERPOLATION = re.compile(
     r"\$(?:(?P<escaped>\$)|(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?P<operator>:?[-?+])?(?P<word>[^{}]*)\})"
@@ -27,3 +29,11 @@ def interpolated(text: str | None) -> str | None:
 
     result = _INTERPOLATION.sub(replace, text)
     return None if unknown else result
+
+
+def filled_in(value: object) -> object:
+    """A value of compose.yaml where no variable is set; None where only the environment knows."""
+    if not isinstance(value, str) or "$" not in value:
+        return value
+    text = interpolated(value)
+    return plain_value(text) if text is not None else None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pgcat_stack.deployment import KUSTOMIZATION, Deployment
+from pgcat_stack.deployment import BUDGET, KUSTOMIZATION, Deployment
 from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig, text_mapping
+
+_OWN_FOLDERS = ("kubernetes/", "pgcat/", "permify/", "postgres/", "monitoring/")
+_COMPOSE_FILE = re.compile(r"compose[^/]*\.ya?ml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,19 @@ def _entries(source: Source, fields: Iterable[str]) -> Iterator[Listed]:
 def _listed(source: Source, keys: tuple[Key, ...], text: str) -> Listed:
     return Listed(
         source, keys, text, posixpath.normpath(posixpath.join(posixpath.dirname(source.path), text))
+    )
+
+
+@lru_cache(maxsize=4)
+def made_of(deployment: Deployment) -> frozenset[str]:
+    """The files that the deployment is made of, as far as anything in it reads them."""
+    known = kustomizations(deployment)
+    reached = {entry.target for source in known for entry in listed_files(source)}
+    reached |= {source.path for source in known}
+    return frozenset(
+        path
+        for path in deployment.sources
+        if path in reached or path == BUDGET or path.startswith(_OWN_FOLDERS) or _COMPOSE_FILE.fullmatch(path)
     )
 
 

@@ -36,6 +36,9 @@ MAX_DEPTH = 100
 MAX_VALUES = 200_000
 """Most values in one document once its aliases are written out."""
 
+BYTE_ORDER_MARK = "\ufeff"
+_MARKED = "the file begins with a byte order mark"
+
 _LANGUAGES: Mapping[str, Language] = {".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
@@ -104,6 +107,11 @@ class Source:
     def parsed(self) -> bool:
         """Whether the file could be read and its syntax holds."""
         return not any(p.kind in ("unreadable", "encoding", "syntax", "limit") for p in self.problems)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a program that reads the file gets nothing, so that no other check may judge by it."""
+        return not self.parsed or (self.language != "text" and bool(self.problems) and not self.documents)
 
     def line(self, *keys: Key, document: int = 0) -> int:
         """The 1-based line of the key at this path, or of the nearest known parent.
@@ -227,6 +235,8 @@ def _parse_json(path: str, text: str) -> Source:
     try:
         return Source(path, text, "json", (json.loads(text),))
     except json.JSONDecodeError as error:
+        if text.startswith(BYTE_ORDER_MARK):
+            return _broken(path, "syntax", 1, _MARKED, text)
         return _broken(path, "syntax", error.lineno, error.msg, text)
     except (RecursionError, ValueError):
         return _broken(path, "limit", 1, "nested too deeply, or a number too long to read", text)
@@ -240,6 +250,8 @@ def _parse_toml(path: str, text: str) -> Source:
     try:
         return Source(path, text, "toml", (tomllib.loads(text),))
     except tomllib.TOMLDecodeError as error:
+        if text.startswith(BYTE_ORDER_MARK):
+            return _broken(path, "syntax", 1, _MARKED, text)
         message = str(error)
         place = _TOML_PLACE.search(message)
         line = int(place[1]) if place and place[1] else text.count("\n") + 1

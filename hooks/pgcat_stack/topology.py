@@ -91,6 +91,8 @@ class Topology:
     permify: tuple[Permify, ...]
     servers: tuple[BudgetServer, ...]
     """Those of budget.yaml."""
+    fronted: bool = False
+    """Whether there is a PgCat, also where its configuration cannot be read and `pgcat` is None."""
 
     @property
     def pools(self) -> Mapping[str, Pool]:
@@ -110,8 +112,10 @@ class Topology:
 
     def pooled(self, uri: Uri) -> bool:
         """Whether a URI of Permify leads to PgCat rather than to a PostgreSQL server."""
-        if self.pgcat is None or all(server in self._known_servers for server in uri.servers):
+        if not self.fronted or all(server in self._known_servers for server in uri.servers):
             return False
+        if self.pgcat is None:
+            return True
         return uri.database in self.pools or any(server.port == self.pgcat.port for server in uri.servers)
 
     def direct_sides(self, permify: Permify) -> Iterator[tuple[Side, Uri]]:
@@ -123,10 +127,12 @@ class Topology:
 def read_topology(deployment: Deployment) -> Topology:
     """What the files of a deployment run."""
     workloads = read_workloads(deployment)
-    pgcat = read_pools(deployment.pgcat) if deployment.pgcat is not None else None
+    source = deployment.pgcat
+    pgcat = read_pools(source) if source is not None and not source.broken else None
+    fronted = source is not None or any(workload.program == "pgcat" for workload in workloads)
     servers = tuple(_budget_servers(deployment.budget)) if deployment.budget else ()
     permify = tuple(_permify(deployment, workload) for workload in workloads if workload.program == "permify")
-    return Topology(workloads, pgcat, permify, servers)
+    return Topology(workloads, pgcat, permify, servers, fronted)
 
 
 def _budget_servers(source: Source) -> Iterator[BudgetServer]:

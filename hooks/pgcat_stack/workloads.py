@@ -15,6 +15,7 @@ from typing import Literal
 from pgcat_stack.containers import Pod, Unit, Variable, kubernetes_variables, services, units
 from pgcat_stack.deployment import BUDGET, VALUES, Deployment, Manifest
 from pgcat_stack.findings import Location
+from pgcat_stack.interpolation import filled_in
 from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
 from pgcat_stack.units import Number, Seconds, duration_seconds, share_of, whole, whole_text
 
@@ -131,8 +132,8 @@ def _from_compose(deployment: Deployment) -> Iterator[Workload]:
     for unit in services(deployment):
         if unit.program != "pgcat" and unit.program != "permify":
             continue
-        grace = duration_seconds(unit.data.get("stop_grace_period"))
-        signal = unit.data.get("stop_signal")
+        grace = duration_seconds(filled_in(unit.data.get("stop_grace_period")))
+        signal = filled_in(unit.data.get("stop_signal"))
         yield Workload(
             program=unit.program,
             kind="compose",

@@ -27,8 +27,8 @@ CHANGES = [
     (STANDALONE, PGCAT_POD, ":v1.2.0", ":main", {"PS801"}),
     (STANDALONE, PGCAT_POD, ":v1.2.0", f":main{DIGEST}", set()),
     (STANDALONE, PGCAT_POD, ":v1.2.0", "", {"PS801"}),
-    (DOCKER, COMPOSE, "permify:v1.7.3", "permify:latest", {"PS801"}),
-    (DOCKER, COMPOSE, "ghcr.io/permify/permify:v1.7.3", "${IMAGE:-localhost:5000/permify}", {"PS801"}),
+    (DOCKER, COMPOSE, "permify:v1.7.3", "permify:latest", {"PS801", "PS802"}),
+    (DOCKER, COMPOSE, "ghcr.io/permify/permify:v1.7.3", "${IMAGE:-a:5000/permify}", {"PS801", "PS802"}),
     (DOCKER, COMPOSE, "ghcr.io/permify/permify:v1.7.3", "${IMAGE}", set()),
     (HELM, VALUES, 'tag: "v1.7.3"', "tag: latest", {"PS801"}),
     # security, Kubernetes

@@ -90,7 +90,8 @@ def test_secrets_on_kubernetes(folder: Path, capsys: pytest.CaptureFixture[str])
         "kind: Pod\nspec: {containers: [{env: [{valueFrom: {secretKeyRef: {name: s, key: k}}}]}]}\n"
     )
     assert cli.main(["secrets", str(folder)]) == 0
-    assert "  kubectl create secret generic s --from-file=k=./k\n" in capsys.readouterr().out
+    command = "  tr -d '\\n' <s.k | kubectl create secret generic s --from-file=k=/dev/stdin\n"
+    assert command in capsys.readouterr().out
 
 
 def test_the_hook_makes_secrets_and_judges(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +147,34 @@ def test_a_closed_pipe_is_quiet(folder: Path) -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment)
     os.close(writer)
     assert done.returncode == 141 and done.stderr == b""
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "secrets"])
+@pytest.mark.parametrize(
+    ("redirection", "message"),
+    [(">&-", "standard output is closed"), (">/dev/full", "No space left")],
+)
+def test_an_output_that_cannot_be_written_is_one_line(
+    folder: Path, command: str, redirection: str, message: str
+) -> None:
+    (folder / "budget.yaml").write_text(
+        "servers:\n  - {host: db, port: 5432, role: primary, max_connections: 100, other_connections: 20}\n"
+    )
+    done = shell(f"{command} {folder} {redirection}")
+    assert done.returncode == 2 and message in done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("pgcat-stack: ")
+
+
+@pytest.mark.parametrize("redirection", [">&- 2>&-", ">/dev/full 2>&-", ">/dev/full 2>/dev/full"])
+def test_without_any_output_the_exit_code_tells(folder: Path, redirection: str) -> None:
+    done = shell(f"validate {folder} {redirection}")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+def shell(arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(HOOKS)}
+    command = f"'{sys.executable}' -m pgcat_stack {arguments}"
+    return subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
 
 
 def test_a_terminal_without_unicode(folder: Path) -> None:

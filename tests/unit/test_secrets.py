@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -217,8 +219,44 @@ spec: {target: {name: made-elsewhere}}
 """
     )
     (folder / "kustomization.yaml").write_text("namespace: ns\nresources: [pod.yaml]\n")
-    create = "kubectl --namespace ns create secret generic"
+    create = "kubectl -n ns create secret generic"
     assert kubernetes_commands(Deployment.load(folder)) == [
-        f"{create} pgcat --from-file=password=./password --from-file=admin=./admin",
-        f"{create} permify --from-file=database.pgpass=./database.pgpass",
+        f"{create} pgcat --from-file=password=<(tr -d '\\n' <pgcat.password)"
+        " --from-file=admin=<(tr -d '\\n' <pgcat.admin)",
+        f"tr -d '\\n' <permify.database.pgpass | {create} permify --from-file=database.pgpass=/dev/stdin",
     ]
+
+
+STAND_IN = """\
+#!/bin/bash
+for last; do :; done
+name=${@: -2:1}
+cat "${last##*=}" >"made.$name"
+"""
+"""For kubectl: writes the value into a file called after the Secret."""
+
+
+def test_commands_for_kubernetes_followed_literally(folder: Path) -> None:
+    (folder / "compose.yaml").unlink()
+    items = "items: [{key: password, path: p}]"
+    (folder / "pod.yaml").write_text(
+        f"""\
+kind: Pod
+spec:
+  containers: [{{name: pgcat}}]
+  volumes:
+    - secret: {{secretName: permify-database, {items}}}
+    - secret: {{secretName: pgcat-admin, {items}}}
+"""
+    )
+    (folder / "kustomization.yaml").write_text("namespace: ns\nresources: [pod.yaml]\n")
+    (folder / "permify-database.password").write_text("of the database\n")
+    (folder / "kubectl").write_text(STAND_IN)
+    (folder / "kubectl").chmod(0o755)
+    commands = kubernetes_commands(Deployment.load(folder))
+    path = f"{folder}:{os.environ['PATH']}"
+    subprocess.run(
+        ["sh", "-ec", "\n".join(commands)], cwd=folder, check=True, env={**os.environ, "PATH": path}
+    )
+    assert (folder / "made.permify-database").read_text() == "of the database"
+    assert re.fullmatch("[0-9a-f]{32}", (folder / "made.pgcat-admin").read_text())

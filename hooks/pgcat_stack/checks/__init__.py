@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pgcat_stack.checks._needs import silent
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Finding, Location, Problem, Severity
 
@@ -60,7 +61,8 @@ def check(
     """Register the decorated function as a check.
 
     `code` is `PS` and three digits, `name` is kebab-case, `why` and `mend` are whole sentences for the page
-    of checks. Raises ValueError for a malformed or repeated code or name.
+    of checks. Where a file that it judges by cannot be read, it is not run. Raises ValueError for a malformed
+    or repeated code or name.
     """
     if not _CODE.fullmatch(code) or not _NAME.fullmatch(name):
         raise ValueError(f"malformed check: {code} {name}")
@@ -68,7 +70,11 @@ def check(
         raise ValueError(f"check registered twice: {code} {name}")
 
     def register(function: CheckFunction) -> CheckFunction:
-        _registry[code] = Check(code, name, severity, why, mend, function)
+        def run(deployment: Deployment) -> Iterator[Problem]:
+            if not silent(code, deployment):
+                yield from function(deployment)
+
+        _registry[code] = Check(code, name, severity, why, mend, run)
         return function
 
     return register

@@ -67,7 +67,7 @@ def migration_connections(deployment: Deployment) -> list[Connection]:
     for unit in running(deployment, "migrate"):
         text = option(unit.words, "--database-uri")
         if text:
-            found.append(Connection("migration", parse_uri(text, _word_location(unit, text)), unit))
+            found.append(Connection("migration", parse_uri(text, word_location(unit, text)), unit))
     return found
 
 
@@ -80,7 +80,8 @@ def option(words: tuple[str, ...], *names: str) -> str:
     return ""
 
 
-def _word_location(unit: Unit, text: str) -> Location:
+def word_location(unit: Unit, text: str) -> Location:
+    """Where an argument with this text in it stands."""
     for key in ("args", "command", "entrypoint"):
         for index, word in enumerate(as_list(unit.data.get(key))):
             if isinstance(word, str) and text in word:
@@ -97,9 +98,14 @@ def through_pgcat(deployment: Deployment) -> Iterator[tuple[Connection, Pool]]:
             yield connection, pool
 
 
+def used_pools(deployment: Deployment) -> list[Pool]:
+    """The pools that Permify's URIs name, each once; others are for other applications."""
+    return list({pool.name: pool for _, pool in through_pgcat(deployment)}.values())
+
+
 def direct_connections(deployment: Deployment) -> list[Connection]:
     """Permify's connections where nothing stands between it and PostgreSQL."""
-    return [] if deployment.pgcat is not None else permify_connections(deployment)
+    return [] if read_topology(deployment).fronted else permify_connections(deployment)
 
 
 def primaries_of(deployment: Deployment) -> set[Address]:

@@ -19,6 +19,9 @@ from pgcat_stack.secrets import secret_names
 from pgcat_stack.sources import Key, as_list, as_mapping, dig
 
 _KINDS = ("secrets", "configs", "networks")
+_OVERRIDES = tuple(
+    f"{start}.override.{suffix}" for start in ("compose", "docker-compose") for suffix in ("yaml", "yml")
+)
 
 
 @check(
@@ -145,3 +148,22 @@ def compose_secret_not_a_file(deployment: Deployment) -> Iterator[Problem]:
                 " has a read-only root filesystem"
             )
             yield Problem(compose.at("secrets", name), text, f"write file: ./secrets/{name}")
+
+
+@check(
+    code="PS454",
+    name="compose-override",
+    severity="warning",
+    why="`docker compose up` merges compose.override.yaml into compose.yaml by itself. Only compose.yaml is"
+    " judged, so replicas, ports or users that the other file sets are not seen.",
+    mend="Move its settings into compose.yaml, or name the files to use: docker compose -f compose.yaml.",
+)
+def compose_override(deployment: Deployment) -> Iterator[Problem]:
+    """An override file beside compose.yaml."""
+    if deployment.compose is None:
+        return
+    for name in _OVERRIDES:
+        source = deployment.sources.get(name)
+        if source is not None:
+            text = f"Compose merges {name} into {COMPOSE} by itself, and what it changes is not judged"
+            yield Problem(source.here(), text, f"move its settings into {COMPOSE}")

@@ -13,13 +13,13 @@ from pgcat_stack.checks._connections import (
     not_primary,
     primaries_of,
     through_pgcat,
+    used_pools,
 )
 from pgcat_stack.checks._reach import reach
 from pgcat_stack.deployment import BOOTSTRAP, PGCAT, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.report import show
 from pgcat_stack.sources import Source
-from pgcat_stack.topology import read_topology
 
 _PLAN = re.compile(r"plan_cache_mode\s*(?:=|\bTO\b)\s*'?(\w+)", re.IGNORECASE)
 
@@ -93,7 +93,7 @@ def _disagreements(
 def database_name(deployment: Deployment) -> Iterator[Problem]:
     """Databases of shards, the migration and direct URIs that differ."""
     uses = []
-    for pool in read_topology(deployment).pools.values():
+    for pool in used_pools(deployment):
         for shard in pool.shards:
             if shard.database is not None:
                 uses.append((shard.database, f"the pool {pool.name}", shard.database_location))
@@ -115,7 +115,7 @@ def database_name(deployment: Deployment) -> Iterator[Problem]:
 def database_user(deployment: Deployment) -> Iterator[Problem]:
     """Roles that PgCat, the migration and direct URIs log in to PostgreSQL as, where they differ."""
     uses = []
-    for pool in read_topology(deployment).pools.values():
+    for pool in used_pools(deployment):
         for user in pool.users:
             if user.server_name:
                 uses.append((user.server_name, f"the pool {pool.name}", user.location))

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from pgcat_stack.checks import check
 from pgcat_stack.checks._connections import option
-from pgcat_stack.containers import Unit, pods, running, units
-from pgcat_stack.deployment import KUSTOMIZATION, PERMIFY, PGCAT, Deployment
-from pgcat_stack.findings import Problem
+from pgcat_stack.containers import Unit, own_pods, running, units
+from pgcat_stack.deployment import BOOTSTRAP, KUSTOMIZATION, PERMIFY, PGCAT, Deployment
+from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete, exists, generated_files, kustomizations, listed_files
 from pgcat_stack.report import show
 from pgcat_stack.sources import Key, as_list, dig
@@ -76,7 +76,7 @@ def config_map_missing(deployment: Deployment) -> Iterator[Problem]:
     if not complete(deployment):
         return
     known = generated_files(deployment)
-    for pod in pods(deployment):
+    for pod in own_pods(deployment):
         for index, volume in enumerate(pod.volumes):
             places: list[tuple[tuple[Key, ...], object]] = [(("configMap",), dig(volume, "configMap"))]
             for number, source in enumerate(as_list(dig(volume, "projected", "sources"))):
@@ -176,3 +176,42 @@ def volume_not_declared(deployment: Deployment) -> Iterator[Problem]:
                     f"{unit.text} mounts {show(name)}, which is no volume of the pod",
                     f"its volumes are {', '.join(sorted(known)) or 'none'}",
                 )
+
+
+@check(
+    code="PS435",
+    name="bootstrap-missing",
+    severity="warning",
+    why="bootstrap.sql makes the role with its connection limit, the last guard of the budget, and with its"
+    " plan_cache_mode. Without the file nobody knows whether the database has them.",
+    mend="Render the file again, or take it from the history.",
+)
+def bootstrap_missing(deployment: Deployment) -> Iterator[Problem]:
+    """Deployments without postgres/bootstrap.sql. Where Compose mounts it PS450 speaks."""
+    mounted = any(mount.origin == BOOTSTRAP for unit in units(deployment) for mount in unit.mounts)
+    if BOOTSTRAP not in deployment.sources and not mounted:
+        text = "the file is missing: role, connection limit and plan_cache_mode have no source"
+        yield Problem(Location(BOOTSTRAP), text, "render it again, or take it from the history")
+
+
+@check(
+    code="PS437",
+    name="kustomization-missing",
+    severity="error",
+    why="kustomization.yaml names what is applied and makes the ConfigMaps. Without it `kubectl apply -k`"
+    " does nothing, and the validator has no object to judge.",
+    mend="Put kustomization.yaml back, or delete kubernetes/ where the deployment runs on docker.",
+)
+def kustomization_missing(deployment: Deployment) -> Iterator[Problem]:
+    """Manifests under kubernetes/ beside no kustomization.yaml."""
+    if deployment.kustomization is not None:
+        return
+    found = [
+        path
+        for path, source in deployment.sources.items()
+        if path.startswith(_MANIFESTS) and source.language == "yaml" and dig(source.data, "kind")
+    ]
+    if found:
+        text = f"the file is missing: nothing applies or judges {found[0]}"
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield Problem(Location(KUSTOMIZATION), text + more, "put it back, or delete kubernetes/")

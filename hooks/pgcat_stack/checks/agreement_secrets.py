@@ -109,11 +109,11 @@ def passwords_differ(deployment: Deployment) -> Iterator[Problem]:
         for unit in running(deployment, "migrate")
         for secret, place in _password_sources(unit)
     ]
-    direct = {secret for _, secret, _ in permify} if deployment.pgcat is None else set()
+    direct = {secret for _, secret, _ in permify} if not read_topology(deployment).fronted else set()
     for users, expected in ((permify, clients), (migration, servers or direct)):
         for user, secret, place in users:
             if expected and secret not in expected:
-                where = "PgCat" if deployment.pgcat is not None else "Permify"
+                where = "PgCat" if read_topology(deployment).fronted else "Permify"
                 text = (
                     f"{user} takes the database password from {_shown(secret)}, {where}"
                     f" from {_shown(*expected)}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pgcat_stack.checks import check
+from pgcat_stack.checks._connections import used_pools
 from pgcat_stack.deployment import BOOTSTRAP, BUDGET, Deployment
 from pgcat_stack.endpoints import DEFAULT_PORT, Address
 from pgcat_stack.findings import Location, Problem
@@ -177,7 +178,8 @@ def role_connection_limit(deployment: Deployment) -> Iterator[Problem]:
 def _roles(deployment: Deployment) -> set[str]:
     """The roles that PgCat and Permify log in with."""
     topology = read_topology(deployment)
-    roles = {user.server_name for pool in topology.pools.values() for user in pool.users}
+    pools = used_pools(deployment) or topology.pools.values()
+    roles = {user.server_name for pool in pools for user in pool.users}
     for permify in topology.permify:
         roles |= {uri.user for _, uri in topology.direct_sides(permify) if uri.user}
     return roles

@@ -77,7 +77,7 @@ def _range(text: str) -> tuple[int, int]:
 def port_on_all_interfaces(deployment: Deployment) -> Iterator[Problem]:
     """Published ports without an address, or with all of them."""
     for unit in services(deployment):
-        for port in _published(unit):
+        for port in _published(unit) if unit.own else ():
             if port.host in _EVERYWHERE:
                 text = f"{unit.text} publishes {show(port.text)} on all interfaces"
                 yield Problem(unit.at(*port.keys), text, "write 127.0.0.1: in front, or an address")
@@ -135,7 +135,7 @@ def restart_policy(deployment: Deployment) -> Iterator[Problem]:
         for name, how in as_mapping(unit.data.get("depends_on")).items()
         if dig(how, "condition") == "service_completed_successfully"
     }
-    for unit in found:
+    for unit in (unit for unit in found if unit.own):
         policy = unit.data.get("restart")
         policy = policy if policy is not None else dig(unit.data, "deploy", "restart_policy", "condition")
         stays = policy is not None and policy is not False and str(policy) not in ("no", "none")
@@ -179,7 +179,7 @@ def profiler_enabled(deployment: Deployment) -> Iterator[Problem]:
 )
 def loopback_database(deployment: Deployment) -> Iterator[Problem]:
     """Loopback addresses of PostgreSQL in pgcat.toml and in direct URIs."""
-    programs = running(deployment, "pgcat") if deployment.pgcat else running(deployment, "permify")
+    programs = running(deployment, "pgcat" if read_topology(deployment).fronted else "permify")
     if any(_on_host(unit) for unit in programs):
         return
     fix = "name the host as the container sees it"

@@ -1,4 +1,4 @@
-"""PS81x: what containers may do, on Kubernetes and in Compose.
+"""PS81x: what the stack's own containers may do, on Kubernetes and in Compose.
 
 The rules are the "restricted" Pod Security Standard, and a read-only root on top of it.
 https://kubernetes.io/docs/concepts/security/pod-security-standards/
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from pgcat_stack.checks import check
-from pgcat_stack.containers import Pod, Unit, pods, running, units, volume_ends
+from pgcat_stack.containers import Pod, Unit, own_pods, own_units, running, volume_ends
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
-from pgcat_stack.interpolation import interpolated
+from pgcat_stack.interpolation import filled_in, interpolated
 from pgcat_stack.sources import Key, as_list, as_mapping, dig
 
 
@@ -36,7 +36,7 @@ def _effective(unit: Unit, *keys: Key) -> Any:
 )
 def runs_as_root(deployment: Deployment) -> Iterator[Problem]:
     """Containers that may run as root."""
-    for unit in units(deployment):
+    for unit in own_units(deployment):
         if unit.pod is None:
             user = unit.data.get("user")
             text = (interpolated(str(user)) if user is not None else "") or ""
@@ -61,7 +61,7 @@ def runs_as_root(deployment: Deployment) -> Iterator[Problem]:
 )
 def privilege_escalation(deployment: Deployment) -> Iterator[Problem]:
     """Containers that may gain rights."""
-    for unit in units(deployment):
+    for unit in own_units(deployment):
         if unit.pod is None:
             options = {
                 str(item).replace("=", ":").replace(" ", "")
@@ -75,6 +75,12 @@ def privilege_escalation(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(unit.at("securityContext"), text, "set allowPrivilegeEscalation: false")
 
 
+def _read_only(unit: Unit) -> bool:
+    """Whether Compose makes the root filesystem read-only, or only the environment tells."""
+    value = unit.data.get("read_only")
+    return value is not None and filled_in(value) in (True, None)
+
+
 @check(
     code="PS813",
     name="writable-root",
@@ -85,8 +91,8 @@ def privilege_escalation(deployment: Deployment) -> Iterator[Problem]:
 )
 def writable_root(deployment: Deployment) -> Iterator[Problem]:
     """Containers whose root filesystem can be written."""
-    for unit in units(deployment):
-        if unit.pod is None and unit.data.get("read_only") is not True:
+    for unit in own_units(deployment):
+        if unit.pod is None and not _read_only(unit):
             yield Problem(unit.at("read_only"), f"{unit.text} has a writable root", "set read_only: true")
         elif unit.pod and dig(unit.data, "securityContext", "readOnlyRootFilesystem") is not True:
             fix = "set readOnlyRootFilesystem: true"
@@ -102,7 +108,7 @@ def writable_root(deployment: Deployment) -> Iterator[Problem]:
 )
 def capabilities(deployment: Deployment) -> Iterator[Problem]:
     """Containers that keep or add capabilities."""
-    for unit in units(deployment):
+    for unit in own_units(deployment):
         if unit.pod is None:
             drop, add, keys = unit.data.get("cap_drop"), unit.data.get("cap_add"), ("cap_drop",)
             fix = "set cap_drop: [ALL]"
@@ -126,7 +132,7 @@ def capabilities(deployment: Deployment) -> Iterator[Problem]:
 )
 def host_access(deployment: Deployment) -> Iterator[Problem]:
     """privileged, host namespaces, host paths, the Docker socket."""
-    for unit in units(deployment):
+    for unit in own_units(deployment):
         if unit.pod is None:
             yield from _compose_host_access(unit)
         elif dig(unit.data, "securityContext", "privileged") is True:
@@ -135,7 +141,7 @@ def host_access(deployment: Deployment) -> Iterator[Problem]:
             if dig(port, "hostPort"):
                 text = f"{unit.text} takes port {dig(port, 'hostPort')} of the node"
                 yield Problem(unit.at("ports", index, "hostPort"), text, "use a Service")
-    for pod in pods(deployment):
+    for pod in own_pods(deployment):
         manifest, base = pod.manifest, pod.path
         for key in ("hostNetwork", "hostPID", "hostIPC"):
             if pod.spec.get(key) is True:
@@ -171,7 +177,7 @@ def _compose_host_access(unit: Unit) -> Iterator[Problem]:
 )
 def seccomp(deployment: Deployment) -> Iterator[Problem]:
     """Containers without the runtime's seccomp profile."""
-    for unit in units(deployment):
+    for unit in own_units(deployment):
         if unit.pod is None:
             if any(
                 "seccomp" in str(item) and "unconfined" in str(item)
@@ -188,7 +194,7 @@ def seccomp(deployment: Deployment) -> Iterator[Problem]:
 
 
 def _pod_flag(deployment: Deployment, key: str) -> Iterator[Pod]:
-    return (pod for pod in pods(deployment) if pod.spec.get(key) is not False)
+    return (pod for pod in own_pods(deployment) if pod.spec.get(key) is not False)
 
 
 @check(
@@ -237,7 +243,7 @@ def service_links(deployment: Deployment) -> Iterator[Problem]:
 )
 def memory_limit(deployment: Deployment) -> Iterator[Problem]:
     """Containers of pods without a memory limit."""
-    for unit in units(deployment):
+    for unit in own_units(deployment):
         if unit.pod is not None and not dig(unit.data, "resources", "limits", "memory"):
             yield Problem(
                 unit.at("resources"), f"{unit.text} has no memory limit", "set resources.limits.memory"

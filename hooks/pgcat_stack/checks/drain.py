@@ -325,3 +325,23 @@ def rollout_outage(deployment: Deployment) -> Iterator[Problem]:
         elif rollout.max_unavailable.value >= replicas:
             message = f"maxUnavailable lets {rollout.max_unavailable.value} of {replicas} pods go at once"
             yield Problem(rollout.max_unavailable.location, message, "maxUnavailable: 0")
+
+
+@check(
+    code="PS611",
+    name="short-drain-wait",
+    severity="warning",
+    why="Endpoints take about 10 seconds to forget a pod everywhere. A preStop wait below that stops the"
+    " program while some nodes still send it requests.",
+    mend="Wait 10 seconds or more in preStop, with a grace period to match.",
+)
+def short_drain_wait(deployment: Deployment) -> Iterator[Problem]:
+    """Pods behind a Service that wait, but not for long enough."""
+    topology = read_topology(deployment)
+    permify = [w for w in topology.running("permify") if w.on_kubernetes]
+    for workload in (*_standalone(topology), *permify):
+        hook = workload.pre_stop
+        if hook is not None and 0 < hook.seconds < SETTLE_SECONDS:
+            name = "PgCat" if workload.program == "pgcat" else "Permify"
+            text = f"{name} waits {hook.seconds:g} s before it stops, endpoints settle in {SETTLE_SECONDS} s"
+            yield Problem(hook.location, text, f"lifecycle.preStop.sleep.seconds: {_usual_wait(workload)}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
-from pgcat_stack.containers import image_name, units
+from pgcat_stack.containers import Program, image_name, own_units, running
 from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.interpolation import interpolated
@@ -41,7 +41,7 @@ def mutable_image(deployment: Deployment) -> Iterator[Problem]:
 
 
 def _images(deployment: Deployment) -> Iterator[tuple[Location, str]]:
-    for unit in units(deployment):
+    for unit in own_units(deployment):
         image = unit.data.get("image")
         image = image if unit.pod or not isinstance(image, str) else interpolated(image)
         if isinstance(image, str) and image:
@@ -51,3 +51,33 @@ def _images(deployment: Deployment) -> Iterator[tuple[Location, str]]:
         tag = dig(values.data, "image", "tag")
         suffix = "" if tag is None or tag == "" else f":{tag}"
         yield values.at("image", "tag"), f"{dig(values.data, 'image', 'repository')}{suffix}"
+
+
+@check(
+    code="PS802",
+    name="migration-image",
+    severity="warning",
+    why="Each version of Permify brings its own migrations: a migration of another version leaves tables that"
+    " Permify does not know, or knows differently.",
+    mend="Give the migration the image that Permify runs, and change both together.",
+)
+def migration_image(deployment: Deployment) -> Iterator[Problem]:
+    """Migrations with another image than Permify's."""
+    serving = {image: f"{place.path}:{place.line}" for place, image in _images_of(deployment, "permify")}
+    values = deployment.sources.get(VALUES)
+    if not serving and values is not None:
+        serving = {image: f"{VALUES}:{at.line}" for at, image in _images(deployment) if at.path == VALUES}
+    for place, image in _images_of(deployment, "migrate"):
+        if serving and image not in serving:
+            other, where = next(iter(serving.items()))
+            text = f"the migration runs {show(image)}, Permify {show(other)} ({where})"
+            yield Problem(place, text, f"image: {other}")
+
+
+def _images_of(deployment: Deployment, program: Program) -> Iterator[tuple[Location, str]]:
+    """The images that run a program; those that only the environment knows are left out."""
+    for unit in running(deployment, program):
+        image = unit.data.get("image")
+        image = image if unit.pod or not isinstance(image, str) else interpolated(image)
+        if isinstance(image, str) and image:
+            yield unit.at("image"), image

@@ -31,9 +31,11 @@ from pgcat_stack.checks._types import (
 from pgcat_stack.containers import pods
 from pgcat_stack.deployment import COMPOSE, Deployment, Manifest
 from pgcat_stack.findings import Problem
+from pgcat_stack.interpolation import filled_in
 from pgcat_stack.kustomize import kustomizations, listed_files
 from pgcat_stack.report import one_line, show
-from pgcat_stack.sources import Key, Source, as_mapping, dig
+from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
+from pgcat_stack.units import whole
 
 ENABLED = False
 """Whether PS903 uses the schemas."""
@@ -222,4 +224,41 @@ def compose_wrong_type(deployment: Deployment) -> Iterator[Problem]:
                     compose.at("services", name), f"the service {name} has no image", "name an image"
                 )
     for keys, value, kind in found:
-        yield complaint(compose.at(*keys), keys, value, kind)
+        if not _filled_in(value, kind):
+            yield complaint(compose.at(*keys), keys, value, kind)
+
+
+def _filled_in(value: object, kind: Kind) -> bool:
+    """Whether Compose makes a fitting number or boolean of this text, from defaults or the environment."""
+    if not isinstance(value, str) or "$" not in value or not (kind.fits(0) or kind.fits(True)):
+        return False
+    filled = filled_in(value)
+    return filled is None or kind.fits(filled)
+
+
+_LIMITS = {"periodSeconds": (1, 1800), "stabilizationWindowSeconds": (0, 3600)}
+
+
+@check(
+    code="PS905",
+    name="autoscaler-limits",
+    severity="error",
+    why="The API refuses an autoscaler whose policies look at more than half an hour, or that stabilises for"
+    " more than an hour.",
+    mend="Keep periodSeconds between 1 and 1800, stabilizationWindowSeconds at most 3600; a grace period that"
+    " does not fit must be shorter.",
+)
+def autoscaler_limits(deployment: Deployment) -> Iterator[Problem]:
+    """HorizontalPodAutoscalers with times that the API refuses."""
+    for manifest in deployment.of_kind("HorizontalPodAutoscaler"):
+        for rules in ("scaleDown", "scaleUp"):
+            at: tuple[Key, ...] = ("spec", "behavior", rules)
+            places = [(*at, "stabilizationWindowSeconds")]
+            for index in range(len(as_list(manifest.get(*at, "policies")))):
+                places.append((*at, "policies", index, "periodSeconds"))
+            for keys in places:
+                least, most = _LIMITS[str(keys[-1])]
+                value = whole(manifest.get(*keys))
+                if value is not None and not least <= value <= most:
+                    text = f"{rules}: {keys[-1]} {value} is outside {least} to {most}: the API refuses it"
+                    yield Problem(manifest.at(*keys), text, f"{keys[-1]}: {min(max(value, least), most)}")

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from pgcat_stack.checks import check
 from pgcat_stack.checks._models import rules_for
+from pgcat_stack.deployment import Deployment
+from pgcat_stack.findings import Problem
+from pgcat_stack.models.pgcat import General, Pool, User
+from pgcat_stack.sources import Key, as_mapping, dig
+from pgcat_stack.units import whole
 
 _rule = rules_for("pgcat", lambda deployment: deployment.pgcat, lambda deployment: deployment.pgcat_reading)
 
@@ -109,3 +119,53 @@ _rule(
     "PgCat joins host and port by a colon; a host with a port, a scheme or bare IPv6 cannot be resolved.",
     "Write the host alone, IPv6 in brackets.",
 )
+
+
+_MILLISECONDS = (
+    "connect_timeout",
+    "healthcheck_timeout",
+    "idle_timeout",
+    "server_lifetime",
+    "shutdown_timeout",
+    "idle_client_in_transaction_timeout",
+    "tcp_user_timeout",
+    "statement_timeout",
+)
+_LEAST_MILLISECONDS = 100
+_MOST_BAN_SECONDS = 3600
+
+
+@check(
+    code="PS218",
+    name="pgcat-suspicious-unit",
+    severity="warning",
+    why="PgCat's timeouts are milliseconds, `ban_time` is seconds, and the names do not say so: five"
+    " milliseconds end every query, and a ban of 60000 seconds leaves a replica alone for most of a day.",
+    mend="Write timeouts in milliseconds, `ban_time` in seconds.",
+)
+def suspicious_unit(deployment: Deployment) -> Iterator[Problem]:
+    """Timeouts that look like seconds, and a ban that looks like milliseconds."""
+    pgcat = deployment.pgcat
+    if pgcat is None:
+        return
+    for table, model in _timed_tables(pgcat.data):
+        found = as_mapping(dig(pgcat.data, *table))
+        values = {key: value for key, value in found.items() if key in model.model_fields}
+        for key in _MILLISECONDS:
+            value = whole(values.get(key))
+            if value is not None and 0 < value < _LEAST_MILLISECONDS:
+                text = f"`{key}` is {value} milliseconds, which looks like seconds"
+                yield Problem(pgcat.at(*table, key), text, f"did you mean {value}000?")
+        ban = whole(values.get("ban_time"))
+        if ban is not None and ban >= _MOST_BAN_SECONDS:
+            text = f"`ban_time` is {ban} seconds, which looks like milliseconds"
+            yield Problem(pgcat.at(*table, "ban_time"), text, f"did you mean {max(ban // 1000, 1)}?")
+
+
+def _timed_tables(data: object) -> Iterator[tuple[tuple[Key, ...], type[BaseModel]]]:
+    """[general], each pool and each user of a pool, with the model that says which timeouts it takes."""
+    yield ("general",), General
+    for name, pool in as_mapping(dig(data, "pools")).items():
+        yield ("pools", name), Pool
+        for user in as_mapping(dig(pool, "users")):
+            yield ("pools", name, "users", user), User

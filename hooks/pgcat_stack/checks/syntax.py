@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from pgcat_stack.checks import check
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
-from pgcat_stack.sources import ProblemKind, Source
+from pgcat_stack.kustomize import made_of
+from pgcat_stack.sources import BYTE_ORDER_MARK, ProblemKind, Source
 
 if TYPE_CHECKING:
     from yamllint.config import YamlLintConfig
 
 _CONFLICT = re.compile(r"^(?:<<<<<<< |>>>>>>> )", re.MULTILINE)
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _LEFTOVERS = {
     ".rej": "a hunk of an update that did not apply",
     ".orig": "a copy of a file from before a merge",
@@ -78,8 +80,9 @@ def not_utf_8(deployment: Deployment) -> Iterator[Problem]:
 def does_not_parse(deployment: Deployment) -> Iterator[Problem]:
     """TOML, YAML and JSON whose syntax does not hold."""
     for source, problem in _of_kind(deployment, "syntax"):
-        if not _CONFLICT.search(source.text):  # the markers are the cause, and PS105 says so
-            yield Problem(problem.location, f"not {source.language.upper()}: {problem.message}")
+        if source.path in made_of(deployment) and not _CONFLICT.search(source.text):  # else PS105 says so
+            fix = "save it without" if source.text.startswith(BYTE_ORDER_MARK) else ""
+            yield Problem(problem.location, f"not {source.language.upper()}: {problem.message}", fix)
 
 
 @check(
@@ -91,8 +94,9 @@ def does_not_parse(deployment: Deployment) -> Iterator[Problem]:
 )
 def duplicate_key(deployment: Deployment) -> Iterator[Problem]:
     """Keys and tables that stand twice in the same place."""
-    for _, problem in _of_kind(deployment, "duplicate-key"):
-        yield Problem(problem.location, problem.message, "keep one of them")
+    for source, problem in _of_kind(deployment, "duplicate-key"):
+        if source.path in made_of(deployment):
+            yield Problem(problem.location, problem.message, "keep one of them")
 
 
 @check(
@@ -103,12 +107,12 @@ def duplicate_key(deployment: Deployment) -> Iterator[Problem]:
     mend="Choose one version, or write a third, and remove the lines of <<<<<<<, ======= and >>>>>>>.",
 )
 def conflict_marker(deployment: Deployment) -> Iterator[Problem]:
-    """Markers of an unresolved merge in any text file."""
+    """Markers of an unresolved merge in any text file, but for examples in code blocks of Markdown."""
     for source in deployment.sources.values():
         if "<<<<<<< " not in source.text and ">>>>>>> " not in source.text:
             continue
         is_open = False
-        for number, line in enumerate(source.text.splitlines(), 1):
+        for number, line in _outside_of_code(source):
             is_open = is_open or line.startswith("<<<<<<< ")
             if line.startswith(("<<<<<<< ", ">>>>>>> ")) or (is_open and line == "======="):
                 yield Problem(
@@ -117,6 +121,20 @@ def conflict_marker(deployment: Deployment) -> Iterator[Problem]:
                     "choose a version and remove the marker",
                 )
             is_open = is_open and not line.startswith(">>>>>>> ")
+
+
+def _outside_of_code(source: Source) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers; of Markdown, those outside of fenced code."""
+    markdown = source.path.lower().endswith((".md", ".markdown"))
+    fence = ""
+    for number, line in enumerate(source.text.splitlines(), 1):
+        mark = _FENCE.match(line) if markdown else None
+        if mark and not fence:
+            fence = mark[1]
+        elif mark and mark[1].startswith(fence) and not line.strip(" \t`~"):
+            fence = ""
+        elif not fence:
+            yield number, line
 
 
 @check(
@@ -149,7 +167,7 @@ def yaml_style(deployment: Deployment) -> Iterator[Problem]:
 
     config = _style()
     for source in deployment.sources.values():
-        if source.language != "yaml" or not source.parsed:
+        if source.language != "yaml" or not source.parsed or source.path not in made_of(deployment):
             continue
         # Only the style: syntax is judged already, and another pass over it would double the time.
         for found in linter.get_cosmetic_problems(source.text, config, source.path):

@@ -424,6 +424,15 @@ def _empty_keys(data: Any, model: type[BaseModel], at: tuple[Key, ...]) -> Itera
             yield from _empty_keys(data[key], below, (*at, key))
 
 
+def database_keys() -> Iterator[tuple[str, ...]]:
+    """The path of each setting of the section `database`, without the sections in it."""
+    for key, below in _sections_of(Database):
+        if below is None:
+            yield ("database", key)
+        else:
+            yield from (("database", key, inner) for inner, _ in _sections_of(below))
+
+
 def _all_paths(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for key, below in _sections_of(model):
         yield (*at, key)
