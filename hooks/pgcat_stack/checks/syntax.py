@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from pgcat_stack.checks import check
@@ -163,15 +163,20 @@ def leftover(deployment: Deployment) -> Iterator[Problem]:
 )
 def yaml_style(deployment: Deployment) -> Iterator[Problem]:
     """What yamllint says about YAML files that parse."""
+    for source in deployment.sources.values():
+        if source.language == "yaml" and source.parsed and source.path in made_of(deployment):
+            for line, message in _style_faults(source.text):
+                yield Problem(source.here(line), message)
+
+
+@lru_cache(maxsize=512)
+def _style_faults(text: str) -> tuple[tuple[int, str], ...]:
+    """Line and message of each; kept, since this is most of a validation and most files seldom change."""
     from yamllint import linter
 
-    config = _style()
-    for source in deployment.sources.values():
-        if source.language != "yaml" or not source.parsed or source.path not in made_of(deployment):
-            continue
-        # Only the style: syntax is judged already, and another pass over it would double the time.
-        for found in linter.get_cosmetic_problems(source.text, config, source.path):
-            yield Problem(source.here(found.line), f"{found.desc} [{found.rule}]")
+    # Only the style: syntax is judged already, and another pass over it would double the time.
+    found = linter.get_cosmetic_problems(text, _style(), None)
+    return tuple((problem.line, f"{problem.desc} [{problem.rule}]") for problem in found)
 
 
 @cache
