@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from pgcat_stack.deployment import Deployment, Manifest, pod_containers
+from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Location
 from pgcat_stack.interpolation import interpolated
 from pgcat_stack.kustomize import added_labels, generated_files
+from pgcat_stack.manifests import Manifest, pod_containers
 from pgcat_stack.sources import Key, Source, as_list, as_mapping, as_text, dig, text_mapping
 from pgcat_stack.units import is_int
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pgcat_stack.findings import Location
+from pgcat_stack.manifests import Manifest, pod_containers
 from pgcat_stack.models import PgcatVersion, pgcat_version
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, as_text, dig, read_source
+from pgcat_stack.sources import Source, as_list, as_mapping, as_text, dig, read_source
 
 if TYPE_CHECKING:
     from pgcat_stack.models.permify import PermifyReading
@@ -40,36 +40,6 @@ _MOST_FILES = 5000
 
 class DeploymentError(Exception):
     """The folder cannot be judged at all. The message is one line for the user."""
-
-
-@dataclass(frozen=True, eq=False)
-class Manifest:
-    """One Kubernetes object: a document of a file that kustomization.yaml lists.
-
-    `namespace` is the object's own, or the one that the kustomization sets, or empty.
-    """
-
-    kind: str
-    name: str
-    namespace: str
-    api_version: str
-    data: dict[str, Any]
-    source: Source
-    document: int
-    places: Mapping[tuple[Key, ...], Location] = field(default_factory=dict, repr=False)
-    """Where values stand that a kustomization has changed."""
-
-    def line(self, *keys: Key) -> int:
-        """The 1-based line of the key at this path in the object, see `Source.line`."""
-        return self.source.line(*keys, document=self.document)
-
-    def at(self, *keys: Key) -> Location:
-        """The location of the key at this path in the object."""
-        return self.places.get(keys) or Location(self.source.path, self.line(*keys))
-
-    def get(self, *keys: Key) -> Any:
-        """The value at this path in the object, or None."""
-        return dig(self.data, *keys)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,19 +142,6 @@ class Deployment:
         from pgcat_stack.models.permify import read_permify
 
         return read_permify(self.permify.data)
-
-
-def pod_containers(manifest: Mapping[str, Any]) -> Iterator[tuple[tuple[Key, ...], dict[str, Any]]]:
-    """Each container of a Pod or of a pod template, init containers too, with its path in the object."""
-    base: tuple[Key, ...] = ("spec",)
-    if manifest.get("kind") == "CronJob":
-        base = ("spec", "jobTemplate", "spec", "template", "spec")
-    elif manifest.get("kind") != "Pod":
-        base = ("spec", "template", "spec")
-    for group in ("initContainers", "containers"):
-        for index, container in enumerate(as_list(dig(manifest, *base, group))):
-            if isinstance(container, dict):
-                yield (*base, group, index), container
 
 
 def _text_files(root: Path) -> list[str]:

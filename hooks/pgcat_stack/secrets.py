@@ -15,7 +15,8 @@ import string
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from pgcat_stack.deployment import Deployment, pod_containers
+from pgcat_stack.deployment import Deployment
+from pgcat_stack.manifests import pod_containers
 from pgcat_stack.sources import as_list, as_mapping, dig
 
 FOLDER = "secrets"

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pgcat_stack.deployment import Manifest, pod_containers
 from pgcat_stack.findings import Location
+from pgcat_stack.manifests import Manifest, pod_containers
 from pgcat_stack.sources import Key, Source, as_list, as_text, dig
 from pgcat_stack.units import is_int
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pgcat_stack.containers import Pod, Unit, Variable, kubernetes_variables, services, units
-from pgcat_stack.deployment import BUDGET, VALUES, Deployment, Manifest
+from pgcat_stack.deployment import BUDGET, VALUES, Deployment
 from pgcat_stack.findings import Location
 from pgcat_stack.interpolation import filled_in
+from pgcat_stack.manifests import Manifest
 from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
 from pgcat_stack.units import Number, Seconds, duration_seconds, share_of, whole, whole_text
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pgcat_stack.deployment import Deployment, DeploymentError, pod_containers
+from pgcat_stack.deployment import Deployment, DeploymentError
+from pgcat_stack.manifests import pod_containers
 
 DEPLOYMENT = """\
 apiVersion: apps/v1

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pgcat_stack.checks._connections import Connection
 from pgcat_stack.checks._selectors import selects
 from pgcat_stack.containers import Pod, Unit, pods, running
-from pgcat_stack.deployment import Deployment, Manifest
+from pgcat_stack.deployment import Deployment
 from pgcat_stack.endpoints import LOOPBACK
 from pgcat_stack.kustomize import complete
+from pgcat_stack.manifests import Manifest
 from pgcat_stack.sources import as_list, as_mapping, dig, text_mapping
 from pgcat_stack.topology import read_topology
 from pgcat_stack.units import is_int

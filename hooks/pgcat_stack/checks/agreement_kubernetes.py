@@ -13,10 +13,11 @@ from pgcat_stack.checks._reach import monitored, selected
 from pgcat_stack.checks._selectors import NAME_LABEL, selector_text, selects
 from pgcat_stack.checks.agreement_monitoring import scraped
 from pgcat_stack.containers import Pod, Unit, pods, running, units
-from pgcat_stack.deployment import PERMIFY, PGCAT, Deployment, Manifest
+from pgcat_stack.deployment import PERMIFY, PGCAT, Deployment
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Problem
 from pgcat_stack.kustomize import complete
+from pgcat_stack.manifests import Manifest
 from pgcat_stack.report import show
 from pgcat_stack.sources import as_list, as_mapping, dig
 from pgcat_stack.units import is_int, whole_text

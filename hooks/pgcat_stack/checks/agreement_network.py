@@ -18,10 +18,11 @@ from pgcat_stack.checks._reach import reach
 from pgcat_stack.checks._selectors import selects
 from pgcat_stack.checks.agreement_monitoring import scraped
 from pgcat_stack.containers import Pod, running
-from pgcat_stack.deployment import Deployment, Manifest
+from pgcat_stack.deployment import Deployment
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete
+from pgcat_stack.manifests import Manifest
 from pgcat_stack.sources import as_list, as_mapping, dig, text_mapping
 from pgcat_stack.topology import read_topology
 from pgcat_stack.units import is_int

@@ -29,10 +29,11 @@ from pgcat_stack.checks._types import (
     wrong,
 )
 from pgcat_stack.containers import pods
-from pgcat_stack.deployment import COMPOSE, Deployment, Manifest
+from pgcat_stack.deployment import COMPOSE, Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.interpolation import filled_in
 from pgcat_stack.kustomize import kustomizations, listed_files
+from pgcat_stack.manifests import Manifest
 from pgcat_stack.report import one_line, show
 from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
 from pgcat_stack.units import whole
