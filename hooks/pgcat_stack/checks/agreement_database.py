@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from pgcat_stack.checks import check
 from pgcat_stack.checks._connections import (
+    Connection,
     direct_connections,
     listed,
     migration_connections,
@@ -68,6 +69,12 @@ def _bootstrapped(deployment: Deployment, statement: re.Pattern[str]) -> dict[st
     return found
 
 
+def _to_postgresql(deployment: Deployment) -> list[Connection]:
+    """The connection strings that reach PostgreSQL without PgCat."""
+    connections = [*direct_connections(deployment), *migration_connections(deployment)]
+    return [connection for connection in connections if connection.uri.servers]
+
+
 def _disagreements(
     what: str, uses: list[tuple[str, str, Location]], made: dict[str, Location]
 ) -> Iterator[Problem]:
@@ -97,9 +104,8 @@ def database_name(deployment: Deployment) -> Iterator[Problem]:
         for shard in pool.shards:
             if shard.database is not None:
                 uses.append((shard.database, f"the pool {pool.name}", shard.database_location))
-    for connection in [*direct_connections(deployment), *migration_connections(deployment)]:
-        if connection.uri.servers:
-            uses.append((connection.uri.database, connection.what, connection.location))
+    for connection in _to_postgresql(deployment):
+        uses.append((connection.uri.database, connection.what, connection.location))
     yield from _disagreements("database", uses, _bootstrapped(deployment, _DATABASE))
 
 
@@ -119,9 +125,8 @@ def database_user(deployment: Deployment) -> Iterator[Problem]:
         for user in pool.users:
             if user.server_name:
                 uses.append((user.server_name, f"the pool {pool.name}", user.location))
-    for connection in [*direct_connections(deployment), *migration_connections(deployment)]:
-        if connection.uri.servers:
-            uses.append((connection.uri.user, connection.what, connection.location))
+    for connection in _to_postgresql(deployment):
+        uses.append((connection.uri.user, connection.what, connection.location))
     yield from _disagreements("role", uses, _bootstrapped(deployment, _ROLE))
 
 
