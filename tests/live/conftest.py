@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from live.stack import MAX_CONNECTIONS, require_programs
-from live.support import Cluster, postgres_cluster
+from live.support import EVERY_STATEMENT, Cluster, postgres_cluster
 
 HERE = Path(__file__).parent
 
@@ -24,5 +24,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Iterator[Cluster]:
     """A PostgreSQL primary and its streaming replica."""
     require_programs()
-    with postgres_cluster(MAX_CONNECTIONS) as cluster:
+    with postgres_cluster(MAX_CONNECTIONS, EVERY_STATEMENT) as cluster:
         yield cluster

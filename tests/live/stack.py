@@ -69,6 +69,7 @@ entity document {
     permission view = viewer
 }
 """
+TENANT = "/v1/tenants/t1"
 PEOPLE = 12
 DOCUMENTS = 6
 
@@ -95,6 +96,15 @@ CHECKS = [
 ]
 
 
+def check_body(check: Check) -> dict[str, Any]:
+    return {
+        "metadata": {"snap_token": "", "schema_version": "", "depth": 20},
+        "entity": {"type": "document", "id": str(check.document)},
+        "permission": check.permission,
+        "subject": {"type": "user", "id": str(check.user)},
+    }
+
+
 @dataclass
 class PgCat:
     process: Process
@@ -109,7 +119,7 @@ class Permify:
 
     def write(self, cluster: Cluster) -> None:
         """A schema, and who owns and who may view each document."""
-        post(self.port, "/v1/tenants/t1/schemas/write", {"schema": SCHEMA})
+        post(self.port, f"{TENANT}/schemas/write", {"schema": SCHEMA})
         cluster.catch_up()  # Permify looks its schema up among the readers.
         tuples = []
         for document in range(DOCUMENTS):
@@ -123,20 +133,11 @@ class Permify:
                         "subject": {"type": "user", "id": str(user)},
                     }
                 )
-        post(self.port, "/v1/tenants/t1/data/write", {"metadata": {}, "tuples": tuples, "attributes": []})
+        post(self.port, f"{TENANT}/data/write", {"metadata": {}, "tuples": tuples, "attributes": []})
         cluster.catch_up()
 
     def check(self, check: Check) -> bool:
-        answer = post(
-            self.port,
-            "/v1/tenants/t1/permissions/check",
-            {
-                "metadata": {"snap_token": "", "schema_version": "", "depth": 20},
-                "entity": {"type": "document", "id": str(check.document)},
-                "permission": check.permission,
-                "subject": {"type": "user", "id": str(check.user)},
-            },
-        )
+        answer = post(self.port, f"{TENANT}/permissions/check", check_body(check))
         return {"CHECK_RESULT_ALLOWED": True, "CHECK_RESULT_DENIED": False}[answer["can"]]
 
 

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,25 @@ class Server:
     role: str
     port: int
     folder: Path
-    process: Process
+    command: Sequence[str]
+    as_user: Mapping[str, Any]
+    process: Process = field(init=False)
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        log = self.folder / f"{self.role}.log"
+        self.process = Process(self.command, log, clean_environment(HOME=str(self.folder)), **self.as_user)
+        self.process.wait_until(self._answers)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT ends all sessions; SIGQUIT is a crash, after which the next start recovers."""
+        self.forget_connection()
+        self.process.stop(how)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError):
+            return self.sql("SELECT 1") == [(1,)]
+        return False
 
     @property
     def address(self) -> Address:
@@ -185,6 +203,10 @@ class Server:
         return psycopg.connect(
             host=str(self.folder), port=self.port, user="postgres", dbname="postgres", autocommit=True
         )
+
+    def forget_connection(self) -> None:
+        if connection := self.__dict__.pop("_connection", None):
+            connection.close()
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         cursor = self._connection.execute(statement.encode(), values or None)
@@ -224,9 +246,19 @@ class Cluster:
         self.replica.process.wait_until(there)
 
 
+EVERY_STATEMENT = {
+    "log_statement": "all",
+    "log_line_prefix": "%u@%d ",
+    "session_preload_libraries": "auto_explain",
+    "auto_explain.log_min_duration": "0",
+    "auto_explain.log_settings": "on",
+}
+"""Logs every statement, its plan and the planner's settings."""
+
+
 @contextlib.contextmanager
-def postgres_cluster(max_connections: int) -> Iterator[Cluster]:
-    """A primary and its streaming replica, which log every statement, its plan and the planner's settings."""
+def postgres_cluster(max_connections: int, settings: Mapping[str, str]) -> Iterator[Cluster]:
+    """A primary and its streaming replica."""
     binaries = {name: postgres_program(name) for name in ("initdb", "postgres", "pg_basebackup")}
     openssl = program("openssl")
     as_user: dict[str, Any] = {}
@@ -261,7 +293,7 @@ def postgres_cluster(max_connections: int) -> Iterator[Cluster]:
             ),
             *("-keyout", str(root / "server.key"), "-out", str(root / "server.crt")),
         )
-        settings = {
+        all_settings = {
             "listen_addresses": LOOPBACK,
             "unix_socket_directories": str(root),
             "max_connections": str(max_connections),
@@ -271,11 +303,7 @@ def postgres_cluster(max_connections: int) -> Iterator[Cluster]:
             "ssl_cert_file": str(root / "server.crt"),
             "ssl_key_file": str(root / "server.key"),
             "hba_file": str(root / "pg_hba.conf"),
-            "log_statement": "all",
-            "log_line_prefix": "%u@%d ",
-            "session_preload_libraries": "auto_explain",
-            "auto_explain.log_min_duration": "0",
-            "auto_explain.log_settings": "on",
+            **settings,
         }
         (root / "pg_hba.conf").write_text(
             "local all postgres trust\n"
@@ -284,28 +312,21 @@ def postgres_cluster(max_connections: int) -> Iterator[Cluster]:
         )
         (root / "pg_hba.conf").chmod(0o644)
 
-        def start(role: str, port: int) -> Server:
-            options = [f"-c{name}={value}" for name, value in settings.items()]
+        def start(role: str) -> Server:
+            port = free_port()
+            options = [f"-c{name}={value}" for name, value in all_settings.items()]
             command = [binaries["postgres"], "-D", str(root / role), f"-cport={port}", *options]
-            environment = clean_environment(HOME=str(root))
-            process = stack.enter_context(running(command, root / f"{role}.log", environment, **as_user))
-            server = Server(role, port, root, process)
-
-            def answers() -> bool:
-                with contextlib.suppress(psycopg.OperationalError):
-                    return server.sql("SELECT 1") == [(1,)]
-                return False
-
-            process.wait_until(answers)
-            stack.callback(lambda: server._connection.close())
+            server = Server(role, port, root, command, as_user)
+            stack.callback(server.stop)
+            server.start()
             return server
 
-        primary = start("primary", free_port())
+        primary = start("primary")
         tool(
             *(binaries["pg_basebackup"], "-h", LOOPBACK, "-p", str(primary.port), "-U", "postgres"),
             *("-D", str(root / "replica"), "-R", "-X", "stream", "-c", "fast", "--no-sync"),
         )
-        cluster = Cluster(primary, start("replica", free_port()), max_connections)
+        cluster = Cluster(primary, start("replica"), max_connections)
         cluster.catch_up()
         yield cluster
 
