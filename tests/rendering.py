@@ -15,6 +15,7 @@ import itertools
 import random
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,13 @@ def _configuration(path: Path) -> dict[str, Any]:
 
 
 _load_configuration = copier._template.load_template_config
+_one_at_a_time = threading.Lock()
 
 
 @contextlib.contextmanager
 def _compiled_once() -> Iterator[None]:
-    own = Worker.jinja_env
-    Worker.jinja_env = environment()  # type: ignore[assignment]
+    ours, own = environment(), Worker.jinja_env
+    Worker.jinja_env = ours  # type: ignore[assignment]
     copier._template.load_template_config = lambda path, quiet=False: copy.deepcopy(_configuration(path))
     try:
         yield
@@ -95,9 +97,8 @@ def render(destination: Path, answers: Mapping[str, Any] | None = None, /, **mor
 
     Raises `Refused` with Copier's line when the gate refuses, after checking that nothing was written.
     """
-    environment()  # made before Copier's own is replaced by it
     try:
-        with _compiled_once():
+        with _one_at_a_time, _compiled_once():
             copier.run_copy(
                 str(template()),
                 destination,

@@ -1,0 +1,221 @@
+"""Rolling updates under load: no request fails, and connections stay inside the plan.
+
+Every rollout goes as a controller, kubelet and kube-proxy would do it, by the times in its manifests. They
+mostly wait, so all of them run at once, each with PostgreSQL servers of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from live.load import Load
+from live.rollout import Deployment, Pod, Rules, deployment
+from live.service import service
+from live.stack import EXTERNAL, MAX_CONNECTIONS, Stack, pgcat_program, require_programs
+from live.support import Peaks, postgres_cluster, program
+from pgcat_stack.budget import plan
+
+pytestmark = [pytest.mark.xdist_group("rollouts"), pytest.mark.timeout(420)]
+
+STANDALONE = {"topology": "standalone", **EXTERNAL, "drain_seconds": 20}
+SIDECAR = {"topology": "sidecar", **EXTERNAL, "drain_seconds": 20}
+DIRECT = {**STANDALONE, "pooling": "direct"}
+SMALL = {"writer_pool_size": 2, "reader_pool_size": 3}
+"""Pools that a test can fill."""
+
+
+def without(line: str) -> Callable[[Path], None]:
+    """Takes the lines that match out of the manifest of PgCat."""
+
+    def edit(folder: Path) -> None:
+        manifest = folder / "kubernetes" / "pgcat-deployment.yaml"
+        text, count = re.subn(line, "", manifest.read_text(), flags=re.MULTILINE)
+        assert count == 1
+        manifest.write_text(text)
+
+    return edit
+
+
+WITHOUT_DRAIN_WAIT = without(r"^ +lifecycle:\n +preStop:\n +sleep:\n +seconds:.*\n")
+WITHOUT_MIN_READY = without(r"^ +minReadySeconds:.*\n")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What is rolled, from which answers, and what is different afterwards."""
+
+    answers: dict[str, Any]
+    rolled: str = "pgcat"
+    change: dict[str, Any] = field(default_factory=dict)
+    edit: Callable[[Path], None] | None = None
+    pgcat: str = "pgcat"
+
+
+ROLLOUTS = {
+    "two PgCat, with other pools": Rollout(
+        {**STANDALONE, **SMALL}, change={"writer_pool_size": 3, "reader_pool_size": 2}
+    ),
+    "two PgCat 1.3.0": Rollout({**STANDALONE, **SMALL}, pgcat="pgcat-1.3.0"),
+    "three PgCat": Rollout({**STANDALONE, **SMALL, "pgcat_replicas": 3}),
+    "session mode": Rollout({**STANDALONE, "pool_mode": "session"}),
+    "Permify behind PgCat": Rollout(STANDALONE, rolled="permify"),
+    "two sidecars": Rollout({**SIDECAR, **SMALL}, rolled="permify"),
+    "Permify without PgCat": Rollout({**DIRECT, "permify_max_connections": 4}, rolled="permify"),
+}
+BROKEN = {
+    "no drain wait": Rollout(STANDALONE, edit=WITHOUT_DRAIN_WAIT),
+    "no minReadySeconds": Rollout({**STANDALONE, **SMALL, "pgcat_replicas": 3}, edit=WITHOUT_MIN_READY),
+}
+
+
+@dataclass
+class Seen:
+    rules: Rules
+    instances: int
+    """How many the plan counts at most."""
+    load: Load
+    peaks: dict[str, int]
+    allowed: dict[str, int]
+    """What the plans before and after allow the pools, by server."""
+    lost: set[str]
+
+
+def allowed(stack: Stack) -> dict[str, int]:
+    return {
+        row.server.role: sum(use.size.value * use.instances.count for use in row.uses)
+        for row in plan(stack.deployment).rows
+    }
+
+
+def roll(rollout: Rollout) -> Seen:
+    with ExitStack() as stack_of:
+        folder = Path(stack_of.enter_context(tempfile.TemporaryDirectory(prefix="pgcat-stack-")))
+        cluster = stack_of.enter_context(postgres_cluster(MAX_CONNECTIONS, {}))
+        binary = (
+            None
+            if rollout.rolled == "permify" and "pooling" in rollout.answers
+            else pgcat_program(rollout.pgcat)
+        )
+        stack = Stack(cluster, rollout.answers, binary, folder / "before", folder / "live")
+        stack.prepare()
+        front = stack_of.enter_context(service(folder / "permify"))
+        rolled: Deployment
+        if stack.sidecar or stack.direct:
+            rolled = permify = stack_of.enter_context(deployment(stack, front, "permify"))
+        else:
+            middle = stack_of.enter_context(service(folder / "pgcat"))
+            pgcat = stack_of.enter_context(deployment(stack, middle, "pgcat"))
+            permify = stack_of.enter_context(deployment(stack, front, "permify", middle.port))
+            rolled = pgcat if rollout.rolled == "pgcat" else permify
+        first = permify.pods[0].permify
+        assert first
+        first.write(cluster)
+        before = allowed(stack)
+        if rollout.change:
+            stack.change(folder / "after", **rollout.change)
+        if rollout.edit:
+            rollout.edit(stack.rendered)
+        after = allowed(stack)
+        with Peaks(cluster, stack.user) as peaks, Load([front.port], 4, 1, 0.1) as load:
+            for pod in rolled.pods:
+                fill(stack, pod)
+            rolled.roll(lambda pod: fill(stack, pod))
+        with stack.connect(cluster.primary.port, stack.database) as connection:
+            lost = load.lost(connection)
+        most = {role: max(before[role], after[role]) for role in before}
+        instances = plan(stack.deployment).rows[0].uses[0].instances.count
+        return Seen(
+            rolled.rules,
+            instances,
+            load,
+            {server.role: peaks[server] for server in cluster.servers},
+            most,
+            lost,
+        )
+
+
+def fill(stack: Stack, pod: Pod) -> None:
+    """Let PgCat open every server connection that it may."""
+    if pod.pgcat is None:
+        return
+    port = pod.pgcat.port
+    row = plan(stack.deployment).rows[0]
+    clients = 2 * sum(use.size.value for use in row.uses)
+
+    def sleep(pool: str) -> None:
+        with stack.connect(port, pool) as connection:
+            connection.execute("SELECT pg_sleep(0.3)")
+
+    pools = ["permify_writer", "permify_reader"] * clients
+    with ThreadPoolExecutor(len(pools)) as threads:
+        list(threads.map(sleep, pools))
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> Iterator[Callable[[str], Seen]]:
+    """All rollouts, under way."""
+    require_programs()
+    for name in ("haproxy", "pgcat-1.3.0"):
+        program(name)
+    every = {**ROLLOUTS, **BROKEN}
+    with ThreadPoolExecutor(len(every)) as threads:
+        futures: dict[str, Future[Seen]] = {name: threads.submit(roll, each) for name, each in every.items()}
+        yield lambda name: futures[name].result()
+
+
+@pytest.mark.parametrize("name", ROLLOUTS)
+def test_no_request_fails_while_pods_are_replaced(outcomes: Callable[[str], Seen], name: str) -> None:
+    load = outcomes(name).load
+    assert len(load.requests("check")) > 500
+    assert len(load.requests("write")) > 100
+    assert list(load.errors()) == []
+
+
+@pytest.mark.parametrize("name", ROLLOUTS)
+def test_no_acknowledged_write_is_lost(outcomes: Callable[[str], Seen], name: str) -> None:
+    assert outcomes(name).lost == set()
+
+
+@pytest.mark.parametrize("name", ROLLOUTS)
+def test_connections_stay_inside_the_plan(outcomes: Callable[[str], Seen], name: str) -> None:
+    seen = outcomes(name)
+    for role, peak in seen.peaks.items():
+        assert 1 <= peak <= seen.allowed[role], role
+
+
+@pytest.mark.parametrize("name", ["two PgCat 1.3.0", "three PgCat", "two sidecars"])
+def test_surge_and_draining_pods_hold_their_connections_too(
+    outcomes: Callable[[str], Seen], name: str
+) -> None:
+    """The plan's two beside the replicas are there: what is sampled is not the replicas alone."""
+    seen = outcomes(name)
+    assert seen.instances == seen.rules.replicas + 2
+    for role, peak in seen.peaks.items():
+        each = seen.allowed[role] / seen.instances
+        assert peak > (seen.rules.replicas + 1) * each, role
+
+
+def test_without_the_drain_wait_requests_fail(outcomes: Callable[[str], Seen]) -> None:
+    seen = outcomes("no drain wait")
+    assert seen.load.failed()
+    assert seen.lost == set()
+
+
+def test_without_min_ready_seconds_more_than_replicas_and_two_are_there(
+    outcomes: Callable[[str], Seen],
+) -> None:
+    """As the validator says of that manifest: 2 × replicas + 1 instances."""
+    seen = outcomes("no minReadySeconds")
+    assert seen.instances == 2 * 3 + 1
+    each = SMALL["writer_pool_size"] + SMALL["reader_pool_size"]
+    assert seen.peaks["primary"] > (3 + 2) * each
+    assert seen.peaks["primary"] <= seen.allowed["primary"]
