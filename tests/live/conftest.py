@@ -13,11 +13,12 @@ HERE = Path(__file__).parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here is live, and one worker's: the servers are shared."""
+    """Everything here is live, and one worker's, for the servers are shared, unless its module says otherwise."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)
-            item.add_marker(pytest.mark.xdist_group("live"))
+            if item.get_closest_marker("xdist_group") is None:
+                item.add_marker(pytest.mark.xdist_group("live"))
 
 
 @pytest.fixture(scope="session")

@@ -37,8 +37,9 @@ class Request:
 class Client:
     """An HTTP client that keeps a connection for a while, as clients of Permify do."""
 
-    def __init__(self, keep_seconds: float):
+    def __init__(self, keep_seconds: float, address: str = LOOPBACK):
         self._keep_seconds = keep_seconds
+        self._address = address
         self._open: dict[int, tuple[http.client.HTTPConnection, float]] = {}
 
     def post(self, port: int, path: str, body: dict[str, Any]) -> Any:
@@ -47,7 +48,7 @@ class Client:
         if connection is None or time.monotonic() > until:
             if connection is not None:
                 connection.close()
-            connection = http.client.HTTPConnection(LOOPBACK, port, timeout=TIMEOUT_SECONDS)
+            connection = http.client.HTTPConnection(self._address, port, timeout=TIMEOUT_SECONDS)
             until = time.monotonic() + self._keep_seconds
         try:
             connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
@@ -77,8 +78,10 @@ class Load:
         writers: int = 2,
         pause_seconds: float = 0.05,
         keep_seconds: float = 2.0,
+        address: str = LOOPBACK,
     ):
         self._ports = ports
+        self._address = address
         self._pause_seconds = pause_seconds
         self._keep_seconds = keep_seconds
         self._done = threading.Event()
@@ -105,7 +108,7 @@ class Load:
             thread.join()
 
     def _run(self, kind: str, number: int) -> None:
-        client = Client(self._keep_seconds)
+        client = Client(self._keep_seconds, self._address)
         draw = random.Random(number)
         count = 0
         while not self._done.wait(self._pause_seconds * draw.uniform(0.5, 1.5)):
@@ -171,14 +174,18 @@ class Load:
         ends = [request.began + request.seconds for request in self.failed(kind, since)]
         return max(ends) - since if ends else 0.0
 
+    @property
+    def acknowledged(self) -> set[str]:
+        """Documents whose write was answered as done."""
+        return {request.written for request in self.requests("write") if not request.error}
+
     def lost(self, primary: psycopg.Connection[Any]) -> set[str]:
         """Documents whose write was acknowledged and which the database does not have."""
-        acknowledged = {request.written for request in self.requests("write") if not request.error}
         rows = primary.execute(
             "SELECT entity_id FROM relation_tuples WHERE entity_type = 'document' AND entity_id LIKE %s",
             [f"w-{self._name}-%"],
         )
-        return acknowledged - {name for (name,) in rows}
+        return self.acknowledged - {name for (name,) in rows}
 
     def errors(self) -> Iterator[str]:
         """The different errors and how often each was, for a failure's message."""

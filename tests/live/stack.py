@@ -105,6 +105,25 @@ def check_body(check: Check) -> dict[str, Any]:
     }
 
 
+def tuples() -> list[dict[str, Any]]:
+    """Who owns and who may view each document."""
+    relations = [("owner", document, document) for document in range(DOCUMENTS)]
+    relations += [
+        ("viewer", document, user)
+        for document in range(DOCUMENTS)
+        for user in range(PEOPLE)
+        if user % (document + 1) == 0
+    ]
+    return [
+        {
+            "entity": {"type": "document", "id": str(document)},
+            "relation": relation,
+            "subject": {"type": "user", "id": str(user)},
+        }
+        for relation, document, user in relations
+    ]
+
+
 @dataclass
 class PgCat:
     process: Process
@@ -121,19 +140,7 @@ class Permify:
         """A schema, and who owns and who may view each document."""
         post(self.port, f"{TENANT}/schemas/write", {"schema": SCHEMA})
         cluster.catch_up()  # Permify looks its schema up among the readers.
-        tuples = []
-        for document in range(DOCUMENTS):
-            relations = [("owner", document)]
-            relations += [("viewer", user) for user in range(PEOPLE) if user % (document + 1) == 0]
-            for relation, user in relations:
-                tuples.append(
-                    {
-                        "entity": {"type": "document", "id": str(document)},
-                        "relation": relation,
-                        "subject": {"type": "user", "id": str(user)},
-                    }
-                )
-        post(self.port, f"{TENANT}/data/write", {"metadata": {}, "tuples": tuples, "attributes": []})
+        post(self.port, f"{TENANT}/data/write", {"metadata": {}, "tuples": tuples(), "attributes": []})
         cluster.catch_up()
 
     def check(self, check: Check) -> bool:
@@ -149,6 +156,7 @@ class Stack:
     answers: Mapping[str, Any]
     pgcat_program: str | None
     rendered: Path
+    """Rendered by the answers here, unless it is there already."""
     folder: Path
     """Where the readdressed files and the logs are."""
     environment: dict[str, str] = field(default_factory=clean_environment)
@@ -161,7 +169,8 @@ class Stack:
     """Where the primary's log of this deployment begins."""
 
     def __post_init__(self) -> None:
-        render(self.rendered, self.answers)
+        if not self.rendered.exists():
+            render(self.rendered, self.answers)
         self.deployment = Deployment.load(self.rendered)
         self.secrets = self.folder / "secrets"
         self.secrets.mkdir(parents=True)
@@ -246,6 +255,10 @@ class Stack:
     def _yaml(self, name: str) -> Any:
         return yaml.safe_load((self.rendered / name).read_text())
 
+    def manifest(self, name: str) -> Any:
+        """The Deployment of `pgcat` or `permify`."""
+        return self._yaml(f"kubernetes/{name}-deployment.yaml")
+
     @property
     def _migration(self) -> list[str]:
         if self.docker:
@@ -257,18 +270,17 @@ class Stack:
     def _serve(self) -> list[str]:
         if self.docker:
             return list(self._yaml("compose.yaml")["services"]["permify"]["command"])
-        deployment = self._yaml("kubernetes/permify-deployment.yaml")
-        return list(deployment["spec"]["template"]["spec"]["containers"][0]["args"])
+        return list(self.manifest("permify")["spec"]["template"]["spec"]["containers"][0]["args"])
 
     @property
     def _pgcat_container(self) -> dict[str, Any]:
         if self.docker:
             container = self._yaml("compose.yaml")["services"]["pgcat"]
         elif self.sidecar:
-            pod = self._yaml("kubernetes/permify-deployment.yaml")["spec"]["template"]["spec"]
+            pod = self.manifest("permify")["spec"]["template"]["spec"]
             (container,) = pod["initContainers"]
         else:
-            pod = self._yaml("kubernetes/pgcat-deployment.yaml")["spec"]["template"]["spec"]
+            pod = self.manifest("pgcat")["spec"]["template"]["spec"]
             (container,) = pod["containers"]
         return dict(container)
 
@@ -278,25 +290,38 @@ class Stack:
             return 0
         if self.docker:
             return 1
-        name = "permify" if self.sidecar else "pgcat"
-        return int(self._yaml(f"kubernetes/{name}-deployment.yaml")["spec"]["replicas"])
+        return int(self.manifest("permify" if self.sidecar else "pgcat")["spec"]["replicas"])
 
     @property
     def permify_count(self) -> int:
         if self.docker:
             return int(self._yaml("compose.yaml")["services"]["permify"]["deploy"]["replicas"])
-        return int(self._yaml("kubernetes/permify-deployment.yaml")["spec"]["replicas"])
+        return int(self.manifest("permify")["spec"]["replicas"])
 
     # Steps, in the order of a deployment
 
-    @contextlib.contextmanager
-    def up(self) -> Iterator[Stack]:
+    def prepare(self) -> None:
+        """The role, the database and its tables."""
         self.cluster.clear(self.database, self.user)
         self.log_begins = self.cluster.primary.log_size()
         self.bootstrap()
         self.bootstrap()  # which is harmless
         self.migrate()
         self.cluster.catch_up()
+
+    def change(self, folder: Path, **answers: Any) -> None:
+        """Render with other answers; what starts from now on starts from there."""
+        self.answers = {**self.answers, **answers}
+        self.rendered = render(folder, self.answers)
+        self.reload()
+
+    def reload(self) -> None:
+        """After the rendered files were edited."""
+        self.deployment = Deployment.load(self.rendered)
+
+    @contextlib.contextmanager
+    def up(self) -> Iterator[Stack]:
+        self.prepare()
         with contextlib.ExitStack() as stack:
             for number in range(self.pgcat_count):
                 self.pgcats.append(stack.enter_context(self.pgcat(number)))

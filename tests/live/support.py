@@ -84,6 +84,8 @@ class Process:
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], **options: Any):
         self.name = Path(command[0]).name
         self.log = log
+        options.setdefault("cwd", log.parent)  # not ours, which rendering in another thread changes
+        self._again = command, log, environment, options
         with log.open("ab") as stream:
             self.popen = subprocess.Popen(
                 command,
@@ -99,6 +101,11 @@ class Process:
     @property
     def ended(self) -> bool:
         return self.popen.poll() is not None
+
+    def again(self) -> Process:
+        """The same program with the same command, log and environment, started once more."""
+        command, log, environment, options = self._again
+        return Process(command, log, environment, **options)
 
     def stop(self, how: signal.Signals = signal.SIGINT, within: float = 15) -> tuple[int, float]:
         """Send the signal; returns the exit code and the seconds that it took. Kills what is still there."""
@@ -334,9 +341,9 @@ def postgres_cluster(max_connections: int, settings: Mapping[str, str]) -> Itera
 class Peaks:
     """The most client connections of a role that each server had while this was watching."""
 
-    def __init__(self, cluster: Cluster, user: str):
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, user: str, every_seconds: float = 0.02):
         self._user = user
+        self._every_seconds = every_seconds
         self._done = threading.Event()
         self._most = dict.fromkeys((server.role for server in cluster.servers), 0)
         self._threads = [
@@ -363,7 +370,7 @@ class Peaks:
         with psycopg.connect(
             host=str(server.folder), port=server.port, user="postgres", dbname="postgres", autocommit=True
         ) as connection:
-            while not self._done.wait(0.02):
+            while not self._done.wait(self._every_seconds):
                 row = connection.execute(statement, [self._user]).fetchone()
                 self._most[server.role] = max(self._most[server.role], row[0] if row else 0)
 

@@ -7,22 +7,15 @@ mostly wait, so all of them run at once, each with PostgreSQL servers of its own
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from live.load import Load
-from live.rollout import Deployment, Pod, Rules, deployment
-from live.service import service
-from live.stack import EXTERNAL, MAX_CONNECTIONS, Stack, pgcat_program, require_programs
-from live.support import Peaks, postgres_cluster, program
-from pgcat_stack.budget import plan
+from live.rolling import Rollout, Seen, roll
+from live.stack import EXTERNAL, require_programs
+from live.support import program
 
 pytestmark = [pytest.mark.xdist_group("rollouts"), pytest.mark.timeout(420)]
 
@@ -49,17 +42,6 @@ WITHOUT_DRAIN_WAIT = without(r"^ +lifecycle:\n +preStop:\n +sleep:\n +seconds:.*
 WITHOUT_MIN_READY = without(r"^ +minReadySeconds:.*\n")
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """What is rolled, from which answers, and what is different afterwards."""
-
-    answers: dict[str, Any]
-    rolled: str = "pgcat"
-    change: dict[str, Any] = field(default_factory=dict)
-    edit: Callable[[Path], None] | None = None
-    pgcat: str = "pgcat"
-
-
 ROLLOUTS = {
     "two PgCat, with other pools": Rollout(
         {**STANDALONE, **SMALL}, change={"writer_pool_size": 3, "reader_pool_size": 2}
@@ -77,89 +59,6 @@ BROKEN = {
 }
 
 
-@dataclass
-class Seen:
-    rules: Rules
-    instances: int
-    """How many the plan counts at most."""
-    load: Load
-    peaks: dict[str, int]
-    allowed: dict[str, int]
-    """What the plans before and after allow the pools, by server."""
-    lost: set[str]
-
-
-def allowed(stack: Stack) -> dict[str, int]:
-    return {
-        row.server.role: sum(use.size.value * use.instances.count for use in row.uses)
-        for row in plan(stack.deployment).rows
-    }
-
-
-def roll(rollout: Rollout) -> Seen:
-    with ExitStack() as stack_of:
-        folder = Path(stack_of.enter_context(tempfile.TemporaryDirectory(prefix="pgcat-stack-")))
-        cluster = stack_of.enter_context(postgres_cluster(MAX_CONNECTIONS, {}))
-        binary = (
-            None
-            if rollout.rolled == "permify" and "pooling" in rollout.answers
-            else pgcat_program(rollout.pgcat)
-        )
-        stack = Stack(cluster, rollout.answers, binary, folder / "before", folder / "live")
-        stack.prepare()
-        front = stack_of.enter_context(service(folder / "permify"))
-        rolled: Deployment
-        if stack.sidecar or stack.direct:
-            rolled = permify = stack_of.enter_context(deployment(stack, front, "permify"))
-        else:
-            middle = stack_of.enter_context(service(folder / "pgcat"))
-            pgcat = stack_of.enter_context(deployment(stack, middle, "pgcat"))
-            permify = stack_of.enter_context(deployment(stack, front, "permify", middle.port))
-            rolled = pgcat if rollout.rolled == "pgcat" else permify
-        first = permify.pods[0].permify
-        assert first
-        first.write(cluster)
-        before = allowed(stack)
-        if rollout.change:
-            stack.change(folder / "after", **rollout.change)
-        if rollout.edit:
-            rollout.edit(stack.rendered)
-        after = allowed(stack)
-        with Peaks(cluster, stack.user) as peaks, Load([front.port], 4, 1, 0.1) as load:
-            for pod in rolled.pods:
-                fill(stack, pod)
-            rolled.roll(lambda pod: fill(stack, pod))
-        with stack.connect(cluster.primary.port, stack.database) as connection:
-            lost = load.lost(connection)
-        most = {role: max(before[role], after[role]) for role in before}
-        instances = plan(stack.deployment).rows[0].uses[0].instances.count
-        return Seen(
-            rolled.rules,
-            instances,
-            load,
-            {server.role: peaks[server] for server in cluster.servers},
-            most,
-            lost,
-        )
-
-
-def fill(stack: Stack, pod: Pod) -> None:
-    """Let PgCat open every server connection that it may."""
-    if pod.pgcat is None:
-        return
-    port = pod.pgcat.port
-    row = plan(stack.deployment).rows[0]
-    clients = 2 * sum(use.size.value for use in row.uses)
-
-    def sleep(pool: str) -> None:
-        with stack.connect(port, pool) as connection:
-            connection.execute("SELECT pg_sleep(0.3)")
-
-    pools = ["permify_writer", "permify_reader"] * clients
-    with ThreadPoolExecutor(len(pools)) as threads:
-        list(threads.map(sleep, pools))
-
-
 @pytest.fixture(scope="module")
 def outcomes() -> Iterator[Callable[[str], Seen]]:
     """All rollouts, under way."""
@@ -175,8 +74,8 @@ def outcomes() -> Iterator[Callable[[str], Seen]]:
 @pytest.mark.parametrize("name", ROLLOUTS)
 def test_no_request_fails_while_pods_are_replaced(outcomes: Callable[[str], Seen], name: str) -> None:
     load = outcomes(name).load
-    assert len(load.requests("check")) > 500
-    assert len(load.requests("write")) > 100
+    assert len(load.requests("check")) > 300
+    assert len(load.requests("write")) > 50
     assert list(load.errors()) == []
 
 
