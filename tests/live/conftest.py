@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here is live, and one worker's, for the servers are shared, unless its module says otherwise."""
+    """Everything here is live, and one worker's, as servers are shared; a module's own group wins."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)

@@ -98,7 +98,7 @@ CHANGES = [
         'pool_mode = "transaction"\nconnect_timeout = 5',
         {"PS218"},
     ),
-    (STANDALONE, PGCAT, "^tcp_user_timeout = 10000", "tcp_user_timeout = 10", {"PS218"}),
+    (STANDALONE, PGCAT, "^tcp_user_timeout = 5000", "tcp_user_timeout = 10", {"PS218"}),
     (STANDALONE, PGCAT, "^ban_time = 60", "ban_time = 60000", {"PS218"}),
     (STANDALONE, PGCAT, "^ban_time = 60", "ban_time = 3599", set()),
     # the migration's image

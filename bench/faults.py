@@ -1,0 +1,313 @@
+"""What users see of a fault, and by which figures the timeouts in the template were chosen."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from figures import spread, table
+
+from live.faults import (
+    SITES,
+    Lag,
+    Outcome,
+    Site,
+    in_own_network,
+    primary_restarted,
+    replica_gone_for_bans,
+    replica_stopped,
+    server_vanished,
+    site,
+    started,
+    started_without_replica,
+    toxiproxy,
+    visit,
+    with_settings,
+)
+from live.support import LOOPBACK, clean_environment, postgres_program, run
+
+SIDE_BY_SIDE = 8
+"""So many deployments at a time, since they mostly wait."""
+
+GENERAL, READER = "general", "pools.permify_reader"
+
+
+def faults(folder: Path, runs: int) -> str:
+    """Every fault of the tests, with the timeouts as they are rendered."""
+    jobs = [(name, folder / f"{run}-{number}") for run in range(runs) for number, name in enumerate(SITES)]
+    outcomes: dict[tuple[str, str], list[Any]] = {}
+    for (name, _), seen in side_by_side(jobs, lambda job: visit(job[0], job[1], {})):
+        for fault, outcome in seen.items():
+            outcomes.setdefault((name, fault), []).append(outcome)
+    head = ["fault", "failed", "slow", "slowest, s", "recovered after, s", "writes lost"]
+    rows, lags = [], []
+    for name in SITES:
+        for (where, fault), several in outcomes.items():
+            if where == name and isinstance(several[0], Outcome):
+                rows.append([label(where, fault), *figures(several)])
+            elif where == name and isinstance(several[0], Lag):
+                lags += several
+    return f"{table(head, rows)}\n\n{lag_table(lags)}"
+
+
+def label(where: str, fault: str) -> str:
+    """The fault, and where it happened unless that is the usual: standalone, with a replica, PgCat 1.2.0."""
+    special = where.removeprefix("standalone, ")
+    return f"{fault} ({special})" if special in ("PgCat 1.3.0", "no replica", "sidecar") else fault
+
+
+def recovered_seconds(outcome: Outcome) -> float:
+    """Where Permify waited for something: until it was ready."""
+    return max(float(outcome.seen.get("comes_seconds", 0)), outcome.recovered_seconds)
+
+
+def figures(outcomes: Sequence[Outcome]) -> list[str]:
+    return [
+        shown([len(outcome.failed) for outcome in outcomes]),
+        shown([len(outcome.slow) for outcome in outcomes]),
+        shown([outcome.slowest_seconds for outcome in outcomes]),
+        shown([recovered_seconds(outcome) for outcome in outcomes]),
+        shown([len(outcome.lost) for outcome in outcomes]),
+    ]
+
+
+def lag_table(lags: Sequence[Lag]) -> str:
+    def share(part: str) -> str:
+        return shown([100 * getattr(lag, part) / lag.checks for lag in lags])
+
+    head = ["replica that replays nothing: wrong denials of what was just granted", "% of the checks"]
+    rows = [
+        ["while it lags", share("denied")],
+        ["while it lags, with the snap_token of the write", share("denied_with_token")],
+        ["after it has caught up, until the next write", share("denied_caught_up")],
+        ["after it has caught up, with the snap_token", share("denied_caught_up_with_token")],
+        ["after the next write", share("denied_after_write")],
+    ]
+    return table(head, rows)
+
+
+def shown(values: Sequence[float]) -> str:
+    """Minimum, median and maximum; the one value where there is one; counts without a fraction."""
+    digits = 0 if all(float(value).is_integer() or value >= 100 for value in values) else 1
+    return spread(values, digits) if len(values) > 1 else f"{values[0]:,.{digits}f}"
+
+
+def side_by_side(jobs: Iterable[Any], work: Callable[[Any], Any]) -> list[tuple[Any, Any]]:
+    """Jobs with their results, without those for which something is missing on this machine."""
+
+    def one(job: Any) -> list[tuple[Any, Any]]:
+        try:
+            return [(job, work(job))]
+        except pytest.skip.Exception:
+            return []
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        return [pair for pairs in pool.map(one, list(jobs)) for pair in pairs]
+
+
+# Timeouts
+
+
+def timeouts(folder: Path, runs: int) -> str:
+    """For each timeout, what it does to the fault that it is there for, and what it costs."""
+    jobs = [
+        (name, value, run) for run in range(runs) for name, (values, _) in SWEEPS.items() for value in values
+    ]
+
+    def work(job: tuple[str, int, int]) -> list[float]:
+        name, value, _ = job
+        return SWEEPS[name][1](folder / "-".join(map(str, job)).replace(" ", "-"), value)
+
+    found: dict[str, dict[int, list[list[float]]]] = {}
+    for (name, value, _), row in side_by_side(jobs, work):
+        found.setdefault(name, {}).setdefault(value, []).append(row)
+    found["healthcheck_delay, cost"] = healthcheck_costs(folder / "costs", runs)
+    parts = []
+    for name, rows in found.items():
+        lines = [
+            [f"{value:,}", *(shown(column) for column in zip(*several, strict=True))]
+            for value, several in rows.items()
+        ]
+        parts.append(table(HEADS[name], lines))
+    return "\n\n".join(parts)
+
+
+HEADS = {
+    "reader": [
+        "connect_timeout of the reader pool, ms",
+        "slow requests while the replica is gone",
+        "slowest, s",
+        "Permify starts, replica gone, s",
+    ],
+    "overload": [
+        "connect_timeout, ms",
+        "% refused at a queue of 0.4 s",
+        "at 1 s",
+        "at 2 s",
+        "at 4 s",
+        "replicas banned",
+    ],
+    "writer": [
+        "connect_timeout of the writer pool, ms",
+        "writes failed, primary away 3 s",
+        "slowest, s",
+    ],
+    "ban_time": [
+        "ban_time, s",
+        "slow requests in 70 s without replica",
+        "replica reads again after, s",
+    ],
+    "healthcheck_delay": [
+        "healthcheck_delay, ms",
+        "failed when the replica stops, few requests",
+        "failed or slow when packets to it vanish",
+        "slowest, s",
+    ],
+    "tcp_user_timeout": [
+        "tcp_user_timeout, ms",
+        "failed when packets to the replica vanish",
+        "slowest, s",
+    ],
+    "healthcheck_delay, cost": ["healthcheck_delay, ms", "transactions/s, 8 clients", "the same, 1 ms away"],
+}
+
+
+def reader_pool(folder: Path, milliseconds: int) -> list[float]:
+    settings = {(GENERAL, "ban_time"): 6, (READER, "connect_timeout"): milliseconds}
+    with site(folder, settings=settings) as here:
+        start = started_without_replica(here)
+        gone = replica_gone_for_bans(here)
+    return [len(gone.slow), gone.slowest_seconds, start.seen["permifys_start_seconds"]]
+
+
+def writer_pool(folder: Path, milliseconds: int) -> list[float]:
+    with started(folder, settings={(GENERAL, "connect_timeout"): milliseconds}) as here:
+        away = primary_restarted(here, signal.SIGINT, 3)
+    return [len([request for request in away.failed if request.kind == "write"]), away.slowest_seconds]
+
+
+def ban_time(folder: Path, seconds: int) -> list[float]:
+    with started(folder, settings={(GENERAL, "ban_time"): seconds}) as here:
+        gone = replica_gone_for_bans(here, 70 / seconds)
+        back = time.monotonic()
+        with here.load():
+            here.wait_for_reads(here.cluster.replica, seconds + 30)
+        again = time.monotonic()
+    return [len(gone.slow), again - back]
+
+
+def healthcheck_delay(folder: Path, milliseconds: int) -> list[float]:
+    settings = {(GENERAL, "healthcheck_delay"): milliseconds, (GENERAL, "ban_time"): 6}
+
+    def vanish() -> Outcome:
+        with started(folder / "vanish", settings=settings) as here:
+            return server_vanished(here, here.cluster.replica, 15)
+
+    with started(folder / "stop", settings=settings) as here:
+        stopped = replica_stopped(here, signal.SIGINT, checkers=8, pause_seconds=2.0)
+    vanished = in_own_network(vanish)
+    return [len(stopped.failed), len({*vanished.failed, *vanished.slow}), vanished.slowest_seconds]
+
+
+def tcp_user_timeout(folder: Path, milliseconds: int) -> list[float]:
+    settings = {(GENERAL, "tcp_user_timeout"): milliseconds}
+
+    def vanish() -> Outcome:
+        with started(folder, settings=settings) as here:
+            return server_vanished(here, here.cluster.replica, 15)
+
+    vanished = in_own_network(vanish)
+    return [len(vanished.failed), vanished.slowest_seconds]
+
+
+STATEMENT_SECONDS = 0.2
+QUEUES_SECONDS = (0.4, 1.0, 2.0, 4.0)
+
+
+def overload(folder: Path, milliseconds: int) -> list[float]:
+    """Clients that keep the reader pool of one PgCat full of slow statements, each of them all the time."""
+    with site(folder, settings={(READER, "connect_timeout"): milliseconds}) as here:
+        here.prepare()
+        pgcat = here.start_pgcat()
+        size = here.stack.pgcat_config["pools"]["permify_reader"]["users"]["0"]["pool_size"]
+        servers = size * len(here.stack.readers)
+        row = [
+            refused_share(here, pgcat.port, round(servers * (1 + queue / STATEMENT_SECONDS)), 2 * queue + 4)
+            for queue in QUEUES_SECONDS
+        ]
+        return [*row, here.pgcat_log().count("Banning instance")]
+
+
+def refused_share(here: Site, port: int, clients: int, seconds: float) -> float:
+    """Percent of the statements that got no server connection."""
+    answers: list[bool] = []
+    gate = threading.Barrier(clients)
+    end = time.monotonic() + seconds
+
+    def client() -> None:
+        with here.stack.connect(port, "permify_reader") as connection:
+            gate.wait(30)
+            while time.monotonic() < end:
+                try:
+                    connection.execute("SELECT pg_sleep(%s)", [STATEMENT_SECONDS])
+                    answers.append(True)
+                except psycopg.Error as error:
+                    assert "could not get connection" in str(error), error
+                    answers.append(False)
+
+    with ThreadPoolExecutor(clients) as pool:
+        for future in [pool.submit(client) for _ in range(clients)]:
+            future.result()
+    return 100 * answers.count(False) / len(answers)
+
+
+def healthcheck_costs(folder: Path, runs: int) -> dict[int, list[list[float]]]:
+    """Throughput of one PgCat each, in turn, with the servers beside it and 1 ms away."""
+    delays = SWEEPS["healthcheck_delay"][0]
+    script = folder / "select.sql"
+    rates: dict[int, list[list[float]]] = {delay: [] for delay in delays}
+    with site(folder / "site") as here, toxiproxy(here) as proxy:
+        script.write_text("SELECT 1;\n")
+        for server in here.stack.servers:
+            proxy.delay(server, 1)
+        far = here.stack.by
+        here.stack.by = {}
+        here.prepare()
+        toml = here.stack.rendered / "pgcat" / "pgcat.toml"
+        ports = {}
+        for delay in delays:
+            toml.write_text(with_settings(toml.read_text(), {(GENERAL, "healthcheck_delay"): delay}))
+            for here.stack.by in ({}, far):
+                ports[delay, bool(here.stack.by)] = here.start_pgcat().port
+        for _ in range(max(3, runs)):
+            for delay in delays:
+                rates[delay].append([rate(here, ports[delay, away], script) for away in (False, True)])
+    return rates
+
+
+def rate(here: Site, port: int, script: Path) -> float:
+    """Transactions a second of eight clients, by pgbench."""
+    command = [postgres_program("pgbench"), "-n", "-c", "8", "-j", "1", "-T", "2", "-f", str(script)]
+    command += ["-h", LOOPBACK, "-p", str(port), "-U", here.stack.user, "permify_reader"]
+    output = run(command, clean_environment(PGPASSWORD=here.stack.password))
+    found = re.search(r"tps = ([\d.]+)", output)
+    assert found, output
+    return float(found[1])
+
+
+SWEEPS: dict[str, tuple[Sequence[int], Callable[[Path, int], list[float]]]] = {
+    "reader": ((500, 1000, 2000, 5000), reader_pool),
+    "overload": ((500, 1000, 2000, 5000), overload),
+    "writer": ((1000, 2000, 5000, 10000), writer_pool),
+    "ban_time": ((10, 30, 60), ban_time),
+    "healthcheck_delay": ((0, 1000, 5000, 30000), healthcheck_delay),
+    "tcp_user_timeout": ((3000, 5000, 10000), tcp_user_timeout),
+}

@@ -1,0 +1,743 @@
+"""Faults under a steady load: what users see of each, for how long, and whether it mends itself.
+
+A site is a rendered deployment with a PostgreSQL cluster of its own; a fault happens at a site while clients
+check and write through it, and leaves an outcome. Sites run side by side, each in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import json
+import re
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from live.load import Load, Request
+from live.service import Service, service
+from live.stack import EXTERNAL, MAX_CONNECTIONS, SCHEMA, TENANT, Permify, PgCat, Stack, pgcat_program, tuples
+from live.support import (
+    LOOPBACK,
+    Address,
+    Cluster,
+    Server,
+    clean_environment,
+    free_port,
+    post,
+    postgres_cluster,
+    program,
+    run,
+    running,
+)
+
+STANDALONE = {"topology": "standalone", **EXTERNAL}
+SIDECAR = {"topology": "sidecar", **EXTERNAL}
+NO_REPLICA = {"replica_hosts": ""}
+
+SLOW_SECONDS = 0.5
+"""A request that takes longer is counted as slow."""
+CALM_SECONDS = 3.0
+"""For so long nothing may fail or be slow before a fault is over."""
+
+Settings = Mapping[tuple[str, str], int]
+"""Numbers to change in pgcat.toml: by table (`general`, `pools.permify_reader`) and key."""
+
+
+@dataclass
+class Outcome:
+    requests: list[Request]
+    began: float
+    """When the fault began, by `time.monotonic()`."""
+    mended: float
+    """From when all could be well again: the fault itself, where others can take over, or its end."""
+    lost: set[str]
+    """Writes that were acknowledged and are not in the database."""
+    seen: dict[str, Any] = field(default_factory=dict)
+    """What else a fault tells of."""
+
+    @property
+    def failed(self) -> list[Request]:
+        return [request for request in self.requests if request.error]
+
+    @property
+    def slow(self) -> list[Request]:
+        """Those that took long, failed or not."""
+        return [request for request in self.requests if request.seconds > SLOW_SECONDS]
+
+    @property
+    def slowest_seconds(self) -> float:
+        return max(request.seconds for request in self.requests)
+
+    @property
+    def recovered_seconds(self) -> float:
+        """From `mended` until the last one that failed or was slow has ended."""
+        bad = [*self.failed, *self.slow]
+        return max([0.0, *(request.began + request.seconds - self.mended for request in bad)])
+
+    @property
+    def failed_until_seconds(self) -> float:
+        """From `mended` until the last one that failed has ended."""
+        return max([0.0, *(request.began + request.seconds - self.mended for request in self.failed)])
+
+    def errors(self) -> str:
+        """The different errors and how often each was."""
+        texts = [f"{request.kind}: {request.error}" for request in self.failed]
+        return "\n".join(f"{texts.count(text)} × {text}" for text in sorted(set(texts)))
+
+
+# Sites
+
+
+@dataclass
+class Diverted(Stack):
+    """A deployment that may be led to its servers by another address."""
+
+    by: dict[str, Address] = field(default_factory=dict)
+    """Where PgCat finds a server, by the server's role."""
+
+    @property
+    def moved(self) -> dict[str, tuple[Address, Address]]:
+        return {role: (name, self.by.get(role, here)) for role, (name, here) in super().moved.items()}
+
+
+@dataclass
+class Site:
+    cluster: Cluster
+    stack: Diverted
+    exits: contextlib.ExitStack
+    service: Service | None
+    """Between Permify and PgCat, where PgCat is a Deployment of its own."""
+    pgcats: list[PgCat] = field(default_factory=list)
+    permifys: list[Permify] = field(default_factory=list)
+    _started: int = 0
+
+    def start_pgcat(self) -> PgCat:
+        """One more, ready."""
+        self._started += 1
+        pgcat = self.exits.enter_context(self.stack.pgcat(self._started))
+        self.pgcats.append(pgcat)
+        if self.service is not None:
+            self.service.add(pgcat.port)
+        return pgcat
+
+    def end_pgcat(self, pgcat: PgCat, how: signal.Signals = signal.SIGINT) -> None:
+        """Without any drain."""
+        self.pgcats.remove(pgcat)
+        if self.service is not None:
+            self.service.remove(pgcat.port)
+        pgcat.process.stop(how)
+
+    def start_permify(self, number: int = 0, within_seconds: float = 75) -> Permify:
+        """One more, ready; as a sidecar's neighbour it talks to the PgCat of that number."""
+        self._started += 1
+        port = self.pgcats[number].port if self.service is None else self.service.port
+        permify = self.exits.enter_context(self.stack.permify(self._started, port, seconds=within_seconds))
+        self.permifys.append(permify)
+        return permify
+
+    def prepare(self) -> None:
+        """Role, database and tables."""
+        self.stack.bootstrap()
+        self.stack.migrate()
+        self.cluster.catch_up()
+
+    def start(self) -> None:
+        """As many of each as the manifests say, with data."""
+        for _ in range(self.stack.pgcat_count):
+            self.start_pgcat()
+        for number in range(self.stack.permify_count):
+            self.start_permify(number)
+        self.permifys[0].write(self.cluster)
+
+    def load(self, **options: Any) -> Load:
+        options = {"checkers": 3, "writers": 1, "pause_seconds": 0.1, **options}
+        return Load([permify.port for permify in self.permifys], **options)
+
+    def outcome(self, load: Load, began: float, mended: float, **seen: Any) -> Outcome:
+        """Ends the load and looks every acknowledged write up."""
+        load.stop()
+        primary = self.cluster.primary
+        with psycopg.connect(
+            host=str(primary.folder), port=primary.port, user="postgres", dbname=self.stack.database
+        ) as connection:
+            lost = load.lost(connection)
+        return Outcome(load.requests(since=began), began, mended, lost, seen)
+
+    @property
+    def ban_seconds(self) -> float:
+        return float(self.stack.pgcat_config["general"]["ban_time"])
+
+    def sessions(self, server: Server) -> int:
+        """How many connections the role has to a server."""
+        return int(
+            server.sql("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", self.stack.user)[0][0]
+        )
+
+    def wait_for_reads(self, server: Server, within_seconds: float) -> bool:
+        """Whether a server comes to carry reads of the deployment."""
+        return wait_until(lambda: self.sessions(server) > 0, within_seconds)
+
+    def pgcat_log(self) -> str:
+        return "".join(
+            text for path, text in self.stack.logs().items() if path.parent.name.startswith("pgcat-")
+        )
+
+
+_making = threading.Lock()  # PostgreSQL clusters are made one at a time, for that keeps a machine busy
+
+
+@contextlib.contextmanager
+def site(
+    folder: Path,
+    answers: Mapping[str, Any] = STANDALONE,
+    pgcat: str = "pgcat",
+    settings: Settings | None = None,
+) -> Iterator[Site]:
+    """A deployment of which nothing runs yet but PostgreSQL, without the role."""
+    folder.mkdir(parents=True)
+    with contextlib.ExitStack() as exits:
+        with _making:
+            cluster = exits.enter_context(postgres_cluster(MAX_CONNECTIONS, {}))
+        stack = Diverted(cluster, answers, pgcat_program(pgcat), folder / "deployment", folder / "live")
+        toml = stack.rendered / "pgcat" / "pgcat.toml"
+        toml.write_text(with_settings(toml.read_text(), settings or {}))
+        balancer = None
+        if not stack.sidecar:
+            balancer = exits.enter_context(service(cluster.primary.folder / "service"))
+        yield Site(cluster, stack, exits, balancer)
+
+
+@contextlib.contextmanager
+def started(folder: Path, *arguments: Any, **options: Any) -> Iterator[Site]:
+    with site(folder, *arguments, **options) as here:
+        here.prepare()
+        here.start()
+        yield here
+
+
+def with_settings(text: str, settings: Settings) -> str:
+    """A pgcat.toml with other numbers; a key that its table lacks is added."""
+    for (table, key), value in settings.items():
+        begins = text.index(f"[{table}]\n") + len(f"[{table}]\n")
+        ends = text.find("\n[", begins) if "\n[" in text[begins:] else len(text)
+        body, replaced = re.subn(rf"(?m)^{key} = \d+", f"{key} = {value}", text[begins:ends])
+        text = text[:begins] + (body if replaced else f"{key} = {value}\n{body}") + text[ends:]
+    return text
+
+
+def wait_until(true: Callable[[], bool], within_seconds: float) -> bool:
+    end = time.monotonic() + within_seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def calm(load: Load, within_seconds: float = 40) -> bool:
+    """Waits until checks and writes have been answered well for a while."""
+
+    def well() -> bool:
+        latest = [
+            request
+            for request in load.requests()
+            if request.began + request.seconds > time.monotonic() - CALM_SECONDS
+        ]
+        return {request.kind for request in latest} == {"check", "write"} and not any(
+            request.error or request.seconds > SLOW_SECONDS for request in latest
+        )
+
+    time.sleep(CALM_SECONDS)
+    return wait_until(well, within_seconds)
+
+
+# Faults: servers
+
+
+def replica_stopped(here: Site, how: signal.Signals, **options: Any) -> Outcome:
+    """Gone and, once all is calm, back; the options are those of the load."""
+    with here.load(**options) as load:
+        calm(load)
+        began = time.monotonic()
+        here.cluster.replica.stop(how)
+        calm(load)
+        here.cluster.replica.start()
+        back = time.monotonic()
+        again = here.wait_for_reads(here.cluster.replica, here.ban_seconds + 30)
+        reads_after = time.monotonic() - back
+        calm(load)
+        return here.outcome(load, began, began, carries_reads_again=again, reads_after_seconds=reads_after)
+
+
+def replica_gone_for_bans(here: Site, bans: float = 2.5) -> Outcome:
+    """Gone for so many times `ban_time`; meanwhile a Permify starts anew."""
+    with here.load() as load:
+        calm(load)
+        began = time.monotonic()
+        here.cluster.replica.stop(signal.SIGINT)
+        time.sleep(here.ban_seconds * bans / 2)
+        starting = time.monotonic()
+        here.start_permify()
+        starts_seconds = time.monotonic() - starting
+        time.sleep(max(0.0, began + here.ban_seconds * bans - time.monotonic()))
+        outcome = here.outcome(load, began, began, permify_starts_seconds=starts_seconds)
+    here.cluster.replica.start()
+    return outcome
+
+
+def started_without_replica(here: Site) -> Outcome:
+    """All of the deployment starts, works, and takes the replica in when it comes."""
+    here.prepare()
+    here.cluster.replica.stop(signal.SIGINT)
+    began = time.monotonic()
+    for _ in range(here.stack.pgcat_count):
+        here.start_pgcat()
+    for number in range(here.stack.permify_count):
+        here.start_permify(number)
+    starts_seconds = time.monotonic() - began
+    write_all(here.permifys[0].port)
+    with here.load() as load:
+        calm(load)
+        here.cluster.replica.start()
+        again = here.wait_for_reads(here.cluster.replica, here.ban_seconds + 30)
+        calm(load)
+        return here.outcome(
+            load, began, began, permifys_start_seconds=starts_seconds, carries_reads_again=again
+        )
+
+
+def write_all(port: int) -> None:
+    """The schema and the data of the checks, while there is no replica to wait for."""
+    post(port, f"{TENANT}/schemas/write", {"schema": SCHEMA})
+    post(port, f"{TENANT}/data/write", {"metadata": {}, "tuples": tuples(), "attributes": []})
+
+
+def primary_restarted(here: Site, how: signal.Signals, away_seconds: float = 0) -> Outcome:
+    with here.load() as load:
+        calm(load)
+        began = time.monotonic()
+        here.cluster.primary.stop(how)
+        time.sleep(away_seconds)
+        here.cluster.primary.start()
+        mended = time.monotonic()
+        calm(load)
+        failed_checks = len(load.failed("check", began))
+        return here.outcome(load, began, mended, away_seconds=mended - began, failed_checks=failed_checks)
+
+
+def connections_taken(here: Site, seconds: float = 8) -> Outcome:
+    """Another application takes every connection of the primary that PgCat does not hold, and those, too."""
+    primary, user = here.cluster.primary, here.stack.user
+    primary.sql("CREATE ROLE another LOGIN PASSWORD 'another'")
+    with here.load() as load, contextlib.ExitStack() as taken:
+        calm(load)
+        began = time.monotonic()
+        while not taken_all(primary, taken) or here.sessions(primary):
+            primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", user)
+            while not taken_all(primary, taken):
+                pass
+        held = time.monotonic()
+        time.sleep(seconds)
+        taken.close()
+        mended = time.monotonic()
+        calm(load)
+        failed_meanwhile = len(load.failed("write", held, mended))
+        return here.outcome(load, began, mended, failed_meanwhile=failed_meanwhile)
+
+
+def taken_all(server: Server, taken: contextlib.ExitStack) -> bool:
+    """Connects once more; whether that was refused."""
+    try:
+        taken.enter_context(
+            psycopg.connect(
+                host=LOOPBACK, port=server.port, dbname="postgres", user="another", password="another"
+            )
+        )
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+# Faults: the deployment's own parts
+
+
+def pgcat_killed(here: Site) -> Outcome:
+    """SIGKILL; the kubelet starts the container again, and the Service forgets it until then."""
+    with here.load() as load:
+        calm(load)
+        began = time.monotonic()
+        killed = here.pgcats[0]
+        killed.process.kill()
+        killed.process.wait(10)
+        time.sleep(1)
+        if here.service is not None:
+            here.service.remove(killed.port)
+        again = killed.process.again()
+        here.exits.callback(again.stop)
+        again.wait_until(lambda: listens(killed.port))
+        if here.service is not None:
+            here.service.add(killed.port)
+        mended = time.monotonic()
+        calm(load)
+        return here.outcome(load, began, mended, away_seconds=mended - began)
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
+        return True
+    return False
+
+
+def started_before(here: Site, mend: Callable[[], None], after_seconds: float = 6) -> Outcome:
+    """PgCat and Permify start, and wait for what they need until `mend` brings it; nothing is restarted."""
+    mended: list[float] = []
+    over = threading.Event()
+
+    def bring() -> None:
+        time.sleep(after_seconds)
+        mend()
+        mended.append(time.monotonic())
+        over.wait()  # for what it started ends with this thread
+
+    began = time.monotonic()
+    here.start_pgcat()
+    here.exits.callback(over.set)
+    threading.Thread(target=bring).start()
+    here.start_permify()
+    ready = time.monotonic()
+    assert wait_until(lambda: bool(mended), 60)
+    comes_seconds = max(0.0, ready - mended[0])
+    log = here.pgcat_log()
+    wait_until(lambda: here.sessions(here.cluster.primary) > 0, 10)
+    here.permifys[0].write(here.cluster)
+    with here.load() as load:
+        calm(load)
+        return here.outcome(load, began, mended[0], comes_seconds=comes_seconds, log=log)
+
+
+def password_rotated(here: Site, password: str) -> tuple[Outcome, Outcome]:
+    """First the role, then PgCat, then Permify; the second outcome is of the new Permify processes."""
+    stack = here.stack
+    with here.load() as load:
+        calm(load)
+        began = time.monotonic()
+        stack.bootstrap(password)
+        here.cluster.catch_up()
+        calm(load)
+        role_only = len(load.failed(since=began))
+        stack.password = stack.environment["PGPASSWORD"] = password
+        (stack.secrets / "database_password").write_text(password)
+        restarted = time.monotonic()
+        for pgcat in list(here.pgcats):
+            here.start_pgcat()
+            here.end_pgcat(pgcat)
+        time.sleep(5)
+        between = len(load.failed(since=restarted))
+        old = here.outcome(load, began, restarted, failed_before_pgcat=role_only, failed_after_pgcat=between)
+    here.permifys.clear()
+    for _ in range(stack.permify_count):
+        here.start_permify()
+    with here.load() as load:
+        began = time.monotonic()
+        calm(load)
+        return old, here.outcome(load, began, began)
+
+
+# Faults: the network
+
+
+def in_own_network(work: Callable[[], Any]) -> Any:
+    """Runs in a thread with a loopback and packet filter of its own, which only root may have."""
+    results: list[Any] = []
+    errors: list[BaseException] = []
+    iptables = program("iptables")
+
+    def thread() -> None:
+        try:
+            new_network = 0x40000000
+            if ctypes.CDLL(None).unshare(new_network) != 0:
+                pytest.skip("a network of one's own needs root")
+            run([program("ip"), "link", "set", "lo", "up"])
+            run([iptables, "-L", "-n"])
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    runner = threading.Thread(target=thread)
+    runner.start()
+    runner.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+@contextlib.contextmanager
+def packets_vanish(port: int) -> Iterator[None]:
+    """To and from a port, without a word; in a network of one's own."""
+    rules = [
+        ["INPUT", "-p", "tcp", direction, str(port), "-j", "DROP"] for direction in ("--dport", "--sport")
+    ]
+    for rule in rules:
+        run([program("iptables"), "-w", "-A", *rule])
+    yield
+    for rule in rules:
+        run([program("iptables"), "-w", "-D", *rule])
+
+
+def server_vanished(here: Site, server: Server, seconds: float) -> Outcome:
+    """The network to a server swallows packets for a while, as when its machine has died."""
+    replica = server is here.cluster.replica
+    with here.load() as load:
+        calm(load)
+        began = time.monotonic()
+        with packets_vanish(server.port):
+            time.sleep(seconds)
+        back = time.monotonic()
+        again = here.wait_for_reads(server, here.ban_seconds + 30)
+        calm(load)
+        mended = began if replica else back
+        return here.outcome(load, began, mended, carries_reads_again=again, away_seconds=seconds)
+
+
+class Toxiproxy:
+    """Between PgCat and the servers."""
+
+    def __init__(self, port: int):
+        self._port = port
+
+    def say(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> None:
+        request = urllib.request.Request(
+            f"http://{LOOPBACK}:{self._port}{path}", json.dumps(body or {}).encode(), method=method
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def add(self, server: Server) -> Address:
+        port = free_port()
+        listen, upstream = f"{LOOPBACK}:{port}", f"{LOOPBACK}:{server.port}"
+        self.say("POST", "/proxies", {"name": server.role, "listen": listen, "upstream": upstream})
+        return LOOPBACK, port
+
+    def delay(self, server: Server, milliseconds: int) -> None:
+        """Of every answer."""
+        toxic = {"type": "latency", "stream": "downstream", "attributes": {"latency": milliseconds}}
+        self.say("POST", f"/proxies/{server.role}/toxics", toxic)
+
+    @contextlib.contextmanager
+    def mute(self, server: Server) -> Iterator[None]:
+        """Connections stay and open, and nothing comes through; afterwards they are cut."""
+        proxy = f"/proxies/{server.role}"
+        for stream in ("upstream", "downstream"):
+            toxic = {"name": stream, "type": "timeout", "stream": stream, "attributes": {"timeout": 0}}
+            self.say("POST", f"{proxy}/toxics", toxic)
+        yield
+        self.say("POST", proxy, {"enabled": False})
+        for stream in ("upstream", "downstream"):
+            self.say("DELETE", f"{proxy}/toxics/{stream}")
+        self.say("POST", proxy, {"enabled": True})
+
+
+@contextlib.contextmanager
+def toxiproxy(here: Site) -> Iterator[Toxiproxy]:
+    port = free_port()
+    command = [program("toxiproxy-server"), "-host", LOOPBACK, "-port", str(port)]
+    with running(command, here.stack.folder / "toxiproxy.log", clean_environment()) as process:
+        process.wait_until(lambda: listens(port))
+        proxy = Toxiproxy(port)
+        here.stack.by.update({server.role: proxy.add(server) for server in here.stack.servers})
+        yield proxy
+
+
+def server_mute(here: Site, proxy: Toxiproxy, server: Server, seconds: float) -> Outcome:
+    """A server whose machine takes packets and never answers, as when its disk hangs."""
+    with here.load() as load:
+        calm(load)
+        began = time.monotonic()
+        with proxy.mute(server):
+            time.sleep(seconds)
+        back = time.monotonic()
+        calm(load)
+        return here.outcome(load, began, back, away_seconds=seconds)
+
+
+# Faults: a replica that lags
+
+
+@dataclass
+class Lag:
+    """Checks of what was written while the replica replayed nothing; all of them should be allowed."""
+
+    checks: int = 0
+    denied: int = 0
+    denied_with_token: int = 0
+    """Among as many checks with the snap_token that the write returned."""
+    denied_caught_up: int = 0
+    """Of the same documents, once the replica had it all and before another write."""
+    denied_caught_up_with_token: int = 0
+    denied_after_write: int = 0
+    """Once something else had been written."""
+
+
+def replica_lags(here: Site, documents: int = 12) -> Lag:
+    cluster, lag, tokens = here.cluster, Lag(), {}
+    ask = [(permify.port, number) for number in range(documents) for permify in here.permifys]
+    cluster.replica.sql("SELECT pg_wal_replay_pause()")
+    for number in range(documents):
+        tokens[number] = write_viewer(here.permifys[0].port, f"lag-{number}")
+    for _ in range(4):
+        for port, number in ask:
+            lag.checks += 1
+            lag.denied += not viewer_allowed(port, f"lag-{number}")
+            lag.denied_with_token += not viewer_allowed(port, f"lag-{number}", tokens[number])
+    cluster.replica.sql("SELECT pg_wal_replay_resume()")
+    cluster.catch_up()
+    for _ in range(4):
+        for port, number in ask:
+            lag.denied_caught_up += not viewer_allowed(port, f"lag-{number}")
+            lag.denied_caught_up_with_token += not viewer_allowed(port, f"lag-{number}", tokens[number])
+    write_viewer(here.permifys[0].port, "something-else")
+    cluster.catch_up()
+    for _ in range(4):
+        for port, number in ask:
+            lag.denied_after_write += not viewer_allowed(port, f"lag-{number}")
+    return lag
+
+
+def write_viewer(port: int, document: str) -> str:
+    """User 1 may view a document; returns the snap_token."""
+    viewer = {
+        "entity": {"type": "document", "id": document},
+        "relation": "viewer",
+        "subject": {"type": "user", "id": "1"},
+    }
+    written = post(port, f"{TENANT}/data/write", {"metadata": {}, "tuples": [viewer], "attributes": []})
+    return str(written["snap_token"])
+
+
+def viewer_allowed(port: int, document: str, snap_token: str = "") -> bool:
+    body = {
+        "metadata": {"snap_token": snap_token, "schema_version": "", "depth": 20},
+        "entity": {"type": "document", "id": document},
+        "permission": "view",
+        "subject": {"type": "user", "id": "1"},
+    }
+    return bool(post(port, f"{TENANT}/permissions/check", body)["can"] == "CHECK_RESULT_ALLOWED")
+
+
+# What happens at which site
+
+Told = Iterator[tuple[str, Any]]
+"""The name of a fault and its outcome, one after the other."""
+
+
+def _servers(folder: Path, settings: Settings, pgcat: str, answers: Mapping[str, Any] = STANDALONE) -> Told:
+    with started(folder, answers, pgcat, settings) as here:
+        if here.stack.has_replica:
+            yield "replica stopped", replica_stopped(here, signal.SIGINT)
+            yield "replica crashed", replica_stopped(here, signal.SIGKILL)
+            yield "replica gone for several bans", replica_gone_for_bans(here)
+        yield "primary restarted", primary_restarted(here, signal.SIGINT)
+        yield "primary crashed", primary_restarted(here, signal.SIGQUIT)
+
+
+def _parts(folder: Path, settings: Settings) -> Told:
+    with started(folder, settings=settings) as here:
+        yield "replica lags", replica_lags(here)
+        yield "one of two PgCat killed", pgcat_killed(here)
+        yield "connections of the primary all taken", connections_taken(here)
+        before, after = password_rotated(here, "another password")
+        yield "password rotated, until Permify is restarted", before
+        yield "password rotated, after that", after
+
+
+def _sidecar(folder: Path, settings: Settings) -> Told:
+    with started(folder, SIDECAR, settings=settings) as here:
+        yield "PgCat killed", pgcat_killed(here)
+        yield "replica stopped", replica_stopped(here, signal.SIGINT)
+        yield "primary restarted", primary_restarted(here, signal.SIGINT)
+
+
+def _without_replica(folder: Path, settings: Settings) -> Told:
+    with site(folder, settings=settings) as here:
+        yield "started without the replica", started_without_replica(here)
+
+
+def _before_postgres(folder: Path, settings: Settings) -> Told:
+    with site(folder, settings=settings) as here:
+        here.prepare()
+        for server in reversed(here.cluster.servers):
+            server.stop()
+
+        def start() -> None:
+            for server in here.cluster.servers:
+                server.start()
+
+        yield "started before PostgreSQL", started_before(here, start)
+
+
+def _wrong_password(folder: Path, settings: Settings) -> Told:
+    with site(folder, settings=settings) as here:
+        here.prepare()
+        here.stack.bootstrap("not what the Secret says")
+        here.cluster.catch_up()
+        yield "another password in the Secret", started_before(here, here.stack.bootstrap)
+
+
+def _missing_database(folder: Path, settings: Settings) -> Told:
+    with site(folder, settings=settings) as here:
+        here.prepare()
+        here.cluster.primary.sql(f'DROP DATABASE "{here.stack.database}"')
+        here.cluster.catch_up()
+        yield "database missing", started_before(here, here.prepare)
+
+
+def _vanished(folder: Path, settings: Settings) -> Told:
+    def work() -> list[tuple[str, Outcome]]:
+        with started(folder, settings=settings) as here:
+            replica = server_vanished(here, here.cluster.replica, 20)
+            primary = server_vanished(here, here.cluster.primary, 20)
+            return [("packets to the replica vanish", replica), ("packets to the primary vanish", primary)]
+
+    yield from in_own_network(work)
+
+
+def _mute(folder: Path, settings: Settings) -> Told:
+    with site(folder, settings=settings) as here, toxiproxy(here) as proxy:
+        here.prepare()
+        here.start()
+        yield "replica does not answer", server_mute(here, proxy, here.cluster.replica, 12)
+        yield "primary does not answer", server_mute(here, proxy, here.cluster.primary, 12)
+
+
+SITES: dict[str, Callable[[Path, Settings], Told]] = {
+    "standalone": functools.partial(_servers, pgcat="pgcat"),
+    "standalone, PgCat 1.3.0": functools.partial(_servers, pgcat="pgcat-1.3.0"),
+    "standalone, parts": _parts,
+    "standalone, started without the replica": _without_replica,
+    "standalone, started before PostgreSQL": _before_postgres,
+    "standalone, wrong password": _wrong_password,
+    "standalone, database missing": _missing_database,
+    "standalone, vanished": _vanished,
+    "standalone, mute": _mute,
+    "standalone, no replica": functools.partial(
+        _servers, pgcat="pgcat", answers={**STANDALONE, **NO_REPLICA}
+    ),
+    "sidecar": _sidecar,
+}
+SIDE_BY_SIDE = 5
+"""So many sites at a time, since they mostly wait."""
+
+
+def visit(name: str, folder: Path, settings: Settings) -> dict[str, Any]:
+    """All that happens at a site, by the name of the fault."""
+    return dict(SITES[name](folder, settings))

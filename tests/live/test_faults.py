@@ -1,0 +1,189 @@
+"""Faults under load: few requests fail, no acknowledged write is lost, and all of it mends itself.
+
+The sites run side by side, from the first test to the last; each test looks at what happened at one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from live.faults import SITES, Lag, Outcome, visit
+from live.stack import require_programs
+from live.support import program
+
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.timeout(600)]
+
+SETTINGS = {("general", "ban_time"): 6}
+"""Seconds, so that a ban ends within a test."""
+SIDE_BY_SIDE = 5
+"""So many sites at a time, since they mostly wait."""
+AT_ONCE = 16
+"""Requests that may fail as something is lost: four clients, two PgCat, and another try of each."""
+SOON_SECONDS = 15.0
+"""Within which the last request has failed, on a busy machine."""
+MAIN = "standalone"
+
+REPLICA_LOST = [
+    (MAIN, "replica stopped"),
+    (MAIN, "replica crashed"),
+    (f"{MAIN}, PgCat 1.3.0", "replica stopped"),
+    (f"{MAIN}, PgCat 1.3.0", "replica crashed"),
+    ("sidecar", "replica stopped"),
+]
+PRIMARY_LOST = [
+    (MAIN, "primary restarted"),
+    (MAIN, "primary crashed"),
+    (f"{MAIN}, PgCat 1.3.0", "primary restarted"),
+    (f"{MAIN}, PgCat 1.3.0", "primary crashed"),
+    (f"{MAIN}, no replica", "primary restarted"),
+    (f"{MAIN}, no replica", "primary crashed"),
+    ("sidecar", "primary restarted"),
+]
+REFUSED = 'ServerStartupError("error message"'
+UNREADY = {
+    (f"{MAIN}, started before PostgreSQL", "started before PostgreSQL"): "Connection refused",
+    (f"{MAIN}, wrong password", "another password in the Secret"): REFUSED,
+    (f"{MAIN}, database missing", "database missing"): REFUSED,
+}
+"""What PgCat's log says of each; why a server refuses, only the server's log says."""
+
+
+class Sites:
+    """What happened at each site; asking waits for it."""
+
+    def __init__(self, visits: dict[str, Future[dict[str, Any]]]):
+        self._visits = visits
+
+    def outcome(self, site: str, fault: str) -> Outcome:
+        outcome = self._visits[site].result()[fault]
+        assert isinstance(outcome, Outcome)
+        assert outcome.lost == set()
+        return outcome
+
+    def lag(self) -> Lag:
+        lag = self._visits["standalone, parts"].result()["replica lags"]
+        assert isinstance(lag, Lag)
+        return lag
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    require_programs()
+    program("haproxy")
+    folder = tmp_path_factory.mktemp("faults")
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        visits = {
+            name: pool.submit(visit, name, folder / str(number), SETTINGS)
+            for number, name in enumerate(SITES)
+        }
+        yield Sites(visits)
+        for future in visits.values():
+            future.cancel()
+
+
+def assert_recovered(outcome: Outcome, failed_at_most: int, within_seconds: float = SOON_SECONDS) -> None:
+    """Requests were answered well again by themselves, and to the end."""
+    assert len(outcome.failed) <= failed_at_most, outcome.errors()
+    assert outcome.failed_until_seconds <= within_seconds, outcome.errors()
+    good = [request for request in outcome.requests if not request.error]
+    latest = max(request.began for request in outcome.requests) - 2
+    assert {request.kind for request in good if request.began > latest} == {"check", "write"}
+
+
+@pytest.mark.parametrize(("site", "fault"), REPLICA_LOST)
+def test_lost_replica_costs_requests_under_way(sites: Sites, site: str, fault: str) -> None:
+    """Reads go on at the primary, and come back to the replica when its ban has ended."""
+    outcome = sites.outcome(site, fault)
+    assert_recovered(outcome, AT_ONCE)
+    assert outcome.seen["carries_reads_again"]
+
+
+@pytest.mark.parametrize("site", [MAIN, f"{MAIN}, PgCat 1.3.0"])
+def test_replica_gone_for_bans_costs_a_wait_at_the_end_of_each(sites: Sites, site: str) -> None:
+    """A request waits for the replica once more, then the primary answers it; Permify starts meanwhile."""
+    outcome = sites.outcome(site, "replica gone for several bans")
+    assert_recovered(outcome, AT_ONCE)
+    assert outcome.slowest_seconds < 4.5  # connect_timeout of the reader pool, and a busy machine
+    assert outcome.seen["permify_starts_seconds"] < SOON_SECONDS
+
+
+def test_all_starts_without_the_replica(sites: Sites) -> None:
+    site = f"{MAIN}, started without the replica"
+    outcome = sites.outcome(site, "started without the replica")
+    assert_recovered(outcome, 0)
+    assert outcome.seen["permifys_start_seconds"] < 2 * SOON_SECONDS
+    assert outcome.seen["carries_reads_again"]
+
+
+@pytest.mark.parametrize(("site", "fault"), PRIMARY_LOST)
+def test_restarted_primary_costs_requests_under_way(sites: Sites, site: str, fault: str) -> None:
+    """And nothing fails once it is back: no connection to the old one stays in a pool."""
+    assert_recovered(sites.outcome(site, fault), 2 * AT_ONCE)
+
+
+def test_checks_outlive_the_primary(sites: Sites) -> None:
+    for site, fault in PRIMARY_LOST:
+        if "no replica" not in site:
+            assert sites.outcome(site, fault).seen["failed_checks"] <= AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("site", "fault", "failed"),
+    [(f"{MAIN}, parts", "one of two PgCat killed", 3 * AT_ONCE), ("sidecar", "PgCat killed", 300)],
+)
+def test_killed_pgcat_is_missed_until_it_is_back(sites: Sites, site: str, fault: str, failed: int) -> None:
+    """As a sidecar, nobody takes over: its Permify fails every request until then."""
+    assert_recovered(sites.outcome(site, fault), failed)
+
+
+def test_taken_connections_stop_writes_until_they_are_free(sites: Sites) -> None:
+    outcome = sites.outcome(f"{MAIN}, parts", "connections of the primary all taken")
+    assert outcome.seen["failed_meanwhile"] > 0
+    assert outcome.failed_until_seconds <= SOON_SECONDS
+    assert len([request for request in outcome.failed if request.kind == "check"]) <= AT_ONCE
+
+
+@pytest.mark.parametrize(("site", "fault"), UNREADY)
+def test_what_starts_too_early_waits(sites: Sites, site: str, fault: str) -> None:
+    """PgCat says what it misses, and neither it nor Permify is restarted when that comes."""
+    outcome = sites.outcome(site, fault)
+    assert UNREADY[site, fault] in outcome.seen["log"]
+    assert outcome.seen["comes_seconds"] < 40  # Permify tries again less and less often
+    assert_recovered(outcome, 0)
+
+
+def test_new_password_of_the_role_alone_breaks_nothing(sites: Sites) -> None:
+    """Connections that are open stay; with the new Secret in PgCat, Permify needs it, too."""
+    site = f"{MAIN}, parts"
+    before = sites.outcome(site, "password rotated, until Permify is restarted")
+    assert before.seen["failed_before_pgcat"] == 0
+    assert before.seen["failed_after_pgcat"] > 0
+    assert_recovered(sites.outcome(site, "password rotated, after that"), 0)
+
+
+@pytest.mark.parametrize("server", ["replica", "primary"])
+def test_silent_network_is_noticed(sites: Sites, server: str) -> None:
+    """By tcp_user_timeout: requests under way fail then; later ones go elsewhere or wait."""
+    outcome = sites.outcome(f"{MAIN}, vanished", f"packets to the {server} vanish")
+    stuck = [request for request in outcome.failed if request.began < outcome.began + 3]
+    assert stuck
+    assert min(request.seconds for request in stuck) < 18  # while the network was silent still: 20 s
+    assert outcome.seen["carries_reads_again"]
+    assert_recovered(outcome, 4 * AT_ONCE, 20 + SOON_SECONDS)
+
+
+@pytest.mark.parametrize("server", ["replica", "primary"])
+def test_mute_server_holds_what_is_under_way_alone(sites: Sites, server: str) -> None:
+    """Nothing but the server's own end can free a request that it took; PgCat is well again afterwards."""
+    outcome = sites.outcome(f"{MAIN}, mute", f"{server} does not answer")
+    assert_recovered(outcome, 4 * AT_ONCE)
+
+
+def test_lagging_replica_denies_wrongly_until_the_next_write(sites: Sites) -> None:
+    lag = sites.lag()
+    assert 0 < lag.denied < lag.checks  # the primary answers the others
+    assert lag.denied_after_write == 0
