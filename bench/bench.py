@@ -1,146 +1,110 @@
-"""What the hooks and the validator cost.
+"""Measures, and writes what it measured into the documentation.
 
-    ./dev python bench/bench.py            all three, some two minutes
-    ./dev python bench/bench.py copy       only one of copy, validate, thousand
+    ./dev python bench/bench.py                     every part, about half an hour; prints Markdown
+    ./dev python bench/bench.py permify pods        only these
+    ./dev python bench/bench.py --runs 1 permify    a short look
+    ./dev python bench/bench.py --write             every part, into the pages
 
-Each figure is measured several times in one run: minimum, median, maximum; ratios pair by pair.
+A page says where a part belongs: between `<!-- bench: NAME -->` and `<!-- end -->`. A part whose programs are
+missing is left out, and its figures in the page stay as they were.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
-import multiprocessing
+import importlib
+import re
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / part) for part in ("hooks", "tests")]
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY / part) for part in ("hooks", "tests")]
 
-from rendering import REPOSITORY, TEMPLATE_PARTS, combinations, render  # noqa: E402
-
-RUNS = 7
-SETS = 1000
-CORES = 2
+import pytest  # noqa: E402
 
 
-def _spread(name: str, values: Sequence[float], unit: str) -> None:
-    low, middle, high = min(values), statistics.median(values), max(values)
-    print(f"{name:<46} {low:8.2f} {middle:8.2f} {high:8.2f}  {unit}")
+@dataclass(frozen=True)
+class Part:
+    """`module.NAME(folder, runs)` returns Markdown; it may use the empty folder."""
+
+    module: str
+    runs: int
+    """How often each figure is measured, unless the command says otherwise."""
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+PARTS = {
+    "machine": Part("machine", runs=1),
+    "copy": Part("copying", runs=7),
+    "validate": Part("copying", runs=7),
+    "thousand": Part("copying", runs=1),
+    "permify": Part("permify", runs=4),
+    "pgbench": Part("pgbench", runs=3),
+    "pods": Part("pods", runs=1),
+    "drain": Part("drain", runs=1),
+    "rollouts": Part("rollouts", runs=1),
+    "faults": Part("faults", runs=1),
+    "timeouts": Part("faults", runs=1),
+    "compose": Part("compose", runs=3),
+}
 
 
-def copy(folder: Path) -> None:
-    """`copier copy` of a tagged git repository with the hooks, against the same without them, in turn."""
-    template = folder / "template"
-    template.mkdir()
-    for part in TEMPLATE_PARTS:
-        source = REPOSITORY / part
-        (shutil.copytree if source.is_dir() else shutil.copy2)(source, template / part)
-    for arguments in (
-        ["init", "--quiet"],
-        ["add", "--all"],
-        [
-            "-c",
-            "user.name=bench",
-            "-c",
-            "user.email=bench@example.com",
-            "commit",
-            "--quiet",
-            "--message=bench",
-        ],
-        ["tag", "1.0.0"],
-    ):
-        subprocess.run(["git", *arguments], cwd=template, check=True)
-
-    deploy = folder / "deploy"
-
-    def command(tasks: str) -> Callable[[], object]:
-        def run() -> None:
-            shutil.rmtree(deploy, ignore_errors=True)
-            subprocess.run(
-                [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", tasks]
-                + ["--data", "topology=standalone", "--data", "primary_host=db", str(template), str(deploy)],
-                check=True,
-                capture_output=True,
-            )
-
-        return run
-
-    command("--trust")()  # the first one fills the caches
-    pairs = [(_seconds(command("--trust")), _seconds(command("--skip-tasks"))) for _ in range(RUNS)]
-    _spread("copy with hooks", [hooks for hooks, _ in pairs], "s")
-    _spread("copy without", [bare for _, bare in pairs], "s")
-    _spread("with hooks ÷ without", [hooks / bare for hooks, bare in pairs], "")
+def pages_with(name: str) -> list[Path]:
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    return [page for page in pages if f"<!-- bench: {name} -->" in page.read_text()]
 
 
-def validate(folder: Path) -> None:
-    """Reading and judging one clean deployment in a running interpreter."""
-    from pgcat_stack.checks import run_checks, syntax
-    from pgcat_stack.deployment import Deployment
-
-    deploy = render(folder / "validate", topology="standalone", primary_host="db", replica_hosts="r1,r2")
-
-    def run() -> None:
-        assert run_checks(Deployment.load(deploy)) == []
-
-    def fresh() -> float:
-        syntax._style_faults.cache_clear()  # as in a process of its own
-        return _seconds(run) * 1000
-
-    fresh()
-    _spread("validate a clean deployment, own time", [fresh() for _ in range(RUNS)], "ms")
+def with_figures(text: str, name: str, figures: str) -> str:
+    """The page with what stands between the markers of the part replaced."""
+    marker = re.escape(f"<!-- bench: {name} -->")
+    pattern = rf"({marker}).*?(<!-- end -->)"
+    text, replaced = re.subn(
+        pattern, lambda found: f"{found[1]}\n\n{figures.strip()}\n\n{found[2]}", text, flags=re.DOTALL
+    )
+    assert replaced == 1, f"`<!-- bench: {name} -->` … `<!-- end -->` stands {replaced} times in the page"
+    return text
 
 
-_every_combination = functools.cache(functools.partial(combinations, True))
-
-
-def _render_and_validate(job: tuple[int, str]) -> None:
-    from pgcat_stack.checks import run_checks
-    from pgcat_stack.deployment import Deployment
-
-    number, folder = job
-    every = _every_combination()
-    answers = every[number * (len(every) // SETS)]
-    deploy = render(Path(folder) / str(number), answers)
-    assert not run_checks(Deployment.load(deploy)), answers
-    shutil.rmtree(deploy)
-
-
-def thousand(folder: Path) -> None:
-    """1,000 different answer sets rendered and validated, in two processes."""
-    jobs = [(number, str(folder)) for number in range(SETS)]
-
-    def run() -> None:
-        with multiprocessing.get_context("spawn").Pool(CORES) as pool:
-            for _ in pool.imap_unordered(_render_and_validate, jobs, chunksize=20):
-                pass
-
-    _spread(f"{SETS} answer sets, {CORES} processes", [_seconds(run)], "s")
+def measure(name: str, runs: int | None) -> str | None:
+    """The part's Markdown; None when a program is missing."""
+    part = PARTS[name]
+    folder = Path(tempfile.mkdtemp(prefix="pgcat-stack-bench-"))
+    begun = time.monotonic()
+    try:
+        figures = str(getattr(importlib.import_module(part.module), name)(folder, runs or part.runs))
+    except pytest.skip.Exception as missing:
+        print(f"{name}: left out: {missing}\n", file=sys.stderr)
+        return None
+    finally:
+        shutil.rmtree(folder)
+    print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
+    return figures
 
 
 def main() -> None:
-    parts = {"copy": copy, "validate": validate, "thousand": thousand}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=parts, help="all of them, if none is named")
-    part = parser.parse_args().part
-    folder = Path(tempfile.mkdtemp(prefix="pgcat-stack-bench-"))
-    try:
-        print(f"{'':<46} {'minimum':>8} {'median':>8} {'maximum':>8}")
-        for run in [parts[part]] if part else parts.values():
-            run(folder)
-    finally:
-        shutil.rmtree(folder)
+    parser.add_argument("part", nargs="*", help=f"all of them, if none is named: {', '.join(PARTS)}")
+    parser.add_argument("--runs", type=int, help="how often each figure is measured")
+    parser.add_argument("--write", action="store_true", help="write the figures into the pages")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.part) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    parts = arguments.part or list(PARTS)
+    if arguments.write:
+        if homeless := [name for name in parts if not pages_with(name)]:
+            parser.error(f"no page has a marker for: {', '.join(homeless)}")
+        parts = list(dict.fromkeys(["machine", *parts]))
+    for name in parts:
+        figures = measure(name, arguments.runs)
+        if figures is None:
+            continue
+        print(f"<!-- bench: {name} -->\n\n{figures.strip()}\n\n<!-- end -->\n", flush=True)
+        if arguments.write:
+            for page in pages_with(name):
+                page.write_text(with_figures(page.read_text(), name, figures))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,124 @@
+"""What the hooks and the validator cost."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from figures import spread, table
+
+from rendering import REPOSITORY, TEMPLATE_PARTS, combinations, render
+
+SETS = 1000
+CORES = 2
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def copy(folder: Path, runs: int) -> str:
+    """`copier copy` of a tagged git repository with the hooks, against the same without them, in turn."""
+    template = folder / "template"
+    template.mkdir()
+    for part in TEMPLATE_PARTS:
+        source = REPOSITORY / part
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, template / part)
+    author = ["-c", "user.name=bench", "-c", "user.email=bench@example.com"]
+    for arguments in (
+        ["init", "--quiet"],
+        ["add", "--all"],
+        [*author, "commit", "--quiet", "--message=bench"],
+        ["tag", "1.0.0"],
+    ):
+        subprocess.run(["git", *arguments], cwd=template, check=True)
+
+    deploy = folder / "deploy"
+
+    def command(tasks: str) -> Callable[[], object]:
+        def run() -> None:
+            shutil.rmtree(deploy, ignore_errors=True)
+            subprocess.run(
+                [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", tasks]
+                + ["--data", "topology=standalone", "--data", "primary_host=db", str(template), str(deploy)],
+                check=True,
+                capture_output=True,
+            )
+
+        return run
+
+    command("--trust")()  # the first one fills the caches
+    pairs = [(_seconds(command("--trust")), _seconds(command("--skip-tasks"))) for _ in range(runs)]
+    return table(
+        ["minimum / median / maximum", "seconds"],
+        [
+            ("`copier copy` with hooks, caches filled", spread([hooks for hooks, _ in pairs])),
+            ("the same with `--skip-tasks`", spread([bare for _, bare in pairs])),
+            ("with hooks ÷ without, pair by pair", spread([hooks / bare for hooks, bare in pairs])),
+        ],
+    )
+
+
+def validate(folder: Path, runs: int) -> str:
+    """Reading and judging one clean deployment in a running interpreter."""
+    from pgcat_stack.checks import run_checks, syntax
+    from pgcat_stack.deployment import Deployment
+
+    deploy = render(folder / "validate", topology="standalone", primary_host="db", replica_hosts="r1,r2")
+
+    def run() -> None:
+        assert run_checks(Deployment.load(deploy)) == []
+
+    def fresh() -> float:
+        syntax._style_faults.cache_clear()  # as in a process of its own
+        return _seconds(run) * 1000
+
+    fresh()
+    return table(
+        ["minimum / median / maximum", "milliseconds"],
+        [
+            (
+                "reading and judging a clean deployment, start of Python aside",
+                spread([fresh() for _ in range(runs)], 0),
+            )
+        ],
+    )
+
+
+_every_combination = functools.cache(functools.partial(combinations, True))
+
+
+def _render_and_validate(job: tuple[int, str]) -> None:
+    from pgcat_stack.checks import run_checks
+    from pgcat_stack.deployment import Deployment
+
+    number, folder = job
+    every = _every_combination()
+    answers = every[number * (len(every) // SETS)]
+    deploy = render(Path(folder) / str(number), answers)
+    assert not run_checks(Deployment.load(deploy)), answers
+    shutil.rmtree(deploy)
+
+
+def thousand(folder: Path, runs: int) -> str:
+    """1,000 different answer sets rendered and validated, in two processes."""
+    jobs = [(number, str(folder)) for number in range(SETS)]
+
+    def run() -> None:
+        with multiprocessing.get_context("spawn").Pool(CORES) as pool:
+            for _ in pool.imap_unordered(_render_and_validate, jobs, chunksize=20):
+                pass
+
+    seconds = [_seconds(run) for _ in range(runs)]
+    return table(
+        ["minimum / median / maximum", "seconds"],
+        [(f"{SETS:,} answer sets rendered and validated, {CORES} processes", spread(seconds, 0))],
+    )
