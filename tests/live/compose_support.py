@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from live.load import Load
+from live.stack import SCHEMA, TENANT, tuples
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.secrets import make_secrets
 
@@ -24,8 +28,7 @@ COMMAND_SECONDS = 150
 PROJECT_LABEL = "com.docker.compose.project"
 UP = ("up", "--wait", "--wait-timeout", "120", "--pull", "never")
 
-TENANT = "/v1/tenants/t1"
-SCHEMA = "entity user {}\nentity document { relation viewer @user\n action view = viewer }"
+HTTP_PORT = 3476
 
 
 def run(*command: str | Path, seconds: float = COMMAND_SECONDS, **options: Any) -> str:
@@ -72,28 +75,61 @@ class Stack:
 
     def __post_init__(self) -> None:
         make_secrets(Deployment.load(self.folder))
-        override = []
+        self.override = self.folder / "compose.test.yaml"
+        self.override_ports()
+
+    def override_ports(self, *more: str) -> None:
+        """What this project has otherwise: its network, and the one port that PERMIFY_BIND does not move."""
+        services = list(more)
         if "prometheus" in self.declared["services"]:
-            # The one port that PERMIFY_BIND does not move.
-            override += ["services:", "  prometheus:", f'    ports: !override ["{self.address}:9090:9090"]']
+            services += ["  prometheus:", f'    ports: !override ["{self.address}:9090:9090"]']
+        override = ["services:", *services] if services else ["services: {}"]
         if self.network:
             override += ["networks:", f"  default: {{name: {self.network}, external: true}}"]
-        self.override = self.folder / "compose.test.yaml"
-        self.override.write_text("\n".join(override or ["services: {}"]) + "\n")
+        self.override.write_text("\n".join(override) + "\n")
+
+    @contextmanager
+    def unpublished(self) -> Iterator[None]:
+        """No host ports for Permify, which would bound how many there can be."""
+        self.override_ports("  permify:", "    ports: !reset []")
+        try:
+            yield
+        finally:
+            self.override_ports()
+
+    @property
+    def network_name(self) -> str:
+        return self.network or f"{self.project}_default"
 
     @property
     def declared(self) -> dict[str, Any]:
         return yaml.safe_load((self.folder / "compose.yaml").read_text())
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Lets `docker compose` alone, as the runbook has it, mean this project."""
+        return {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_FILE": f"compose.yaml{os.pathsep}{self.override.name}",
+            "PERMIFY_BIND": self.address,
+        }
+
     def compose(self, *arguments: str, seconds: float = COMMAND_SECONDS, **options: Any) -> str:
-        files = ("--file", "compose.yaml", "--file", self.override.name)
-        return run(
-            *("docker", "compose", "--project-name", self.project, *files, *arguments),
-            cwd=self.folder,
-            env={**os.environ, "PERMIFY_BIND": self.address},
-            seconds=seconds,
-            **options,
-        )
+        command = ("docker", "compose", *arguments)
+        return run(*command, cwd=self.folder, env=self.environment, seconds=seconds, **options)
+
+    def runbook(self, title: str, part: int = 0) -> str:
+        """Commands that README.md has after a title, but for `copier`; `part` counts the blocks after it."""
+        text = (self.folder / "README.md").read_text()
+        _, found, rest = text.partition(f"**{title}**")
+        assert found, title
+        block = re.findall(r"^```bash\n(.*?)^```", rest, re.DOTALL | re.MULTILINE)[part]
+        return re.sub(r"^copier .*\n", "", block, flags=re.MULTILINE)
+
+    def follow(self, commands: str) -> None:
+        """Do what a runbook says."""
+        run("sh", "-euc", commands, cwd=self.folder, env=self.environment)
 
     def up(self, *arguments: str) -> None:
         try:
@@ -128,6 +164,15 @@ class Stack:
         out = self.compose("exec", "-T", service, *psql)
         return [line.split("|") for line in out.splitlines()]
 
+    def catch_up(self) -> None:
+        """Wait until a bundled replica has everything that the primary has now."""
+        [[position]] = self.sql("postgres-primary", "SELECT pg_current_wal_lsn()")
+        end = time.monotonic() + 30
+        there = f"SELECT pg_last_wal_replay_lsn() >= '{position}'"
+        while self.sql("postgres-replica", there) != [["t"]]:
+            assert time.monotonic() < end, f"the replica did not reach {position}"
+            time.sleep(0.1)
+
     def sessions(self, service: str, user: str) -> int:
         """How many connections a role has to a bundled server."""
         query = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{user}'"
@@ -142,6 +187,21 @@ class Stack:
         head, *rows = self.compose("exec", "-T", "pgcat", "sh", "-c", shell).splitlines()
         return [dict(zip(head.split("|"), row.split("|"), strict=True)) for row in rows]
 
+    def pool_sizes(self) -> set[int]:
+        return {int(row["pool_size"]) for row in self.pgcat("SHOW DATABASES")}
+
+    def logs_in(self, password: str) -> bool:
+        """Whether PostgreSQL lets the role in with this password."""
+        image = self.declared["services"]["postgres-primary"]["image"]
+        uri = "host=postgres-primary user=permify dbname=permify connect_timeout=10"
+        options = (f"--env=PGPASSWORD={password}",)
+        try:
+            self.docker_run(self.network_name, image, "psql", "-c", "SELECT 1", uri, options=options)
+        except AssertionError as error:
+            assert "password authentication failed" in str(error)
+            return False
+        return True
+
     def queries(self) -> dict[str, int]:
         """Queries so far of each server of each pool."""
         return {row["instance"]: int(row["total_query_count"]) for row in self.pgcat("SHOW STATS")}
@@ -151,7 +211,61 @@ class Stack:
             return json.load(answer)["data"]
 
     def permify(self, index: int = 1) -> Permify:
-        return Permify(self.compose("port", "--index", str(index), "permify", "3476").strip())
+        """By the order of the ports: Compose's own numbers have gaps after scaling."""
+        return Permify(f"{self.address}:{sorted(self.ports)[index - 1]}")
+
+    @property
+    def ports(self) -> list[int]:
+        """Where HTTP is published, one port for each Permify."""
+        ids = self.compose("ps", "--quiet", "permify").split()
+        found = json.loads(run("docker", "inspect", *ids))
+        return [
+            int(container["NetworkSettings"]["Ports"][f"{HTTP_PORT}/tcp"][0]["HostPort"])
+            for container in found
+        ]
+
+    def permifys_inside(self) -> list[Permify]:
+        """Every Permify that runs, at its address inside the network."""
+        ids = self.compose("ps", "--quiet", "permify").split()
+        found = [
+            container["NetworkSettings"]["Networks"][self.network_name]["IPAddress"]
+            for container in json.loads(run("docker", "inspect", *ids))
+        ]
+        return [Permify(f"{address}:{HTTP_PORT}") for address in found if address]
+
+    def serving(self) -> list[Permify]:
+        """Those of them that answer."""
+        return [permify for permify in self.permifys_inside() if permify.is_serving()]
+
+    def prepare(self, servers: Stack | None = None) -> None:
+        """The schema and the relations that a load checks, on every server."""
+        self.permify().write_schema()
+        (servers or self).catch_up()  # Permify looks its schema up among the readers.
+        self.permify().write_everything()
+        (servers or self).catch_up()
+
+    def wait_until_it_answers(self, seconds: float = 60) -> None:
+        """Until every Permify answers a check and takes a write."""
+        end = time.monotonic() + seconds
+        for port in self.ports:
+            permify = Permify(f"{self.address}:{port}")
+            while True:
+                try:
+                    permify.write("settled", "nobody")
+                    assert not permify.allows("settled", "somebody")
+                    break
+                except OSError:
+                    assert time.monotonic() < end, self.logs()[-5000:]
+                    time.sleep(0.2)
+
+    def load(self, **options: Any) -> Load:
+        """Steady checks and writes through every Permify that runs now."""
+        return Load(self.ports, address=self.address, **options)
+
+    def lost(self, load: Load, database: str = "permify", service: str = "postgres-primary") -> set[str]:
+        """Documents whose write was acknowledged and which the bundled database does not have."""
+        written = "SELECT entity_id FROM relation_tuples WHERE entity_id LIKE 'w-%'"
+        return load.acknowledged - {name for (name,) in self.sql(service, written, database)}
 
     def grpc_status(self, index: int = 1) -> str:
         """What the gRPC health check answers on the published port."""
@@ -179,11 +293,26 @@ class Permify:
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(f"http://{self.address}{TENANT}{path}", json.dumps(body).encode())
-        with urllib.request.urlopen(request, timeout=15) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=15) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            error.add_note(error.read().decode(errors="replace"))
+            raise
+
+    def is_serving(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.address}/healthz", timeout=5) as answer:
+                return "SERVING" in answer.read().decode()
+        except OSError:
+            return False
 
     def write_schema(self) -> None:
         self.post("/schemas/write", {"schema": SCHEMA})
+
+    def write_everything(self) -> None:
+        """Who owns and who may view each document of the checks that a load makes."""
+        self.post("/data/write", {"metadata": {}, "tuples": tuples(), "attributes": []})
 
     def write(self, document: str, viewer: str) -> None:
         viewer_of = {
@@ -217,13 +346,22 @@ def service_of(container: dict[str, Any]) -> str:
 
 
 @contextmanager
-def started(folder: Path, services: Sequence[str] = (), network: str = "") -> Iterator[Stack]:
-    """A deployment that is up, with all its services or these, and is gone afterwards, whatever happens."""
+def started(
+    folder: Path,
+    services: Sequence[str] = (),
+    network: str = "",
+    before: Callable[[], object] = lambda: None,
+) -> Iterator[Stack]:
+    """A deployment that is up, with all its services or these, and is gone afterwards, whatever happens.
+
+    `before` is done when its passwords are there and nothing of it runs.
+    """
     stack = Stack(folder, network)
     for image in stack.compose("--profile", "*", "config", "--images").split():
         if subprocess.run(("docker", "image", "inspect", image), capture_output=True).returncode:
             pytest.skip(f"image {image} not on this machine: docker pull {image}")
     try:
+        before()
         stack.up(*services)
         yield stack
     finally:

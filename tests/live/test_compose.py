@@ -1,18 +1,28 @@
-"""Docker deployments, started by `docker compose up --wait` as they were rendered."""
+"""Docker deployments, started by `docker compose up --wait` as rendered, changed and hurt under load.
+
+What runs is whatever image has the official name on the machine. One that was assembled from the same
+programs does not prove the official one: its entrypoint, its user, its libraries. The workflow pulls those.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import shutil
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from compose_support import Stack, run, service_of, skip_without_docker, started
+import yaml
 
+from live.compose_support import UP, Stack, run, service_of, skip_without_docker, started
+from live.load import Load
+from live.updating import Template
 from rendering import render
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("compose")]
@@ -24,6 +34,33 @@ HOSTILE = {
     "postgres_password": r"""p'g"\:$(id)é`""",
     "replication_password": r"""r:e\p'l"$i\\c:é %s &""",
 }
+
+
+# Bounds of what takes seconds, on a machine that is busy with other things.
+RESTART_SECONDS = 30
+UP_SECONDS = 60
+
+
+def under_load(stack: Stack, change: Callable[[], Any], outage_seconds: float) -> Load:
+    """What a load saw of a change: answers before and after, nothing lost that was acknowledged."""
+    stack.wait_until_it_answers()
+    with stack.load(checkers=4) as load:
+        time.sleep(1)
+        began = time.monotonic()
+        change()
+        stack.wait_until_it_answers()
+        ended = time.monotonic() + 1
+        time.sleep(2)
+    for kind in ("check", "write"):
+        before = [request for request in load.requests(kind) if request.began + request.seconds < began]
+        after = load.requests(kind, since=ended)
+        assert before and after
+        assert not [request for request in before + after if request.error], list(load.errors())
+        assert load.outage_seconds(kind) < outage_seconds, list(load.errors())
+    # A wrong answer is no outage.
+    assert not [error for error in load.errors() if "CHECK_RESULT" in error]
+    assert load.acknowledged and stack.lost(load) == set()
+    return load
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,7 +77,7 @@ def default(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         (folder / "secrets" / name).write_text(password + "\n")
         (folder / "secrets" / name).chmod(0o444)
     with started(folder) as stack:
-        stack.permify().write_schema()
+        stack.prepare()
         stack.permify().write("1", "ada")
         yield stack
 
@@ -158,6 +195,96 @@ class TestDefault:
         [[applied, distinct]] = default.sql("postgres-primary", migrations, database="permify")
         assert applied == distinct
 
+    def test_a_second_up_leaves_role_and_database_as_they_were(self, default: Stack) -> None:
+        def described() -> list[list[list[str]]]:
+            role = "SELECT rolconnlimit, rolconfig FROM pg_roles WHERE rolname = 'permify'"
+            database = "SELECT oid, datacl FROM pg_database WHERE datname = 'permify'"
+            tables = "SELECT oid, relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+            return [
+                default.sql("postgres-primary", role),
+                default.sql("postgres-primary", database),
+                default.sql("postgres-primary", tables, database="permify"),
+            ]
+
+        before = described()
+        default.up()
+
+        assert described() == before
+        for one in ("bootstrap", "migrate"):
+            assert default.service(one)["State"]["ExitCode"] == 0
+
+    def test_up_does_not_see_an_edited_file_but_a_restart_reads_it(self, default: Stack) -> None:
+        path = default.folder / "pgcat/pgcat.toml"
+        edited = path.with_suffix(".new")
+        edited.write_text(path.read_text().replace("pool_size = 20", "pool_size = 7"))
+        edited.replace(path)  # as many editors do, so that the mounted file is another one
+        before = default.service("pgcat")["Id"]
+        default.up()
+
+        assert default.service("pgcat")["Id"] == before
+        assert default.pool_sizes() == {20}
+        under_load(
+            default, lambda: default.follow(default.runbook("Change the configuration.")), RESTART_SECONDS
+        )
+        assert default.service("pgcat")["Id"] == before
+        assert default.pool_sizes() == {7}
+
+    def test_a_recreated_pgcat_is_a_short_outage(self, default: Stack) -> None:
+        change = ("--force-recreate", "--no-deps", "pgcat")
+        before = default.service("pgcat")["Id"]
+        load = under_load(default, lambda: default.compose(*UP, *change), RESTART_SECONDS)
+
+        assert default.service("pgcat")["Id"] != before
+        assert load.failed(), "its clients are cut off, or the outage in the documents is none"
+
+    def test_a_rotated_password_is_the_only_one(self, default: Stack) -> None:
+        under_load(default, lambda: default.follow(default.runbook("Rotate the password.")), RESTART_SECONDS)
+
+        assert (default.folder / "secrets/database_password").read_text() != HOSTILE[
+            "database_password"
+        ] + "\n"
+        for name, accepted in (("database_password", True), ("postgres_password", False)):
+            assert default.logs_in((default.folder / "secrets" / name).read_text().strip()) is accepted
+        assert not default.logs_in(HOSTILE["database_password"])
+
+    def test_a_restarted_replica_slows_reads_at_most(self, default: Stack) -> None:
+        under_load(default, lambda: default.compose("restart", "postgres-replica"), RESTART_SECONDS)
+
+        assert default.sql("postgres-primary", "SELECT state FROM pg_stat_replication") == [["streaming"]]
+
+    def test_a_restarted_primary_loses_nothing(self, default: Stack) -> None:
+        before = default.sql("postgres-primary", "SELECT pg_postmaster_start_time()")
+        # What it says is kept must be kept by a crash, too.
+        under_load(
+            default, lambda: default.compose("restart", "--timeout", "0", "postgres-primary"), UP_SECONDS
+        )
+
+        assert default.sql("postgres-primary", "SELECT pg_postmaster_start_time()") != before
+
+    def test_scaled_by_hand_stops_at_the_published_port(self, default: Stack) -> None:
+        with pytest.raises(AssertionError, match="port is already allocated"):
+            default.compose(*UP, "--no-deps", "--scale", "permify=2", "permify")
+
+        assert default.permify().comes_to_allow("1", "ada")
+        default.up()
+        assert len([c for c in default.containers() if service_of(c) == "permify"]) == 1
+
+    def test_scaled_by_hand_without_ports_shares_the_pools(self, default: Stack) -> None:
+        """Behind transaction pooling more Permify processes cost PostgreSQL nothing."""
+        with default.unpublished():
+            default.compose(*UP, "--scale", "permify=4", "permify")
+            permifys = default.permifys_inside()
+            assert len(permifys) == 4
+            pools = tomllib.loads((default.folder / "pgcat/pgcat.toml").read_text())["pools"]
+            sizes = sum(pools[f"permify_{use}"]["users"]["0"]["pool_size"] for use in ("writer", "reader"))
+            with ThreadPoolExecutor(16) as clients:
+                asked = clients.map(lambda i: permifys[i % 4].allows("1", f"anybody-{i}"), range(1200))
+                time.sleep(0.5)
+                sessions = default.sessions("postgres-primary", "permify")
+                assert not any(asked)
+            assert 0 < sessions <= sizes
+        default.up()
+
     def test_prometheus_scrapes_pgcat_and_loads_the_rules(self, default: Stack) -> None:
         default.up("prometheus")
 
@@ -196,48 +323,166 @@ class TestDefault:
         assert default.permify().comes_to_allow("1", "ada")
 
 
-def test_external_servers_without_pgcat(tmp_path: Path) -> None:
-    """The servers of another deployment are the external ones, prepared by the command in bootstrap.sql."""
-    servers = render(tmp_path / "servers")
-    external = {
-        "database": "external",
-        "primary_host": "postgres-primary",
-        "replica_hosts": "postgres-replica:5432",
-        "database_name": "authz-prod",
-        "database_user": "Permify-App",
-        "database_tls": "disable",
-    }
-    folder = render(tmp_path / "deploy", pooling="direct", **external)
-    with started(servers, services=("postgres-primary", "postgres-replica")) as server:
-        network = f"{server.project}_default"
-        Stack(folder)  # makes the password that the role is to have
-        header = (folder / "postgres/bootstrap.sql").read_text()
-        command = re.search(r"^--   (DATABASE_PASSWORD=.*)$", header, re.MULTILINE)
-        assert command
-        admin = f"--env=PGPASSWORD={(servers / 'secrets/postgres_password').read_text().strip()}"
-        place = (f"--volume={folder}:/deploy:ro", "--workdir=/deploy")
-        image = server.declared["services"]["postgres-primary"]["image"]
-        script = command[1].replace("FILE", "secrets/database_password")
-        for _ in range(2):
-            server.docker_run(network, image, "bash", "-euc", script, options=(admin, *place))
+EXTERNAL = {
+    "database": "external",
+    "primary_host": "postgres-primary",
+    "database_name": "authz-prod",
+    "database_user": "Permify-App",
+    "database_tls": "disable",
+}
 
-        with started(folder, network=network) as stack:
-            stack.permify().write_schema()
-            stack.permify().write("1", "ada")
 
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The servers of another deployment, which are the external ones."""
+    folder = render(tmp_path_factory.mktemp("servers") / "deploy")
+    with started(folder, services=("postgres-primary", "postgres-replica")) as stack:
+        yield stack
+
+
+def bootstrap(folder: Path, servers: Stack) -> None:
+    """The command that bootstrap.sql names, as an administrator of the servers runs it; twice is harmless."""
+    header = (folder / "postgres/bootstrap.sql").read_text()
+    command = re.search(r"^--   (DATABASE_PASSWORD=.*)$", header, re.MULTILINE)
+    assert command
+    admin = f"--env=PGPASSWORD={(servers.folder / 'secrets/postgres_password').read_text().strip()}"
+    place = (f"--volume={folder}:/deploy:ro", "--workdir=/deploy")
+    image = servers.declared["services"]["postgres-primary"]["image"]
+    script = command[1].replace("FILE", "secrets/database_password")
+    for _ in range(2):
+        servers.docker_run(servers.network_name, image, "bash", "-euc", script, options=(admin, *place))
+
+
+TRANSACTION: dict[str, Any] = {}
+SESSION = {"advanced": True, "pool_mode": "session"}
+REPLICA = "postgres-replica:5432"
+
+
+@pytest.mark.parametrize(
+    ("pooling", "replica_hosts"),
+    [
+        pytest.param({"pooling": "direct"}, REPLICA, id="direct, replica"),
+        pytest.param(TRANSACTION, REPLICA, id="transaction, replica"),
+        pytest.param(TRANSACTION, "", id="transaction, no replica"),
+        pytest.param(SESSION, REPLICA, id="session, replica"),
+        pytest.param(SESSION, "", id="session, no replica"),
+    ],
+)
+def test_external_servers(
+    servers: Stack, tmp_path: Path, pooling: dict[str, Any], replica_hosts: str
+) -> None:
+    folder = render(tmp_path / "deploy", **EXTERNAL, **pooling, replica_hosts=replica_hosts)
+    with started(folder, network=servers.network_name, before=lambda: bootstrap(folder, servers)) as stack:
+        stack.prepare(servers)
+        stack.permify().write("1", "ada")
+
+        assert stack.permify().comes_to_allow("1", "ada")
+        limit = servers.sql(
+            "postgres-primary", "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'Permify-App'"
+        )
+        assert limit == [["80"]]
+        assert 0 < servers.sessions("postgres-primary", "Permify-App") <= 40
+        assert (servers.sessions("postgres-replica", "Permify-App") > 0) == bool(replica_hosts)
+        if pooling == TRANSACTION:
+            stack.compose("down")
+            stack.up()
             assert stack.permify().comes_to_allow("1", "ada")
-            assert 0 < server.sessions("postgres-primary", "Permify-App") <= 20
-            assert 0 < server.sessions("postgres-replica", "Permify-App") <= 20
 
 
 def test_three_replicas_in_session_mode(tmp_path: Path) -> None:
-    with started(render(tmp_path / "deploy", pool_mode="session", permify_replicas=3)) as stack:
+    """And seven by hand, two more than the pools have connections for."""
+    answers = {"advanced": True, "pool_mode": "session", "writer_pool_size": 5, "reader_pool_size": 5}
+    with started(render(tmp_path / "deploy", **answers, permify_replicas=3)) as stack:
         replicas = [stack.permify(index) for index in (1, 2, 3)]
         assert len({replica.address for replica in replicas}) == 3
-        replicas[0].write_schema()
+        stack.prepare()
         replicas[1].write("1", "ada")
 
         assert all(replica.comes_to_allow("1", "ada") for replica in replicas)
         assert all("SERVING" in stack.grpc_status(index) for index in (1, 2, 3))
         pinned = {row["database"]: int(row["sv_active"]) for row in stack.pgcat("SHOW POOLS")}
         assert pinned["permify_writer"] >= 3 and pinned["permify_reader"] >= 3
+
+        with stack.unpublished():
+            stack.compose("up", "--detach", "--no-deps", "--scale", "permify=7", "permify")
+            end = time.monotonic() + 60
+            while len(serving := stack.serving()) < 5 and time.monotonic() < end:
+                time.sleep(1)
+            time.sleep(3)  # for one too many
+            assert len(serving := stack.serving()) == 5
+            assert all(permify.comes_to_allow("1", "ada") for permify in serving)
+            assert stack.sessions("postgres-primary", "permify") <= 10
+
+
+def test_changed_answers_recreate_what_they_change(tmp_path: Path) -> None:
+    """By `up` alone, and no more than that; then direct processes by hand, beyond what the role may have."""
+    small = {"pooling": "direct", "postgres_max_connections": 30, "other_connections": 18}
+    with started(render(tmp_path / "deploy", **small)) as stack:
+        stack.prepare()
+        (address,) = stack.ports
+        before = {service_of(c): c["Id"] for c in stack.containers()}
+        shutil.copytree(
+            render(tmp_path / "three", **small, permify_replicas=3), stack.folder, dirs_exist_ok=True
+        )
+        assert len(stack.declared["services"]["permify"]["ports"]) == 2
+        with stack.load(checkers=4) as load:
+            time.sleep(1)
+            stack.up()
+        assert load.acknowledged and stack.lost(load) == set()
+        after = {service_of(c): c["Id"] for c in stack.containers() if service_of(c) != "permify"}
+        assert after.items() <= before.items()
+        assert sorted(stack.ports) == [13476, 13477, 13478] and address == 3476
+        under_load(stack, lambda: time.sleep(1), 5)
+        with stack.unpublished():
+            stack.compose("up", "--detach", "--no-deps", "--scale", "permify=6", "permify")
+            time.sleep(4)
+            with ThreadPoolExecutor(32) as clients:
+                permifys = stack.permifys_inside()
+                asked = [
+                    clients.submit(permifys[i % len(permifys)].allows, "1", f"anybody-{i}")
+                    for i in range(600)
+                ]
+                most = max(stack.sessions("postgres-primary", "permify") for _ in range(5))
+                refused = [one for one in asked if one.exception()]
+            assert most <= 12
+            assert len(refused) < len(asked), "those that have connections answer"
+            assert "too many connections for role" in stack.logs("permify", "postgres-primary")
+        stack.up()
+        under_load(stack, lambda: time.sleep(1), 5)
+
+
+def test_a_deployment_moves_to_pgcat_and_back(tmp_path: Path) -> None:
+    """By `copier update` and `up`: same volumes, same passwords, and no acknowledged write is lost."""
+    (tmp_path / "home").mkdir()
+    template = Template(tmp_path / "home")
+    folder = template.copy(tmp_path / "deploy", ["pooling=direct"])
+    edited = folder / "permify/permify.yaml"
+    edited.write_text(edited.read_text().replace("level: info", "level: warn"))
+    template.commit(folder)
+    password = (folder / "secrets/database_password").read_text()
+    (folder / ".git/info/exclude").write_text("compose.test.yaml\n")
+    with started(folder) as stack:
+        stack.prepare()
+        stack.permify().write("1", "ada")
+        names = {yaml.safe_load((folder / "compose.yaml").read_text())["name"]}
+        for pooling, title in (
+            ("pgcat", "Move to PgCat."),
+            ("direct", "Move to direct pooling, without PgCat."),
+        ):
+            runbook = stack.runbook(title)
+            template.update(folder, [f"pooling={pooling}"])
+            stack.override_ports()
+            names.add(stack.declared["name"])
+            running = {service_of(c): c["Id"] for c in stack.containers()}
+            under_load(stack, functools.partial(stack.follow, runbook), UP_SECONDS)
+            now = {service_of(c): c["Id"] for c in stack.containers()}
+
+            assert ("pgcat" in now) is (pooling == "pgcat")
+            for server in ("postgres-primary", "postgres-replica"):
+                assert now[server] == running[server]
+            assert stack.permify().comes_to_allow("1", "ada")
+            assert "level: warn" in edited.read_text()
+            assert (folder / "secrets/database_password").read_text() == password
+            assert stack.sessions("postgres-primary", "permify") <= 80
+        # Compose finds containers and volumes by this name: with another one the data would seem gone.
+        assert len(names) == 1

@@ -1,0 +1,198 @@
+"""A deployment moves from direct to PgCat, and back, by `copier update`, in a rolling update under load.
+
+As a cluster does it: what is new starts beside what is old, a new Permify becomes an endpoint before an old
+one leaves. Only the waits are shorter.
+"""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+
+from live.load import Load
+from live.service import Service, service
+from live.stack import CHECKS, EXTERNAL, Check, Permify, Stack, pgcat_program
+from live.support import Cluster, Peaks, program
+from live.updating import Template
+from pgcat_stack.budget import plan
+
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group("move")]
+
+# So few connections that the load would open more, were it let.
+ANSWERS = {"topology": "standalone", **EXTERNAL, "other_connections": 80}
+CAPACITY = 20
+MOVES = ("pgcat", "direct")
+KEEP_SECONDS = 1.0
+"""How long a client keeps a connection to Permify; an old Permify waits longer before it stops."""
+EDIT = "level: info", "level: warn # as our log collector wants it"
+
+
+@dataclass
+class Move:
+    """What happened while a deployment moved."""
+
+    began: float
+    ended: float
+    load: Load
+    lost: set[str]
+    peaks: dict[str, int]
+    """The most connections that each server had meanwhile."""
+    planned: dict[str, int]
+    """What the old plan and the new one allow the processes that ran side by side."""
+    answers: dict[Check, bool]
+    """Of every Permify that is new."""
+    permify_yaml: str
+    migration_job: str
+
+
+def planned(stack: Stack) -> dict[str, int]:
+    """The connections that the plan allows the processes of this stack on each server, by role."""
+    running = {"pgcat": stack.pgcat_count, "permify": stack.permify_count}
+    return {
+        row.server.role: sum(use.size.value * running[use.workload.program] for use in row.uses)
+        for row in plan(stack.deployment).rows
+    }
+
+
+def database(cluster: Cluster, name: str) -> psycopg.Connection[Any]:
+    server = cluster.primary
+    return psycopg.connect(host=str(server.folder), port=server.port, user="postgres", dbname=name)
+
+
+def roll(old: list[Permify], new: Iterator[Permify], endpoints: Service) -> list[Permify]:
+    """One surge, none missing: as the rendered Deployment has it."""
+    started = []
+    for leaving in old:
+        permify = next(new)
+        started.append(permify)
+        endpoints.add(permify.port)
+        endpoints.remove(leaving.port)
+        time.sleep(KEEP_SECONDS + 1.0)
+        leaving.process.stop(signal.SIGTERM)
+    return started
+
+
+@pytest.fixture(scope="module")
+def moves(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Move]]:
+    """From direct to PgCat, and from there back to direct."""
+    for name in ("git", "haproxy"):
+        program(name)
+    folder = tmp_path_factory.mktemp("move")
+    (folder / "home").mkdir()
+    template = Template(folder / "home")
+    answers: dict[str, Any] = {**ANSWERS, "pooling": "direct"}
+    deploy = template.copy(folder / "deploy", [f"{key}={value}" for key, value in answers.items()])
+    edited = deploy / "permify" / "permify.yaml"
+    edited.write_text(edited.read_text().replace(*EDIT))
+    template.commit(deploy)
+    with ExitStack() as stack:
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgcat-stack-")))
+        endpoints = stack.enter_context(service(sockets))
+        old = stack.enter_context(Stack(cluster, answers, None, deploy, folder / "direct").up())
+        permifys = old.permifys
+        for permify in permifys:
+            endpoints.add(permify.port)
+        permifys[0].write(cluster)
+        moved = {}
+        for number, pooling in enumerate(MOVES):
+            answers = {**answers, "pooling": pooling}
+            pgcat = pgcat_program("pgcat") if pooling == "pgcat" else None
+            before = planned(old)
+            template.update(deploy, [f"pooling={pooling}"])
+            load = Load([endpoints.port], checkers=10, writers=3, keep_seconds=KEEP_SECONDS)
+            with Peaks(cluster, old.user) as peaks, load:
+                time.sleep(1.5)
+                began = time.monotonic()
+                new = Stack(cluster, answers, pgcat, deploy, folder / f"{pooling}-{number}")
+                old.pgcats, gone = [], old.pgcats
+                new.pgcats = [stack.enter_context(new.pgcat(count)) for count in range(new.pgcat_count)]
+                starts = (
+                    stack.enter_context(new.permify(count, new.pgcats[count].port if pgcat else None))
+                    for count in range(new.permify_count)
+                )
+                permifys = roll(permifys, starts, endpoints)
+                for process in gone:
+                    process.process.stop()
+                ended = time.monotonic()
+                time.sleep(1.5)
+            after = planned(new)
+            with database(cluster, old.database) as primary:
+                lost = load.lost(primary)
+            moved[pooling] = Move(
+                began,
+                ended,
+                load,
+                lost,
+                {server.role: peaks[server] for server in cluster.servers},
+                {role: before[role] + after[role] for role in before},
+                {check: permify.check(check) for permify in permifys for check in CHECKS},
+                edited.read_text(),
+                yaml.safe_load((deploy / "kubernetes/migration-job.yaml").read_text())["metadata"]["name"],
+            )
+            old = new
+        yield moved
+
+
+@pytest.fixture(params=MOVES)
+def move(moves: dict[str, Move], request: pytest.FixtureRequest) -> Move:
+    return moves[request.param]
+
+
+def test_nothing_fails_while_it_moves(move: Move) -> None:
+    assert not move.load.failed(), list(move.load.errors())
+
+
+def test_it_answered_before_meanwhile_and_after(move: Move) -> None:
+    for kind in ("check", "write"):
+        assert move.load.requests(kind, until=move.began)
+        assert move.load.requests(kind, move.began, move.ended)
+        assert move.load.requests(kind, move.ended)
+
+
+def test_what_was_written_before_is_there(move: Move) -> None:
+    assert move.answers == {check: check.allowed for check in CHECKS}
+
+
+def test_no_acknowledged_write_is_lost(move: Move) -> None:
+    assert move.load.acknowledged
+    assert move.lost == set()
+
+
+def test_connections_stay_inside_both_plans_together(move: Move) -> None:
+    """Each reserves connections for a rollout of its own; here the other one has them."""
+    for role, peak in move.peaks.items():
+        assert 1 <= peak <= move.planned[role] <= CAPACITY
+
+
+def test_the_users_edit_is_kept(move: Move) -> None:
+    assert EDIT[1] in move.permify_yaml
+
+
+def test_the_migration_is_the_same_job(moves: dict[str, Move]) -> None:
+    """Which has run: another one would be another three connections amid the move."""
+    assert len({move.migration_job for move in moves.values()}) == 1
+
+
+def test_many_direct_pods_and_pgcat_are_more_than_the_capacity(cluster: Cluster, tmp_path: Path) -> None:
+    """Then the role's limit guards others; a smaller permify_max_connections before the move avoids it."""
+
+    def side_by_side(**more: Any) -> int:
+        both = 0
+        for pooling in MOVES:
+            answers = {**ANSWERS, "other_connections": 20, "permify_replicas": 10, "pooling": pooling, **more}
+            folder = tmp_path / f"{pooling}-{len(more)}"
+            both += planned(Stack(cluster, answers, None, folder / "deploy", folder / "live"))["primary"]
+        return both
+
+    assert side_by_side() > 80
+    assert side_by_side(advanced=True, permify_max_connections=4) <= 80
