@@ -100,7 +100,7 @@ def ways(cluster: Cluster, folder: Path, added: bed.Latency | None) -> Iterator[
         yield found
 
 
-def measure(way: Way, cluster: Cluster, milliseconds: int) -> None:
+def measure(way: Way, cluster: Cluster, milliseconds: int, writes: bool = True) -> None:
     postgres = [server.process for server in cluster.servers]
 
     def cpu() -> tuple[float, float, float]:
@@ -116,8 +116,9 @@ def measure(way: Way, cluster: Cluster, milliseconds: int) -> None:
     if not milliseconds:
         way.cpu.append((used[0], used[1], used[2]))
     way.checks.setdefault(milliseconds, []).append(checks)
-    writes = bed.load("write", way.permify.port, WRITE_SECONDS, CLIENTS)
-    way.writes.setdefault(milliseconds, []).append(writes)
+    if writes:
+        written = bed.load("write", way.permify.port, WRITE_SECONDS, CLIENTS)
+        way.writes.setdefault(milliseconds, []).append(written)
 
 
 def failures(results: Sequence[bed.Answers]) -> str:
