@@ -10,17 +10,16 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from live.network import Toxiproxy, toxiproxy
 from live.stack import EXTERNAL, SCHEMA, TENANT, Permify, Stack
 from live.support import (
     LOOPBACK,
@@ -29,6 +28,7 @@ from live.support import (
     Process,
     clean_environment,
     free_port,
+    listens,
     post,
     program,
     run,
@@ -50,12 +50,6 @@ class Deployment(Stack):
     """A rendered deployment of which parts are started one by one, behind latency where `through` is set."""
 
     password: str = "bench"
-    through: Mapping[str, Address] = field(default_factory=dict)
-    """Where a server's role is reached instead of at its own address."""
-
-    @property
-    def moved(self) -> dict[str, tuple[Address, Address]]:
-        return {role: (name, self.through.get(role, here)) for role, (name, here) in super().moved.items()}
 
     def prepare(self) -> None:
         """Role, database and tables, anew."""
@@ -88,13 +82,13 @@ def deployment(
     folder: Path,
     pgcat: str = "pgcat",
     *,
-    through: Mapping[str, Address] | None = None,
+    by: dict[str, Address] | None = None,
     **answers: Any,
 ) -> Deployment:
     """Rendered from the default answers and these."""
     merged = {**ANSWERS, **answers}
     path = None if merged.get("pooling") == "direct" else program(pgcat)
-    return Deployment(cluster, merged, path, folder / "rendered", folder, through=through or {})
+    return Deployment(cluster, merged, path, folder / "rendered", folder, by=by or {})
 
 
 # Data and load
@@ -224,61 +218,26 @@ def pgbouncer(cluster: Cluster, like: Deployment) -> Iterator[tuple[Process, int
     (folder / "users").write_text(f'"{like.user}" "{like.password}"\n')
     command = [program("pgbouncer"), str(folder / "pgbouncer.ini")]
     with running(command, folder / "log", clean_environment(), **cluster.primary.as_user) as process:
-        process.wait_until(lambda: answers(port))
+        process.wait_until(lambda: listens(port))
         yield process, port
 
 
-def answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
-        return True
-    return False
-
-
+@dataclass
 class Latency:
     """Milliseconds added on the way back from each server."""
 
-    def __init__(self, port: int, through: dict[str, Address], process: Process):
-        self._port = port
-        self.through = through
-        self.process = process
+    cluster: Cluster
+    proxy: Toxiproxy
+    by: dict[str, Address]
+    """Where each server is reached through it, by its role."""
 
     def set(self, milliseconds: int) -> None:
-        for role in self.through:
-            self.call(f"/proxies/{role}/toxics/latency", {"attributes": {"latency": milliseconds}})
-
-    def call(self, path: str, body: dict[str, Any]) -> None:
-        request = urllib.request.Request(
-            f"http://{LOOPBACK}:{self._port}{path}",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json", "User-Agent": "bench"},
-        )
-        urllib.request.urlopen(request, timeout=10).close()
+        for server in self.cluster.servers:
+            self.proxy.delay(server, milliseconds)
 
 
 @contextlib.contextmanager
 def latency(cluster: Cluster, folder: Path) -> Iterator[Latency]:
     """Toxiproxy in front of each server."""
-    port = free_port()
-    command = [program("toxiproxy-server"), "-host", LOOPBACK, "-port", str(port)]
-    with running(command, folder / "toxiproxy.log", clean_environment()) as process:
-        process.wait_until(lambda: answers(port))
-        through = {server.role: (LOOPBACK, free_port()) for server in cluster.servers}
-        added = Latency(port, through, process)
-        for server in cluster.servers:
-            host, listening = through[server.role]
-            upstream = f"{server.address[0]}:{server.port}"
-            proxy = {
-                "name": server.role,
-                "listen": f"{host}:{listening}",
-                "upstream": upstream,
-                "enabled": True,
-            }
-            added.call("/proxies", proxy)
-            toxic = {
-                "name": "latency",
-                "type": "latency",
-                "stream": "downstream",
-                "attributes": {"latency": 0},
-            }
-            added.call(f"/proxies/{server.role}/toxics", toxic)
-        yield added
+    with toxiproxy(folder) as proxy:
+        yield Latency(cluster, proxy, {server.role: proxy.add(server) for server in cluster.servers})

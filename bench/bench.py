@@ -42,12 +42,13 @@ PARTS = {
     "validate": Part("copying", runs=7),
     "thousand": Part("copying", runs=1),
     "permify": Part("permify", runs=3),
+    "tuning": Part("tuning", runs=7),
     "pgbench": Part("pgbench", runs=3),
     "pods": Part("pods", runs=1),
     "drain": Part("drain", runs=1),
-    "rollouts": Part("rollouts", runs=1),
-    "faults": Part("faults", runs=2),
-    "timeouts": Part("faults", runs=1),
+    "rollouts": Part("rollouts", runs=3),
+    "faults": Part("faults", runs=3),
+    "timeouts": Part("faults", runs=3),
     "compose": Part("compose", runs=3),
 }
 

@@ -20,7 +20,6 @@ from live.faults import (
     Lag,
     Outcome,
     Site,
-    in_own_network,
     primary_restarted,
     replica_gone_for_bans,
     replica_stopped,
@@ -28,10 +27,10 @@ from live.faults import (
     site,
     started,
     started_without_replica,
-    toxiproxy,
     visit,
     with_settings,
 )
+from live.network import in_own_network, toxiproxy
 from live.support import LOOPBACK, clean_environment, postgres_program, run
 
 SIDE_BY_SIDE = 8
@@ -274,12 +273,11 @@ def healthcheck_costs(folder: Path, runs: int) -> dict[int, list[list[float]]]:
     delays = SWEEPS["healthcheck_delay"][0]
     script = folder / "select.sql"
     rates: dict[int, list[list[float]]] = {delay: [] for delay in delays}
-    with site(folder / "site") as here, toxiproxy(here) as proxy:
+    with site(folder / "site") as here, toxiproxy(here.stack.folder) as proxy:
         script.write_text("SELECT 1;\n")
+        far = {server.role: proxy.add(server) for server in here.stack.servers}
         for server in here.stack.servers:
             proxy.delay(server, 1)
-        far = here.stack.by
-        here.stack.by = {}
         here.prepare()
         toml = here.stack.rendered / "pgcat" / "pgcat.toml"
         ports = {}

@@ -11,7 +11,15 @@ import bed
 from figures import spread, table
 
 from live.stack import MAX_CONNECTIONS, Permify
-from live.support import Cluster, Process, clean_environment, free_port, postgres_cluster, running
+from live.support import (
+    Cluster,
+    Process,
+    clean_environment,
+    free_port,
+    listens,
+    postgres_cluster,
+    running,
+)
 
 CLIENTS = 32
 CHECK_SECONDS = 3
@@ -57,7 +65,7 @@ def guide(stack: bed.Deployment) -> Iterator[tuple[Process, Permify]]:
     (folder / "pgcat.toml").write_text(text)
     command = [str(stack.pgcat_program), str(folder / "pgcat.toml"), "--no-color"]
     with running(command, folder / "log", clean_environment()) as process:
-        process.wait_until(lambda: bed.answers(port))
+        process.wait_until(lambda: listens(port))
         permify = (here / "permify.yaml").read_text().replace("DB_USER_PASSWORD", stack.password)
         with stack.permify(20, port, permify) as serving:
             yield process, serving
@@ -66,11 +74,11 @@ def guide(stack: bed.Deployment) -> Iterator[tuple[Process, Permify]]:
 @contextlib.contextmanager
 def ways(cluster: Cluster, folder: Path, added: bed.Latency | None) -> Iterator[list[Way]]:
     """All of them at once, and each idle but for its turns; behind Toxiproxy where there is to be latency."""
-    through = added.through if added else None
+    by = added.by if added else None
     with contextlib.ExitStack() as stack:
 
         def rendered(name: str, pgcat: str = "pgcat", **answers: object) -> bed.Deployment:
-            return bed.deployment(cluster, folder / name, pgcat, through=through, **answers)
+            return bed.deployment(cluster, folder / name, pgcat, by=by, **answers)
 
         def behind_pgcat(title: str, name: str, pgcat: str = "pgcat", **answers: object) -> Way:
             deployment = rendered(name, pgcat, **answers)
@@ -92,7 +100,7 @@ def ways(cluster: Cluster, folder: Path, added: bed.Latency | None) -> Iterator[
         yield found
 
 
-def measure(way: Way, cluster: Cluster, milliseconds: int) -> None:
+def measure(way: Way, cluster: Cluster, milliseconds: int, writes: bool = True) -> None:
     postgres = [server.process for server in cluster.servers]
 
     def cpu() -> tuple[float, float, float]:
@@ -108,8 +116,9 @@ def measure(way: Way, cluster: Cluster, milliseconds: int) -> None:
     if not milliseconds:
         way.cpu.append((used[0], used[1], used[2]))
     way.checks.setdefault(milliseconds, []).append(checks)
-    writes = bed.load("write", way.permify.port, WRITE_SECONDS, CLIENTS)
-    way.writes.setdefault(milliseconds, []).append(writes)
+    if writes:
+        written = bed.load("write", way.permify.port, WRITE_SECONDS, CLIENTS)
+        way.writes.setdefault(milliseconds, []).append(written)
 
 
 def failures(results: Sequence[bed.Answers]) -> str:
@@ -155,7 +164,7 @@ def sweep(cluster: Cluster, folder: Path, added: bed.Latency, runs: int) -> str:
     rows = []
     with contextlib.ExitStack() as stack:
         near = bed.deployment(cluster, folder / "near")
-        far = bed.deployment(cluster, folder / "far", through=added.through)
+        far = bed.deployment(cluster, folder / "far", by=added.by)
         pgcats = {name: stack.enter_context(one.pgcat()).port for name, one in [("near", near), ("far", far)]}
         permifys: dict[tuple[str, int], Permify] = {}
         for name, one in [("near", near), ("far", far)]:

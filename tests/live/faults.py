@@ -7,38 +7,29 @@ check and write through it, and leaves an outcome. Sites run side by side, each 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
-import json
 import re
 import signal
-import socket
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 
 from live.load import Load, Request
+from live.network import Toxiproxy, in_own_network, packets_vanish, toxiproxy
 from live.service import Service, service
 from live.stack import EXTERNAL, MAX_CONNECTIONS, SCHEMA, TENANT, Permify, PgCat, Stack, pgcat_program, tuples
 from live.support import (
     LOOPBACK,
-    Address,
     Cluster,
     Server,
-    clean_environment,
-    free_port,
+    listens,
     post,
     postgres_cluster,
-    program,
-    run,
-    running,
 )
 
 STANDALONE = {"topology": "standalone", **EXTERNAL}
@@ -100,21 +91,9 @@ class Outcome:
 
 
 @dataclass
-class Diverted(Stack):
-    """A deployment that may be led to its servers by another address."""
-
-    by: dict[str, Address] = field(default_factory=dict)
-    """Where PgCat finds a server, by the server's role."""
-
-    @property
-    def moved(self) -> dict[str, tuple[Address, Address]]:
-        return {role: (name, self.by.get(role, here)) for role, (name, here) in super().moved.items()}
-
-
-@dataclass
 class Site:
     cluster: Cluster
-    stack: Diverted
+    stack: Stack
     exits: contextlib.ExitStack
     service: Service | None
     """Between Permify and PgCat, where PgCat is a Deployment of its own."""
@@ -209,7 +188,7 @@ def site(
     with contextlib.ExitStack() as exits:
         with _making:
             cluster = exits.enter_context(postgres_cluster(MAX_CONNECTIONS, {}))
-        stack = Diverted(cluster, answers, pgcat_program(pgcat), folder / "deployment", folder / "live")
+        stack = Stack(cluster, answers, pgcat_program(pgcat), folder / "deployment", folder / "live")
         toml = stack.rendered / "pgcat" / "pgcat.toml"
         toml.write_text(with_settings(toml.read_text(), settings or {}))
         balancer = None
@@ -393,12 +372,6 @@ def pgcat_killed(here: Site) -> Outcome:
         return here.outcome(load, began, mended, away_seconds=mended - began)
 
 
-def listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
-        return True
-    return False
-
-
 def started_before(here: Site, mend: Callable[[], None], after_seconds: float = 6) -> Outcome:
     """PgCat and Permify start, and wait for what they need until `mend` brings it; nothing is restarted."""
     mended: list[float] = []
@@ -457,44 +430,6 @@ def password_rotated(here: Site, password: str) -> tuple[Outcome, Outcome]:
 # Faults: the network
 
 
-def in_own_network(work: Callable[[], Any]) -> Any:
-    """Runs in a thread with a loopback and packet filter of its own, which only root may have."""
-    results: list[Any] = []
-    errors: list[BaseException] = []
-    iptables = program("iptables")
-
-    def thread() -> None:
-        try:
-            new_network = 0x40000000
-            if ctypes.CDLL(None).unshare(new_network) != 0:
-                pytest.skip("a network of one's own needs root")
-            run([program("ip"), "link", "set", "lo", "up"])
-            run([iptables, "-L", "-n"])
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    runner = threading.Thread(target=thread)
-    runner.start()
-    runner.join()
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
-@contextlib.contextmanager
-def packets_vanish(port: int) -> Iterator[None]:
-    """To and from a port, without a word; in a network of one's own."""
-    rules = [
-        ["INPUT", "-p", "tcp", direction, str(port), "-j", "DROP"] for direction in ("--dport", "--sport")
-    ]
-    for rule in rules:
-        run([program("iptables"), "-w", "-A", *rule])
-    yield
-    for rule in rules:
-        run([program("iptables"), "-w", "-D", *rule])
-
-
 def server_vanished(here: Site, server: Server, seconds: float) -> Outcome:
     """The network to a server swallows packets for a while, as when its machine has died."""
     replica = server is here.cluster.replica
@@ -508,54 +443,6 @@ def server_vanished(here: Site, server: Server, seconds: float) -> Outcome:
         calm(load)
         mended = began if replica else back
         return here.outcome(load, began, mended, carries_reads_again=again, away_seconds=seconds)
-
-
-class Toxiproxy:
-    """Between PgCat and the servers."""
-
-    def __init__(self, port: int):
-        self._port = port
-
-    def say(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> None:
-        request = urllib.request.Request(
-            f"http://{LOOPBACK}:{self._port}{path}", json.dumps(body or {}).encode(), method=method
-        )
-        urllib.request.urlopen(request, timeout=10).close()
-
-    def add(self, server: Server) -> Address:
-        port = free_port()
-        listen, upstream = f"{LOOPBACK}:{port}", f"{LOOPBACK}:{server.port}"
-        self.say("POST", "/proxies", {"name": server.role, "listen": listen, "upstream": upstream})
-        return LOOPBACK, port
-
-    def delay(self, server: Server, milliseconds: int) -> None:
-        """Of every answer."""
-        toxic = {"type": "latency", "stream": "downstream", "attributes": {"latency": milliseconds}}
-        self.say("POST", f"/proxies/{server.role}/toxics", toxic)
-
-    @contextlib.contextmanager
-    def mute(self, server: Server) -> Iterator[None]:
-        """Connections stay and open, and nothing comes through; afterwards they are cut."""
-        proxy = f"/proxies/{server.role}"
-        for stream in ("upstream", "downstream"):
-            toxic = {"name": stream, "type": "timeout", "stream": stream, "attributes": {"timeout": 0}}
-            self.say("POST", f"{proxy}/toxics", toxic)
-        yield
-        self.say("POST", proxy, {"enabled": False})
-        for stream in ("upstream", "downstream"):
-            self.say("DELETE", f"{proxy}/toxics/{stream}")
-        self.say("POST", proxy, {"enabled": True})
-
-
-@contextlib.contextmanager
-def toxiproxy(here: Site) -> Iterator[Toxiproxy]:
-    port = free_port()
-    command = [program("toxiproxy-server"), "-host", LOOPBACK, "-port", str(port)]
-    with running(command, here.stack.folder / "toxiproxy.log", clean_environment()) as process:
-        process.wait_until(lambda: listens(port))
-        proxy = Toxiproxy(port)
-        here.stack.by.update({server.role: proxy.add(server) for server in here.stack.servers})
-        yield proxy
 
 
 def server_mute(here: Site, proxy: Toxiproxy, server: Server, seconds: float) -> Outcome:
@@ -712,7 +599,8 @@ def _vanished(folder: Path, settings: Settings) -> Told:
 
 
 def _mute(folder: Path, settings: Settings) -> Told:
-    with site(folder, settings=settings) as here, toxiproxy(here) as proxy:
+    with site(folder, settings=settings) as here, toxiproxy(here.stack.folder) as proxy:
+        here.stack.by.update({server.role: proxy.add(server) for server in here.stack.servers})
         here.prepare()
         here.start()
         yield "replica does not answer", server_mute(here, proxy, here.cluster.replica, 12)

@@ -12,7 +12,6 @@ import http.client
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 import tomllib
@@ -35,6 +34,7 @@ from live.support import (
     clean_environment,
     free_port,
     get,
+    listens,
     post,
     program,
     readdressed,
@@ -159,6 +159,8 @@ class Stack:
     """Rendered by the answers here, unless it is there already."""
     folder: Path
     """Where the readdressed files and the logs are."""
+    by: dict[str, Address] = field(default_factory=dict)
+    """Where a server is reached instead of at its own address, by its role."""
     environment: dict[str, str] = field(default_factory=clean_environment)
     password: str = PASSWORD
     migration_peaks: Peaks | None = None
@@ -233,7 +235,8 @@ class Stack:
         """Where each server is in the files, and where it is here."""
         names = ADDRESSES["external" if self.external else "bundled"]
         return {
-            server.role: (name, server.address) for name, server in zip(names, self.servers, strict=False)
+            server.role: (name, self.by.get(server.role, server.address))
+            for name, server in zip(names, self.servers, strict=False)
         }
 
     @property
@@ -381,9 +384,7 @@ class Stack:
             if "tcpSocket" in probe:
                 named = {port["name"]: port["containerPort"] for port in container["ports"]}
                 assert named[probe["tcpSocket"]["port"]] == 6432
-                with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
-                    return True
-                return False
+                return listens(port)
             command = list(probe["exec"]["command"])
         assert any("6432" in word for word in command)
         command = [word.replace("6432", str(port)) for word in command]

@@ -70,6 +70,13 @@ def free_port() -> int:
                 return port
 
 
+def listens(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
+        return True
+    return False
+
+
 # Processes
 
 
