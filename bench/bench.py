@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY / part) for part in ("hooks", "tests")]
 
 import pytest  # noqa: E402
+
+from live.support import allow_open_files  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,23 @@ def main() -> None:
         if homeless := [name for name in parts if not pages_with(name)]:
             parser.error(f"no page has a marker for: {', '.join(homeless)}")
         parts = list(dict.fromkeys(["machine", *parts]))
+    allow_open_files()
+    broken = []
     for name in parts:
-        figures = measure(name, arguments.runs)
+        try:
+            figures = measure(name, arguments.runs)
+        except Exception:  # the other parts are worth their time
+            traceback.print_exc()
+            broken.append(name)
+            continue
         if figures is None:
             continue
         print(f"<!-- bench: {name} -->\n\n{figures.strip()}\n\n<!-- end -->\n", flush=True)
         if arguments.write:
             for page in pages_with(name):
                 page.write_text(with_figures(page.read_text(), name, figures))
+    if broken:
+        sys.exit(f"bench: no figures of {', '.join(broken)}")
 
 
 if __name__ == "__main__":

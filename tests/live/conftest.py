@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from live.stack import MAX_CONNECTIONS, require_programs
-from live.support import EVERY_STATEMENT, Cluster, postgres_cluster
+from live.support import EVERY_STATEMENT, Cluster, allow_open_files, postgres_cluster
 
 HERE = Path(__file__).parent
 
@@ -27,3 +27,8 @@ def cluster() -> Iterator[Cluster]:
     require_programs()
     with postgres_cluster(MAX_CONNECTIONS, EVERY_STATEMENT) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _open_files() -> None:
+    allow_open_files()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -130,15 +129,8 @@ def run_pods(
 
     opening: asyncio.Semaphore
     ready: asyncio.Barrier
-    _allow_open_files(2 * pods * connections + 200)
     asyncio.run(everything())
     return outcome
-
-
-def _allow_open_files(count: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < count:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))
 
 
 async def _describe(connection: psycopg.AsyncConnection) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from live.load import Load
 from live.rollout import Deployment, Pod, Rules, deployment
@@ -25,8 +27,12 @@ class Rollout:
     answers: dict[str, Any]
     rolled: str = "pgcat"
     change: dict[str, Any] = field(default_factory=dict)
-    edit: Callable[[Path], None] | None = None
+    """Answers that are different in what replaces the pods."""
+    edits: Sequence[Callable[[Path], None]] = ()
+    """Of the rendered files, before anything starts."""
     pgcat: str = "pgcat"
+    pause_seconds: float = 0.2
+    """Between two requests of a client, of which there are five."""
 
 
 @dataclass
@@ -55,6 +61,12 @@ def roll(rollout: Rollout) -> Seen:
         direct = rollout.answers.get("pooling") == "direct"
         binary = None if direct else pgcat_program(rollout.pgcat)
         stack = Stack(cluster, rollout.answers, binary, folder / "before", folder / "live")
+        for edit in rollout.edits:
+            edit(stack.rendered)
+        stack.reload()
+        if direct:  # pools that are full from the start
+            size = str(rollout.answers["permify_max_connections"])
+            stack.environment["PERMIFY_DATABASE_MIN_CONNECTIONS"] = size
         stack.prepare()
         front = enter(service(folder / "permify"))
         rolled: Deployment
@@ -71,11 +83,11 @@ def roll(rollout: Rollout) -> Seen:
         before = allowed(stack)
         if rollout.change:
             stack.change(folder / "after", **rollout.change)
-        if rollout.edit:
-            rollout.edit(stack.rendered)
-            stack.reload()
         after = allowed(stack)
-        with Peaks(cluster, stack.user, 0.1) as peaks, Load([front.port], 4, 1, 0.2) as load:
+        with (
+            Peaks(cluster, stack.user, 0.1) as peaks,
+            Load([front.port], 4, 1, rollout.pause_seconds) as load,
+        ):
             for pod in rolled.pods:
                 fill(stack, pod)
             rolled.roll(lambda pod: fill(stack, pod))
@@ -99,10 +111,11 @@ def fill(stack: Stack, pod: Pod) -> None:
         return
     port = pod.pgcat.port
     row = plan(stack.deployment).rows[0]
-    clients = 2 * sum(use.size.value for use in row.uses)
+    clients = 2 * max(use.size.value for use in row.uses)
 
     def sleep(pool: str) -> None:
-        with stack.connect(port, pool) as connection:
+        # On a busy machine some wait too long; those that were served have filled the pools.
+        with suppress(psycopg.Error), stack.connect(port, pool) as connection:
             connection.execute("SELECT pg_sleep(0.3)")
 
     pools = ["permify_writer", "permify_reader"] * clients

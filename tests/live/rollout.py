@@ -16,7 +16,7 @@ from typing import Any
 from live.service import Service
 from live.stack import Permify, PgCat, Stack
 
-ENDPOINT_SECONDS = 3.0
+ENDPOINT_SECONDS = 8.0
 """From a pod's deletion until no balancer sends it new connections; the drain contract allows 10."""
 
 
@@ -112,6 +112,7 @@ class Deployment:
 
         def leave() -> None:
             wait = threading.Timer(ENDPOINT_SECONDS, self.service.remove, [pod.port])
+            wait.daemon = True
             wait.start()
             time.sleep(rules.wait_seconds)
             pod.stop(rules.grace_seconds - rules.wait_seconds)

@@ -42,6 +42,7 @@ from live.support import (
     running,
     with_port,
 )
+from pgcat_stack.budget import plan
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.secrets import make_secrets
 from rendering import render
@@ -427,6 +428,16 @@ class Stack:
                 process.stop(signal.SIGTERM, within=10)
 
     # What can be seen of it
+
+    def planned(self, pgcats: int, permifys: int) -> dict[str, int]:
+        """The connections that the plan gives so many processes on each server, by its role."""
+        running = {"pgcat": pgcats, "permify": permifys}
+        rows = plan(self.deployment).rows
+        assert all(running[use.workload.program] <= use.instances.count for row in rows for use in row.uses)
+        return {
+            row.server.role: sum(use.size.value * running[use.workload.program] for use in row.uses)
+            for row in rows
+        }
 
     def connect(self, port: int, database: str, password: str | None = None) -> psycopg.Connection[Any]:
         """As Permify connects to PgCat, or to a server."""

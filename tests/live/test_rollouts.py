@@ -21,25 +21,33 @@ pytestmark = [pytest.mark.xdist_group("rollouts"), pytest.mark.timeout(420)]
 
 STANDALONE = {"topology": "standalone", **EXTERNAL, "drain_seconds": 20}
 SIDECAR = {"topology": "sidecar", **EXTERNAL, "drain_seconds": 20}
-DIRECT = {**STANDALONE, "pooling": "direct"}
+DIRECT = {**STANDALONE, "pooling": "direct", "permify_max_connections": 4}
 SMALL = {"writer_pool_size": 2, "reader_pool_size": 3}
 """Pools that a test can fill."""
 
 
-def without(line: str) -> Callable[[Path], None]:
-    """Takes the lines that match out of the manifest of PgCat."""
+def without(lines: str, name: str = "pgcat") -> Callable[[Path], None]:
+    """Takes the lines that match out of a Deployment's manifest."""
 
     def edit(folder: Path) -> None:
-        manifest = folder / "kubernetes" / "pgcat-deployment.yaml"
-        text, count = re.subn(line, "", manifest.read_text(), flags=re.MULTILINE)
+        manifest = folder / "kubernetes" / f"{name}-deployment.yaml"
+        text, count = re.subn(lines, "", manifest.read_text(), flags=re.MULTILINE)
         assert count == 1
         manifest.write_text(text)
 
     return edit
 
 
-WITHOUT_DRAIN_WAIT = without(r"^ +lifecycle:\n +preStop:\n +sleep:\n +seconds:.*\n")
-WITHOUT_MIN_READY = without(r"^ +minReadySeconds:.*\n")
+DRAIN_WAIT = r"^ +lifecycle:\n +preStop:\n +sleep:\n +seconds:.*\n"
+MIN_READY = r"^ +minReadySeconds:.*\n"
+
+
+def hour_long_connections(folder: Path) -> None:
+    """As the guide has them, where the drain contract needs short ones."""
+    permify = folder / "permify" / "permify.yaml"
+    text, count = re.subn(r"(max_connection_lifetime): \d+s", r"\1: 3600s", permify.read_text())
+    assert count == 1
+    permify.write_text(text)
 
 
 ROLLOUTS = {
@@ -51,11 +59,21 @@ ROLLOUTS = {
     "session mode": Rollout({**STANDALONE, "pool_mode": "session"}),
     "Permify behind PgCat": Rollout(STANDALONE, rolled="permify"),
     "two sidecars": Rollout({**SIDECAR, **SMALL}, rolled="permify"),
-    "Permify without PgCat": Rollout({**DIRECT, "permify_max_connections": 4}, rolled="permify"),
+    "Permify without PgCat": Rollout(DIRECT, rolled="permify"),
 }
-BROKEN = {
-    "no drain wait": Rollout(STANDALONE, edit=WITHOUT_DRAIN_WAIT),
-    "no minReadySeconds": Rollout({**STANDALONE, **SMALL, "pgcat_replicas": 3}, edit=WITHOUT_MIN_READY),
+# In these, old pods need not be waited for: their requests fail, or their connections are too many, at once.
+REQUESTS_FAIL = {
+    "no drain wait": Rollout(STANDALONE, edits=[without(DRAIN_WAIT), without(MIN_READY)]),
+    "no drain wait, sidecars": Rollout(
+        SIDECAR, rolled="permify", edits=[without(DRAIN_WAIT, "permify"), without(MIN_READY, "permify")]
+    ),
+    "no drain wait, without PgCat": Rollout(
+        DIRECT, rolled="permify", edits=[without(DRAIN_WAIT, "permify"), without(MIN_READY, "permify")]
+    ),
+    "connections that live an hour": Rollout(STANDALONE, edits=[hour_long_connections, without(MIN_READY)]),
+}
+TOO_MANY = {
+    "no minReadySeconds": Rollout({**STANDALONE, **SMALL, "pgcat_replicas": 3}, edits=[without(MIN_READY)])
 }
 
 
@@ -63,9 +81,8 @@ BROKEN = {
 def outcomes() -> Iterator[Callable[[str], Seen]]:
     """All rollouts, under way."""
     require_programs()
-    for name in ("haproxy", "pgcat-1.3.0"):
-        program(name)
-    every = {**ROLLOUTS, **BROKEN}
+    program("haproxy")
+    every = {**ROLLOUTS, **REQUESTS_FAIL, **TOO_MANY}
     with ThreadPoolExecutor(len(every)) as threads:
         futures: dict[str, Future[Seen]] = {name: threads.submit(roll, each) for name, each in every.items()}
         yield lambda name: futures[name].result()
@@ -91,7 +108,7 @@ def test_connections_stay_inside_the_plan(outcomes: Callable[[str], Seen], name:
         assert 1 <= peak <= seen.allowed[role], role
 
 
-@pytest.mark.parametrize("name", ["two PgCat 1.3.0", "three PgCat", "two sidecars"])
+@pytest.mark.parametrize("name", ["two PgCat 1.3.0", "three PgCat", "two sidecars", "Permify without PgCat"])
 def test_surge_and_draining_pods_hold_their_connections_too(
     outcomes: Callable[[str], Seen], name: str
 ) -> None:
@@ -103,8 +120,9 @@ def test_surge_and_draining_pods_hold_their_connections_too(
         assert peak > (seen.rules.replicas + 1) * each, role
 
 
-def test_without_the_drain_wait_requests_fail(outcomes: Callable[[str], Seen]) -> None:
-    seen = outcomes("no drain wait")
+@pytest.mark.parametrize("name", REQUESTS_FAIL)
+def test_without_the_drain_contract_requests_fail(outcomes: Callable[[str], Seen], name: str) -> None:
+    seen = outcomes(name)
     assert seen.load.failed()
     assert seen.lost == set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import pytest
 
 from live.load import Load
 from live.pods import run_pods
-from live.stack import EXTERNAL, Stack, pgcat_program
+from live.stack import CHECKS, EXTERNAL, Stack, pgcat_program
 from live.support import LOOPBACK, Cluster, NotReady, Peaks, Server
 from pgcat_stack.budget import plan
 from pgcat_stack.topology import BudgetServer
@@ -30,13 +31,6 @@ def deploy(cluster: Cluster, folder: Path, version: str = "pgcat", **answers: An
     return stack
 
 
-def allowed(stack: Stack, pgcats: int) -> dict[str, int]:
-    """The connections that the plan gives so many PgCat on each server."""
-    rows = plan(stack.deployment).rows
-    assert all(pgcats <= use.instances.count for row in rows for use in row.uses)
-    return {row.server.role: sum(use.size.value * pgcats for use in row.uses) for row in rows}
-
-
 @pytest.fixture(params=["pgcat", "pgcat-1.3.0"])
 def default(request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path) -> Iterator[Stack]:
     """The default standalone deployment, with its two PgCat and no Permify."""
@@ -47,7 +41,7 @@ def default(request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path) ->
 
 
 def test_two_dozen_permify_share_the_default_pools(default: Stack) -> None:
-    most = allowed(default, pgcats=2)
+    most = default.planned(pgcats=2, permifys=0)
     assert max(most.values()) < 2 * 24  # what they would take without PgCat, idle
     with ExitStack() as running:
         for number in range(24):
@@ -66,9 +60,9 @@ def test_two_dozen_permify_share_the_default_pools(default: Stack) -> None:
 
 def test_a_thousand_pods_share_the_default_pools(default: Stack) -> None:
     ports = [pgcat.port for pgcat in default.pgcats]
-    most = allowed(default, pgcats=2)
+    most = default.planned(pgcats=2, permifys=0)
     with Peaks(default.cluster, default.user) as peaks:
-        outcome = run_pods(ports, 1000, 4, default.user, default.password)
+        outcome = run_pods(ports, 1000, 6, default.user, default.password, pause_seconds=2.0)
 
     assert outcome.opened == 2000
     assert outcome.failed == []
@@ -85,6 +79,8 @@ def test_session_mode_takes_the_pods_of_its_gate_and_no_more(cluster: Cluster, t
     with pytest.raises(Refused, match="permify_replicas"):
         render(tmp_path / "refused", {**STANDALONE, **SESSION, "permify_replicas": 4})
     stack = deploy(cluster, tmp_path, **SESSION, permify_replicas=3)
+    # Or a connection at the end of its life would be the sixth's.
+    stack.environment["PERMIFY_DATABASE_MAX_CONNECTION_LIFETIME"] = "3600s"
     with ExitStack() as running:
         pgcat = running.enter_context(stack.pgcat())
         permifys = [running.enter_context(stack.permify(number, pgcat.port)) for number in range(5)]
@@ -93,9 +89,13 @@ def test_session_mode_takes_the_pods_of_its_gate_and_no_more(cluster: Cluster, t
             time.sleep(2)
             with pytest.raises(NotReady), stack.permify(5, pgcat.port, seconds=8):
                 pass
+        assert "AllServersDown" in pgcat.process.log.read_text()
 
         assert len(load.requests()) > 100
         assert list(load.errors()) == []
+        permifys[4].process.stop(signal.SIGTERM)
+        with stack.permify(6, pgcat.port) as sixth:
+            assert sixth.check(CHECKS[0]) == CHECKS[0].allowed
 
 
 def test_a_deployment_beyond_its_budget_takes_nothing_from_others(cluster: Cluster, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from live.stack import CHECKS, EXTERNAL, MARK, PASSWORD, Stack, pgcat_program
-from live.support import Cluster, NotReady, Server, get
+from live.support import Cluster, NotReady, get
 from pgcat_stack.budget import Row, plan
 
 KUBERNETES = {"topology": "standalone", **EXTERNAL}
@@ -116,14 +116,6 @@ def budget(stack: Stack) -> dict[str, Row]:
     return {row.server.role: row for row in plan(stack.deployment).rows}
 
 
-def planned(stack: Stack, server: Server) -> int:
-    """The connections that the plan allows the processes which run here on this server."""
-    processes = {"pgcat": len(stack.pgcats), "permify": len(stack.permifys)}
-    uses = budget(stack)[server.role].uses
-    assert all(processes[use.workload.program] <= use.instances.count for use in uses)
-    return sum(use.size.value * processes[use.workload.program] for use in uses)
-
-
 def test_every_check_is_answered_right(seen: Seen) -> None:
     assert seen.answers == {check: {check.allowed} for check in CHECKS}
 
@@ -150,8 +142,9 @@ def test_no_server_reports_an_error(stack: Stack, seen: Seen) -> None:
 def test_server_connections_stay_inside_the_plan(stack: Stack, seen: Seen) -> None:
     assert plan(stack.deployment).holds
     assert stack.load_peaks is not None
+    planned = stack.planned(len(stack.pgcats), len(stack.permifys))
     for server in stack.servers:
-        assert 1 <= stack.load_peaks[server] <= planned(stack, server), server.role
+        assert 1 <= stack.load_peaks[server] <= planned[server.role], server.role
 
 
 def test_migration_stays_inside_the_plan(stack: Stack) -> None:
