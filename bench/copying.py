@@ -13,7 +13,8 @@ from pathlib import Path
 
 from figures import spread, table
 
-from rendering import REPOSITORY, TEMPLATE_PARTS, combinations, render
+from live.updating import Template
+from rendering import combinations, render
 
 SETS = 1000
 CORES = 2
@@ -27,20 +28,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def copy(folder: Path, runs: int) -> str:
     """`copier copy` of a tagged git repository with the hooks, against the same without them, in turn."""
-    template = folder / "template"
-    template.mkdir()
-    for part in TEMPLATE_PARTS:
-        source = REPOSITORY / part
-        (shutil.copytree if source.is_dir() else shutil.copy2)(source, template / part)
-    author = ["-c", "user.name=bench", "-c", "user.email=bench@example.com"]
-    for arguments in (
-        ["init", "--quiet"],
-        ["add", "--all"],
-        [*author, "commit", "--quiet", "--message=bench"],
-        ["tag", "1.0.0"],
-    ):
-        subprocess.run(["git", *arguments], cwd=template, check=True)
-
+    template = Template(folder).repository
     deploy = folder / "deploy"
 
     def command(tasks: str) -> Callable[[], object]:

@@ -25,6 +25,8 @@ from pgcat_stack.deployment import Deployment
 from pgcat_stack.secrets import make_secrets
 
 COMMAND_SECONDS = 150
+PROJECT = "pgcat-stack-test-"
+LEFT_OVER_SECONDS = 3600
 PROJECT_LABEL = "com.docker.compose.project"
 UP = ("up", "--wait", "--wait-timeout", "120", "--pull", "never")
 
@@ -62,12 +64,32 @@ def docker_lists(project: str) -> dict[str, str]:
     }
 
 
+def remove(project: str) -> None:
+    """All that Docker still has of it."""
+    for kind, ids in docker_lists(project).items():
+        if ids:
+            run("docker", kind, "rm", "--force", *ids.split())
+    assert not any(docker_lists(project).values())
+
+
+def remove_leftovers() -> None:
+    """Projects of runs that were killed before they could clean up, an hour or longer ago."""
+    named = ("--filter", f"label={PROJECT_LABEL}", "--format", f'{{{{.Label "{PROJECT_LABEL}"}}}}')
+    lists = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
+    projects = {name for each in lists for name in run("docker", *each, *named).split()}
+    for project in projects:
+        began = re.fullmatch(rf"{PROJECT}(\d+)-[0-9a-f]+", project)
+        if began and time.time() - int(began[1]) > LEFT_OVER_SECONDS:
+            remove(project)
+
+
 @dataclass
 class Stack:
     folder: Path
     network: str = ""
     """An existing network to join; empty: one of its own."""
-    project: str = field(default_factory=lambda: f"pgcat-stack-test-{secrets.token_hex(4)}")
+    project: str = field(default_factory=lambda: f"{PROJECT}{time.time():.0f}-{secrets.token_hex(4)}")
+    """With the time in it, by which `remove_leftovers` knows what a killed run has left."""
     address: str = field(
         default_factory=lambda: "127." + ".".join(str(secrets.randbelow(254) + 1) for _ in range(3))
     )
@@ -144,10 +166,7 @@ class Stack:
         try:
             self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "3")
         finally:
-            for kind, ids in docker_lists(self.project).items():
-                if ids:
-                    run("docker", kind, "rm", "--force", *ids.split())
-        assert not any(docker_lists(self.project).values())
+            remove(self.project)
 
     def containers(self) -> list[dict[str, Any]]:
         """Every container, running or finished, as `docker inspect` shows it."""

@@ -189,6 +189,6 @@ class Load:
 
     def errors(self) -> Iterator[str]:
         """The different errors and how often each was, for a failure's message."""
-        texts = [request.error for request in self.failed()]
+        texts = [f"{request.kind}: {request.error}" for request in self.failed()]
         for text in sorted(set(texts)):
             yield f"{texts.count(text)} × {text}"

@@ -20,7 +20,15 @@ from typing import Any
 import pytest
 import yaml
 
-from live.compose_support import UP, Stack, run, service_of, skip_without_docker, started
+from live.compose_support import (
+    UP,
+    Stack,
+    remove_leftovers,
+    run,
+    service_of,
+    skip_without_docker,
+    started,
+)
 from live.load import Load
 from live.updating import Template
 from rendering import render
@@ -36,9 +44,18 @@ HOSTILE = {
 }
 
 
-# Bounds of what takes seconds, on a machine that is busy with other things.
-RESTART_SECONDS = 30
-UP_SECONDS = 60
+# Outages at most: four times what the rendered README says, on a machine that is busy with other things.
+RESTART_SECONDS = 4 * 2.0
+UP_SECONDS = 4 * 10.0
+AT_ONCE = 16
+"""Requests that may fail as a replica is lost: six clients, two pools, and another try of each."""
+
+
+def wait_until(so: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.2)
 
 
 def under_load(stack: Stack, change: Callable[[], Any], outage_seconds: float) -> Load:
@@ -66,6 +83,7 @@ def under_load(stack: Stack, change: Callable[[], Any], outage_seconds: float) -
 @pytest.fixture(scope="module", autouse=True)
 def _docker() -> None:
     skip_without_docker()
+    remove_leftovers()
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +255,25 @@ class TestDefault:
         assert default.service("pgcat")["Id"] != before
         assert load.failed(), "its clients are cut off, or the outage in the documents is none"
 
+    def test_a_killed_pgcat_comes_back_by_itself(self, default: Stack) -> None:
+        before = default.service("pgcat")
+
+        def kill() -> None:
+            # `docker kill` counts as stopped on purpose, and process 1 hears no SIGKILL from beside it.
+            image = default.declared["services"]["postgres-primary"]["image"]
+            command = ("sh", "-c", f"kill -KILL {before['State']['Pid']}")
+            default.docker_run("none", image, *command, options=("--pid=host", "--user=0"))
+            wait_until(
+                lambda: default.service("pgcat")["RestartCount"] > before["RestartCount"], "another PgCat"
+            )
+
+        load = under_load(default, kill, RESTART_SECONDS)
+        after = default.service("pgcat")
+
+        assert load.failed(), "its clients are cut off"
+        assert after["Id"] == before["Id"]
+        assert after["RestartCount"] == before["RestartCount"] + 1
+
     def test_a_rotated_password_is_the_only_one(self, default: Stack) -> None:
         under_load(default, lambda: default.follow(default.runbook("Rotate the password.")), RESTART_SECONDS)
 
@@ -248,8 +285,9 @@ class TestDefault:
         assert not default.logs_in(HOSTILE["database_password"])
 
     def test_a_restarted_replica_slows_reads_at_most(self, default: Stack) -> None:
-        under_load(default, lambda: default.compose("restart", "postgres-replica"), RESTART_SECONDS)
+        load = under_load(default, lambda: default.compose("restart", "postgres-replica"), 5)
 
+        assert len(load.failed()) <= AT_ONCE, list(load.errors())
         assert default.sql("postgres-primary", "SELECT state FROM pg_stat_replication") == [["streaming"]]
 
     def test_a_restarted_primary_loses_nothing(self, default: Stack) -> None:
@@ -278,11 +316,12 @@ class TestDefault:
             pools = tomllib.loads((default.folder / "pgcat/pgcat.toml").read_text())["pools"]
             sizes = sum(pools[f"permify_{use}"]["users"]["0"]["pool_size"] for use in ("writer", "reader"))
             with ThreadPoolExecutor(16) as clients:
-                asked = clients.map(lambda i: permifys[i % 4].allows("1", f"anybody-{i}"), range(1200))
-                time.sleep(0.5)
-                sessions = default.sessions("postgres-primary", "permify")
-                assert not any(asked)
-            assert 0 < sessions <= sizes
+                asked = [clients.submit(permifys[i % 4].allows, "1", f"anybody-{i}") for i in range(1200)]
+                sessions = [default.sessions("postgres-primary", "permify")]
+                while not all(one.done() for one in asked):
+                    sessions.append(default.sessions("postgres-primary", "permify"))
+                assert not any(one.result() for one in asked)
+            assert 0 < max(sessions) <= sizes
         default.up()
 
     def test_prometheus_scrapes_pgcat_and_loads_the_rules(self, default: Stack) -> None:
@@ -356,6 +395,8 @@ def bootstrap(folder: Path, servers: Stack) -> None:
 TRANSACTION: dict[str, Any] = {}
 SESSION = {"advanced": True, "pool_mode": "session"}
 REPLICA = "postgres-replica:5432"
+NO_CONNECTION = "Could not get connection from pool"
+"""What PgCat's log says of a client for which its pool has no server connection."""
 
 
 @pytest.mark.parametrize(
@@ -403,12 +444,11 @@ def test_three_replicas_in_session_mode(tmp_path: Path) -> None:
         pinned = {row["database"]: int(row["sv_active"]) for row in stack.pgcat("SHOW POOLS")}
         assert pinned["permify_writer"] >= 3 and pinned["permify_reader"] >= 3
 
+        refused = stack.logs("pgcat").count(NO_CONNECTION)
         with stack.unpublished():
             stack.compose("up", "--detach", "--no-deps", "--scale", "permify=7", "permify")
-            end = time.monotonic() + 60
-            while len(serving := stack.serving()) < 5 and time.monotonic() < end:
-                time.sleep(1)
-            time.sleep(3)  # for one too many
+            wait_until(lambda: len(stack.serving()) >= 5, "as many as the pools have connections for")
+            wait_until(lambda: stack.logs("pgcat").count(NO_CONNECTION) > refused, "one is refused")
             assert len(serving := stack.serving()) == 5
             assert all(permify.comes_to_allow("1", "ada") for permify in serving)
             assert stack.sessions("postgres-primary", "permify") <= 10
@@ -429,13 +469,14 @@ def test_changed_answers_recreate_what_they_change(tmp_path: Path) -> None:
             time.sleep(1)
             stack.up()
         assert load.acknowledged and stack.lost(load) == set()
+        assert load.outage_seconds("check") < UP_SECONDS
         after = {service_of(c): c["Id"] for c in stack.containers() if service_of(c) != "permify"}
         assert after.items() <= before.items()
         assert sorted(stack.ports) == [13476, 13477, 13478] and address == 3476
         under_load(stack, lambda: time.sleep(1), 5)
         with stack.unpublished():
             stack.compose("up", "--detach", "--no-deps", "--scale", "permify=6", "permify")
-            time.sleep(4)
+            wait_until(lambda: len(stack.permifys_inside()) == 6 and bool(stack.serving()), "six processes")
             with ThreadPoolExecutor(32) as clients:
                 permifys = stack.permifys_inside()
                 asked = [
@@ -474,7 +515,7 @@ def test_a_deployment_moves_to_pgcat_and_back(tmp_path: Path) -> None:
             stack.override_ports()
             names.add(stack.declared["name"])
             running = {service_of(c): c["Id"] for c in stack.containers()}
-            under_load(stack, functools.partial(stack.follow, runbook), UP_SECONDS)
+            under_load(stack, functools.partial(stack.follow, runbook), RESTART_SECONDS)
             now = {service_of(c): c["Id"] for c in stack.containers()}
 
             assert ("pgcat" in now) is (pooling == "pgcat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -120,6 +121,18 @@ def test_drain_contract(drain: int, tmp_path: Path) -> None:
         assert pod["terminationGracePeriodSeconds"] == 75
 
 
+@pytest.mark.parametrize(("pooling", "expected"), [("pgcat", "6s"), ("direct", "10s")])
+def test_permify_waits_longer_for_postgresql_than_for_pgcat(
+    pooling: str, expected: str, tmp_path: Path
+) -> None:
+    deploy = render(tmp_path / "manifests", {**STANDALONE, "pooling": pooling})
+    assert permify(deploy)["database"]["connect_timeout"] == expected
+    helm = render(tmp_path / "helm", {**STANDALONE, "pooling": pooling, "permify_install": "helm"})
+    values = yaml.safe_load((helm / "permify" / "values.yaml").read_text())
+    environment = {variable["name"]: variable.get("value") for variable in values["extraEnvVars"]}
+    assert environment["PERMIFY_DATABASE_CONNECT_TIMEOUT"] == expected
+
+
 def test_nothing_renders_deprecated_keys_or_passwords(tmp_path: Path) -> None:
     for number, answers in enumerate(combinations()[::7]):
         deploy = render(tmp_path / str(number), answers)
@@ -196,6 +209,66 @@ def test_kustomize_builds_and_a_change_rolls_the_pods(topology: str, tmp_path: P
     toml = deploy / "pgcat" / "pgcat.toml"
     toml.write_text(toml.read_text().replace("ban_time = 60", "ban_time = 61"))
     assert mounted(built()) != names
+
+
+@pytest.mark.parametrize("pooling", ["pgcat", "direct"])
+def test_the_move_copies_the_network_policy_as_it_is(pooling: str, tmp_path: Path) -> None:
+    """The old one under another name, by the very command of the runbook, from what an API server returns."""
+    deploy = render(tmp_path / "deploy", STANDALONE, pooling=pooling)
+    rendered = (deploy / "kubernetes" / "network-policies.yaml").read_text()
+    (policy,) = (each for each in yaml.safe_load_all(rendered) if each["metadata"]["name"] == "permify")
+    readme = (deploy / "README.md").read_text()
+    (command,) = re.findall(r"^  (sed -E .*) \|$", readme, re.MULTILINE)
+    # Names and labels like those that the command looks for, where it must leave them alone.
+    policy["spec"]["podSelector"]["matchLabels"] |= {"name": "permify", "uid": "1", "generation": "1"}
+    returned = {
+        **policy,
+        "metadata": {
+            "annotations": {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(policy) + "\n"},
+            "creationTimestamp": "2025-11-20T08:15:30Z",
+            "generation": 3,
+            "labels": {"name": "permify"},
+            "name": "permify",
+            "namespace": "permify",
+            "resourceVersion": "812345",
+            "uid": "6f1c2f7e-0d5e-4f6e-9c1b-0d3a5e8f7a61",
+        },
+    }
+    done = subprocess.run(
+        ["sh", "-c", command],
+        input=yaml.safe_dump(returned, width=1_000_000),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    created = yaml.safe_load(done.stdout)
+    assert created["metadata"].pop("name") == "permify-moving"
+    assert created["metadata"].keys() == {"annotations", "labels", "namespace"}
+    assert {**created, "metadata": None} == {**returned, "metadata": None}
+    assert "delete networkpolicy/permify-moving\n" in readme
+
+
+@pytest.mark.parametrize("replica_hosts", ["", "r"])
+@pytest.mark.parametrize("pooling", ["pgcat", "direct"])
+def test_the_move_says_what_is_left_for_the_other_pooling(
+    pooling: str, replica_hosts: str, tmp_path: Path
+) -> None:
+    """So much that both fit into the capacity, and no less than what is rendered afterwards by default."""
+    answers = {**STANDALONE, "replica_hosts": replica_hosts}
+    before = render(tmp_path / "before", answers, pooling=pooling)
+    after = render(tmp_path / "after", answers, pooling="direct" if pooling == "pgcat" else "pgcat")
+    text = (before / "README.md").read_text()
+    (kept, left) = map(int, re.findall(r"80 − (\d+) = (\d+) are left", text)[0])
+
+    direct, proxied = (after, before) if pooling == "pgcat" else (before, after)
+    both_on_primary = 1 if replica_hosts else 2
+    of_direct = 2 * both_on_primary * permify(direct)["database"]["max_connections"]
+    of_pgcat = 2 * sum(sizes(proxied))
+    assert (kept, left) == ((of_pgcat, 80 - of_pgcat) if pooling == "pgcat" else (of_direct, 80 - of_direct))
+    assert of_direct + of_pgcat <= 80
+    if pooling == "pgcat":
+        assert f"`max_connections` of {left // (2 * both_on_primary)} at most" in text
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not on PATH")
