@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -33,17 +35,22 @@ from live.faults import (
 from live.network import in_own_network, toxiproxy
 from live.support import LOOPBACK, clean_environment, postgres_program, run
 
-SIDE_BY_SIDE = 8
+SIDE_BY_SIDE = 12
 """So many deployments at a time, since they mostly wait."""
 
 GENERAL, READER = "general", "pools.permify_reader"
 
 
+GONE_TO_THE_END = "replica gone for several bans"
+"""A fault that lasts for as long as its figures: nothing recovers."""
+
+
 def faults(folder: Path, runs: int) -> str:
-    """Every fault of the tests, with the timeouts as they are rendered."""
-    jobs = [(name, folder / f"{run}-{number}") for run in range(runs) for number, name in enumerate(SITES)]
+    """Every fault of the tests, with the timeouts as they are rendered; the longest sites come first."""
+    jobs = [(name, run) for name in SITES for run in range(runs)]
     outcomes: dict[tuple[str, str], list[Any]] = {}
-    for (name, _), seen in side_by_side(jobs, lambda job: visit(job[0], job[1], {})):
+    visits = side_by_side(jobs, lambda job: visit(job[0], folder / named(job), {}))
+    for (name, _), seen in visits:
         for fault, outcome in seen.items():
             outcomes.setdefault((name, fault), []).append(outcome)
     head = ["fault", "failed", "slow", "slowest, s", "recovered after, s", "writes lost"]
@@ -51,10 +58,16 @@ def faults(folder: Path, runs: int) -> str:
     for name in SITES:
         for (where, fault), several in outcomes.items():
             if where == name and isinstance(several[0], Outcome):
-                rows.append([label(where, fault), *figures(several)])
+                rows.append([label(where, fault), *figures(fault, several)])
             elif where == name and isinstance(several[0], Lag):
                 lags += several
-    return f"{table(head, rows)}\n\n{lag_table(lags)}"
+    count = f"Runs: {runs}, at {len(SITES)} deployments each; {len(visits)} of {len(jobs)} ended well."
+    return "\n\n".join([count, table(head, rows), *([lag_table(lags)] if lags else [])])
+
+
+def named(job: Sequence[Any]) -> str:
+    """A name for the folder of a job."""
+    return "-".join(map(str, job)).replace(" ", "-").replace(",", "")
 
 
 def label(where: str, fault: str) -> str:
@@ -68,12 +81,13 @@ def recovered_seconds(outcome: Outcome) -> float:
     return max(float(outcome.seen.get("comes_seconds", 0)), outcome.recovered_seconds)
 
 
-def figures(outcomes: Sequence[Outcome]) -> list[str]:
+def figures(fault: str, outcomes: Sequence[Outcome]) -> list[str]:
+    recovered = shown([recovered_seconds(outcome) for outcome in outcomes])
     return [
         shown([len(outcome.failed) for outcome in outcomes]),
         shown([len(outcome.slow) for outcome in outcomes]),
         shown([outcome.slowest_seconds for outcome in outcomes]),
-        shown([recovered_seconds(outcome) for outcome in outcomes]),
+        "–" if fault == GONE_TO_THE_END else recovered,
         shown([len(outcome.lost) for outcome in outcomes]),
     ]
 
@@ -100,13 +114,16 @@ def shown(values: Sequence[float]) -> str:
 
 
 def side_by_side(jobs: Iterable[Any], work: Callable[[Any], Any]) -> list[tuple[Any, Any]]:
-    """Jobs with their results, without those for which something is missing on this machine."""
+    """Jobs with their results, without those for which something is missing here, and those that fail."""
 
     def one(job: Any) -> list[tuple[Any, Any]]:
         try:
             return [(job, work(job))]
-        except pytest.skip.Exception:
-            return []
+        except pytest.skip.Exception as missing:
+            print(f"{job}: left out: {missing}", file=sys.stderr)
+        except Exception as error:
+            print(f"{job}: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        return []
 
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         return [pair for pairs in pool.map(one, list(jobs)) for pair in pairs]
@@ -118,22 +135,21 @@ def side_by_side(jobs: Iterable[Any], work: Callable[[Any], Any]) -> list[tuple[
 def timeouts(folder: Path, runs: int) -> str:
     """For each timeout, what it does to the fault that it is there for, and what it costs."""
     jobs = [
-        (name, value, run) for run in range(runs) for name, (values, _) in SWEEPS.items() for value in values
+        (name, value, run) for name, (values, _) in SWEEPS.items() for value in values for run in range(runs)
     ]
-
-    def work(job: tuple[str, int, int]) -> list[float]:
-        name, value, _ = job
-        return SWEEPS[name][1](folder / "-".join(map(str, job)).replace(" ", "-"), value)
-
+    results = side_by_side(jobs, lambda job: SWEEPS[job[0]][1](folder / named(job), job[1]))
     found: dict[str, dict[int, list[list[float]]]] = {}
-    for (name, value, _), row in side_by_side(jobs, work):
+    for (name, value, _), row in results:
         found.setdefault(name, {}).setdefault(value, []).append(row)
-    found["healthcheck_delay, cost"] = healthcheck_costs(folder / "costs", runs)
-    parts = []
-    for name, rows in found.items():
+    rounds = max(5, runs)
+    found["healthcheck_delay, cost"] = healthcheck_costs(folder / "costs", rounds)
+    parts = [
+        f"Runs: {runs}; {len(results)} of {len(jobs)} deployments ended well. Throughput: {rounds} rounds."
+    ]
+    for name in HEADS:
         lines = [
             [f"{value:,}", *(shown(column) for column in zip(*several, strict=True))]
-            for value, several in rows.items()
+            for value, several in found.get(name, {}).items()
         ]
         parts.append(table(HEADS[name], lines))
     return "\n\n".join(parts)
@@ -156,7 +172,7 @@ HEADS = {
     ],
     "writer": [
         "connect_timeout of the writer pool, ms",
-        "writes failed, primary away 3 s",
+        "% of the writes failed, primary away 3 s",
         "slowest, s",
     ],
     "ban_time": [
@@ -175,7 +191,11 @@ HEADS = {
         "failed when packets to the replica vanish",
         "slowest, s",
     ],
-    "healthcheck_delay, cost": ["healthcheck_delay, ms", "transactions/s, 8 clients", "the same, 1 ms away"],
+    "healthcheck_delay, cost": [
+        "healthcheck_delay, ms",
+        "throughput, % of that with 1,000 ms in the same round",
+        "the same, servers 1 ms away",
+    ],
 }
 
 
@@ -188,9 +208,12 @@ def reader_pool(folder: Path, milliseconds: int) -> list[float]:
 
 
 def writer_pool(folder: Path, milliseconds: int) -> list[float]:
+    """Of the writes that began while the primary was away."""
     with started(folder, settings={(GENERAL, "connect_timeout"): milliseconds}) as here:
-        away = primary_restarted(here, signal.SIGINT, 3)
-    return [len([request for request in away.failed if request.kind == "write"]), away.slowest_seconds]
+        away = primary_restarted(here, signal.SIGINT, 3, checkers=1, writers=12, pause_seconds=0.1)
+    writes = [request for request in away.requests if request.kind == "write" and request.began < away.mended]
+    failed = [request for request in writes if request.error]
+    return [100 * len(failed) / len(writes), away.slowest_seconds]
 
 
 def ban_time(folder: Path, seconds: int) -> list[float]:
@@ -206,18 +229,17 @@ def ban_time(folder: Path, seconds: int) -> list[float]:
 def healthcheck_delay(folder: Path, milliseconds: int) -> list[float]:
     settings = {(GENERAL, "healthcheck_delay"): milliseconds, (GENERAL, "ban_time"): 6}
 
-    def vanish() -> Outcome:
-        with started(folder / "vanish", settings=settings) as here:
-            return server_vanished(here, here.cluster.replica, 15)
+    def work() -> tuple[Outcome, Outcome]:
+        with started(folder, settings=settings) as here:
+            stopped = replica_stopped(here, signal.SIGINT, checkers=8, pause_seconds=2.0)
+            return stopped, server_vanished(here, here.cluster.replica, 15)
 
-    with started(folder / "stop", settings=settings) as here:
-        stopped = replica_stopped(here, signal.SIGINT, checkers=8, pause_seconds=2.0)
-    vanished = in_own_network(vanish)
+    stopped, vanished = in_own_network(work)
     return [len(stopped.failed), len({*vanished.failed, *vanished.slow}), vanished.slowest_seconds]
 
 
 def tcp_user_timeout(folder: Path, milliseconds: int) -> list[float]:
-    settings = {(GENERAL, "tcp_user_timeout"): milliseconds}
+    settings = {(GENERAL, "tcp_user_timeout"): milliseconds, (GENERAL, "ban_time"): 6}
 
     def vanish() -> Outcome:
         with started(folder, settings=settings) as here:
@@ -268,27 +290,46 @@ def refused_share(here: Site, port: int, clients: int, seconds: float) -> float:
     return 100 * answers.count(False) / len(answers)
 
 
-def healthcheck_costs(folder: Path, runs: int) -> dict[int, list[list[float]]]:
-    """Throughput of one PgCat each, in turn, with the servers beside it and 1 ms away."""
-    delays = SWEEPS["healthcheck_delay"][0]
+def healthcheck_costs(folder: Path, rounds: int) -> dict[int, list[list[float]]]:
+    """Throughput of one PgCat each, against that with the rendered delay in the same round.
+
+    With the servers beside it and 1 ms away; every other round goes through the delays backwards.
+    """
+    delays = list(SWEEPS["healthcheck_delay"][0])
     script = folder / "select.sql"
-    rates: dict[int, list[list[float]]] = {delay: [] for delay in delays}
+    rates: dict[tuple[int, bool], list[float]] = {}
     with site(folder / "site") as here, toxiproxy(here.stack.folder) as proxy:
         script.write_text("SELECT 1;\n")
         far = {server.role: proxy.add(server) for server in here.stack.servers}
         for server in here.stack.servers:
             proxy.delay(server, 1)
         here.prepare()
+        rendered = int(here.stack.pgcat_config[GENERAL]["healthcheck_delay"])
         toml = here.stack.rendered / "pgcat" / "pgcat.toml"
         ports = {}
         for delay in delays:
             toml.write_text(with_settings(toml.read_text(), {(GENERAL, "healthcheck_delay"): delay}))
             for here.stack.by in ({}, far):
                 ports[delay, bool(here.stack.by)] = here.start_pgcat().port
-        for _ in range(max(3, runs)):
-            for delay in delays:
-                rates[delay].append([rate(here, ports[delay, away], script) for away in (False, True)])
-    return rates
+        for round_number in range(rounds):
+            for away in (False, True):
+                for delay in delays if round_number % 2 == 0 else reversed(delays):
+                    rates.setdefault((delay, away), []).append(rate(here, ports[delay, away], script))
+    print(
+        f"transactions/s with {rendered} ms: "
+        + ", ".join(f"{statistics.median(rates[rendered, away]):,.0f}" for away in (False, True)),
+        file=sys.stderr,
+    )
+
+    def shares(delay: int, away: bool) -> list[float]:
+        pairs = zip(rates[delay, away], rates[rendered, away], strict=True)
+        return [100 * here / there for here, there in pairs]
+
+    return {
+        delay: [list(row) for row in zip(shares(delay, False), shares(delay, True), strict=True)]
+        for delay in delays
+        if delay != rendered
+    }
 
 
 def rate(here: Site, port: int, script: Path) -> float:
@@ -302,10 +343,11 @@ def rate(here: Site, port: int, script: Path) -> float:
 
 
 SWEEPS: dict[str, tuple[Sequence[int], Callable[[Path, int], list[float]]]] = {
-    "reader": ((500, 1000, 2000, 5000), reader_pool),
-    "overload": ((500, 1000, 2000, 5000), overload),
-    "writer": ((1000, 2000, 5000, 10000), writer_pool),
     "ban_time": ((10, 30, 60), ban_time),
-    "healthcheck_delay": ((0, 1000, 5000, 30000), healthcheck_delay),
+    "reader": ((1000, 2000, 5000), reader_pool),
+    "overload": ((1000, 2000, 5000), overload),
+    "writer": ((1000, 2000, 5000, 10000), writer_pool),
+    "healthcheck_delay": ((0, 1000, 30000), healthcheck_delay),
     "tcp_user_timeout": ((3000, 5000, 10000), tcp_user_timeout),
 }
+"""By its name, the values of a timeout and the columns for one of them; the longest comes first."""

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +41,8 @@ SLOW_SECONDS = 0.5
 """A request that takes longer is counted as slow."""
 CALM_SECONDS = 3.0
 """For so long nothing may fail or be slow before a fault is over."""
+LONGEST_SITE_SECONDS = 900.0
+"""A thread that keeps processes of a site alive ends then, whatever happened."""
 
 Settings = Mapping[tuple[str, str], int]
 """Numbers to change in pgcat.toml: by table (`general`, `pools.permify_reader`) and key."""
@@ -54,6 +57,8 @@ class Outcome:
     """From when all could be well again: the fault itself, where others can take over, or its end."""
     lost: set[str]
     """Writes that were acknowledged and are not in the database."""
+    errors: str
+    """The different errors and how often each was."""
     seen: dict[str, Any] = field(default_factory=dict)
     """What else a fault tells of."""
 
@@ -80,11 +85,6 @@ class Outcome:
     def failed_until_seconds(self) -> float:
         """From `mended` until the last one that failed has ended."""
         return max([0.0, *(request.began + request.seconds - self.mended for request in self.failed)])
-
-    def errors(self) -> str:
-        """The different errors and how often each was."""
-        texts = [f"{request.kind}: {request.error}" for request in self.failed]
-        return "\n".join(f"{texts.count(text)} × {text}" for text in sorted(set(texts)))
 
 
 # Sites
@@ -151,7 +151,7 @@ class Site:
             host=str(primary.folder), port=primary.port, user="postgres", dbname=self.stack.database
         ) as connection:
             lost = load.lost(connection)
-        return Outcome(load.requests(since=began), began, mended, lost, seen)
+        return Outcome(load.requests(since=began), began, mended, lost, "\n".join(load.errors()), seen)
 
     @property
     def ban_seconds(self) -> float:
@@ -163,9 +163,14 @@ class Site:
             server.sql("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", self.stack.user)[0][0]
         )
 
-    def wait_for_reads(self, server: Server, within_seconds: float) -> bool:
-        """Whether a server comes to carry reads of the deployment."""
-        return wait_until(lambda: self.sessions(server) > 0, within_seconds)
+    def wait_for_use(self, server: Server, within_seconds: float) -> bool:
+        """Whether the role comes to use a server from now on; sessions that are left over do not count."""
+        now = server.sql("SELECT clock_timestamp()")[0][0]
+        statement = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE usename = %s AND greatest(backend_start, query_start) > %s"
+        )
+        return wait_until(lambda: server.sql(statement, self.stack.user, now)[0][0] > 0, within_seconds)
 
     def pgcat_log(self) -> str:
         return "".join(
@@ -184,11 +189,12 @@ def site(
     settings: Settings | None = None,
 ) -> Iterator[Site]:
     """A deployment of which nothing runs yet but PostgreSQL, without the role."""
+    program_path = pgcat_program(pgcat)
     folder.mkdir(parents=True)
     with contextlib.ExitStack() as exits:
         with _making:
             cluster = exits.enter_context(postgres_cluster(MAX_CONNECTIONS, {}))
-        stack = Stack(cluster, answers, pgcat_program(pgcat), folder / "deployment", folder / "live")
+        stack = Stack(cluster, answers, program_path, folder / "deployment", folder / "live")
         toml = stack.rendered / "pgcat" / "pgcat.toml"
         toml.write_text(with_settings(toml.read_text(), settings or {}))
         balancer = None
@@ -224,8 +230,8 @@ def wait_until(true: Callable[[], bool], within_seconds: float) -> bool:
     return True
 
 
-def calm(load: Load, within_seconds: float = 40) -> bool:
-    """Waits until checks and writes have been answered well for a while."""
+def calm(load: Load, within_seconds: float = 60) -> None:
+    """Waits until checks and writes have been answered well for a while; fails when the time is up."""
 
     def well() -> bool:
         latest = [
@@ -238,7 +244,9 @@ def calm(load: Load, within_seconds: float = 40) -> bool:
         )
 
     time.sleep(CALM_SECONDS)
-    return wait_until(well, within_seconds)
+    if not wait_until(well, within_seconds):
+        errors = "\n".join(load.errors())
+        raise TimeoutError(f"{within_seconds} s long requests failed or were slow:\n{errors}")
 
 
 # Faults: servers
@@ -253,10 +261,10 @@ def replica_stopped(here: Site, how: signal.Signals, **options: Any) -> Outcome:
         calm(load)
         here.cluster.replica.start()
         back = time.monotonic()
-        again = here.wait_for_reads(here.cluster.replica, here.ban_seconds + 30)
+        again = here.wait_for_use(here.cluster.replica, here.ban_seconds + 30)
         reads_after = time.monotonic() - back
         calm(load)
-        return here.outcome(load, began, began, carries_reads_again=again, reads_after_seconds=reads_after)
+        return here.outcome(load, began, began, used_again=again, reads_after_seconds=reads_after)
 
 
 def replica_gone_for_bans(here: Site, bans: float = 2.5) -> Outcome:
@@ -289,11 +297,9 @@ def started_without_replica(here: Site) -> Outcome:
     with here.load() as load:
         calm(load)
         here.cluster.replica.start()
-        again = here.wait_for_reads(here.cluster.replica, here.ban_seconds + 30)
+        again = here.wait_for_use(here.cluster.replica, here.ban_seconds + 30)
         calm(load)
-        return here.outcome(
-            load, began, began, permifys_start_seconds=starts_seconds, carries_reads_again=again
-        )
+        return here.outcome(load, began, began, permifys_start_seconds=starts_seconds, used_again=again)
 
 
 def write_all(port: int) -> None:
@@ -302,20 +308,31 @@ def write_all(port: int) -> None:
     post(port, f"{TENANT}/data/write", {"metadata": {}, "tuples": tuples(), "attributes": []})
 
 
-def primary_restarted(here: Site, how: signal.Signals, away_seconds: float = 0) -> Outcome:
-    with here.load() as load:
+def primary_restarted(here: Site, how: signal.Signals, away_seconds: float = 0, **options: Any) -> Outcome:
+    """Stays away for so long after it has ended; the options are those of the load."""
+    with here.load(**options) as load:
         calm(load)
         began = time.monotonic()
         here.cluster.primary.stop(how)
-        time.sleep(away_seconds)
+        gone = time.monotonic()
+        with port_kept(here.cluster.primary.port):
+            time.sleep(away_seconds)
         here.cluster.primary.start()
         mended = time.monotonic()
         calm(load)
-        failed_checks = len(load.failed("check", began))
-        return here.outcome(load, began, mended, away_seconds=mended - began, failed_checks=failed_checks)
+        return here.outcome(load, began, mended, gone=gone)
 
 
-def connections_taken(here: Site, seconds: float = 8) -> Outcome:
+@contextlib.contextmanager
+def port_kept(port: int) -> Iterator[None]:
+    """Connections are refused as before, and no other test gets the port meanwhile."""
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind((LOOPBACK, port))
+        yield
+
+
+def connections_taken(here: Site, seconds: float = 12, within_seconds: float = 60) -> Outcome:
     """Another application takes every connection of the primary that PgCat does not hold, and those, too."""
     primary, user = here.cluster.primary, here.stack.user
     primary.sql("CREATE ROLE another LOGIN PASSWORD 'another'")
@@ -323,16 +340,16 @@ def connections_taken(here: Site, seconds: float = 8) -> Outcome:
         calm(load)
         began = time.monotonic()
         while not taken_all(primary, taken) or here.sessions(primary):
-            primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", user)
-            while not taken_all(primary, taken):
-                pass
+            if taken_all(primary, taken):
+                primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", user)
+            if time.monotonic() > began + within_seconds:
+                raise TimeoutError(f"connections were still free or PgCat's after {within_seconds} s")
         held = time.monotonic()
         time.sleep(seconds)
         taken.close()
         mended = time.monotonic()
         calm(load)
-        failed_meanwhile = len(load.failed("write", held, mended))
-        return here.outcome(load, began, mended, failed_meanwhile=failed_meanwhile)
+        return here.outcome(load, began, mended, held=held)
 
 
 def taken_all(server: Server, taken: contextlib.ExitStack) -> bool:
@@ -381,12 +398,12 @@ def started_before(here: Site, mend: Callable[[], None], after_seconds: float = 
         time.sleep(after_seconds)
         mend()
         mended.append(time.monotonic())
-        over.wait()  # for what it started ends with this thread
+        over.wait(LONGEST_SITE_SECONDS)  # for what it started ends with this thread
 
     began = time.monotonic()
     here.start_pgcat()
     here.exits.callback(over.set)
-    threading.Thread(target=bring).start()
+    threading.Thread(target=bring, daemon=True).start()
     here.start_permify()
     ready = time.monotonic()
     assert wait_until(lambda: bool(mended), 60)
@@ -416,8 +433,7 @@ def password_rotated(here: Site, password: str) -> tuple[Outcome, Outcome]:
             here.start_pgcat()
             here.end_pgcat(pgcat)
         time.sleep(5)
-        between = len(load.failed(since=restarted))
-        old = here.outcome(load, began, restarted, failed_before_pgcat=role_only, failed_after_pgcat=between)
+        old = here.outcome(load, began, restarted, failed_before_pgcat=role_only)
     here.permifys.clear()
     for _ in range(stack.permify_count):
         here.start_permify()
@@ -439,10 +455,10 @@ def server_vanished(here: Site, server: Server, seconds: float) -> Outcome:
         with packets_vanish(server.port):
             time.sleep(seconds)
         back = time.monotonic()
-        again = here.wait_for_reads(server, here.ban_seconds + 30)
+        again = here.wait_for_use(server, here.ban_seconds + 30)
         calm(load)
         mended = began if replica else back
-        return here.outcome(load, began, mended, carries_reads_again=again, away_seconds=seconds)
+        return here.outcome(load, began, mended, used_again=again, away_seconds=seconds)
 
 
 def server_mute(here: Site, proxy: Toxiproxy, server: Server, seconds: float) -> Outcome:
@@ -535,6 +551,7 @@ def _servers(folder: Path, settings: Settings, pgcat: str, answers: Mapping[str,
             yield "replica gone for several bans", replica_gone_for_bans(here)
         yield "primary restarted", primary_restarted(here, signal.SIGINT)
         yield "primary crashed", primary_restarted(here, signal.SIGQUIT)
+        yield "primary away for 8 s", primary_restarted(here, signal.SIGINT, 8)
 
 
 def _parts(folder: Path, settings: Settings) -> Told:
@@ -552,6 +569,7 @@ def _sidecar(folder: Path, settings: Settings) -> Told:
         yield "PgCat killed", pgcat_killed(here)
         yield "replica stopped", replica_stopped(here, signal.SIGINT)
         yield "primary restarted", primary_restarted(here, signal.SIGINT)
+        yield "primary away for 8 s", primary_restarted(here, signal.SIGINT, 8)
 
 
 def _without_replica(folder: Path, settings: Settings) -> Told:
@@ -622,8 +640,6 @@ SITES: dict[str, Callable[[Path, Settings], Told]] = {
     ),
     "sidecar": _sidecar,
 }
-SIDE_BY_SIDE = 5
-"""So many sites at a time, since they mostly wait."""
 
 
 def visit(name: str, folder: Path, settings: Settings) -> dict[str, Any]:

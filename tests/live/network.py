@@ -27,7 +27,7 @@ from live.support import (
 )
 
 
-def in_own_network(work: Callable[[], Any]) -> Any:
+def in_own_network(work: Callable[[], Any], within_seconds: float = 600) -> Any:
     """Runs in a thread with a loopback and packet filter of its own, which only root may have."""
     results: list[Any] = []
     errors: list[BaseException] = []
@@ -44,9 +44,11 @@ def in_own_network(work: Callable[[], Any]) -> Any:
         except BaseException as error:
             errors.append(error)
 
-    runner = threading.Thread(target=thread)
+    runner = threading.Thread(target=thread, daemon=True)
     runner.start()
-    runner.join()
+    runner.join(within_seconds)
+    if runner.is_alive():
+        raise TimeoutError(f"not done after {within_seconds} s")
     if errors:
         raise errors[0]
     return results[0]
