@@ -25,6 +25,7 @@ from live.faults import (
     primary_restarted,
     replica_gone_for_bans,
     replica_stopped,
+    server_mute,
     server_vanished,
     site,
     started,
@@ -191,6 +192,11 @@ HEADS = {
         "failed when packets to the replica vanish",
         "slowest, s",
     ],
+    "statement_timeout": [
+        "statement_timeout of the reader pool, ms (0: none)",
+        "slowest check, replica mute for 30 s, s",
+        "the same with the primary",
+    ],
     "healthcheck_delay, cost": [
         "healthcheck_delay, ms",
         "throughput, % of that with 1,000 ms in the same round",
@@ -247,6 +253,19 @@ def tcp_user_timeout(folder: Path, milliseconds: int) -> list[float]:
 
     vanished = in_own_network(vanish)
     return [len(vanished.failed), vanished.slowest_seconds]
+
+
+def statement_timeout(folder: Path, milliseconds: int) -> list[float]:
+    settings = {(f"{READER}.users.0", "statement_timeout"): milliseconds}
+    with site(folder, settings=settings) as here, toxiproxy(here.stack.folder) as proxy:
+        here.stack.by.update({server.role: proxy.add(server) for server in here.stack.servers})
+        here.prepare()
+        here.start()
+        slowest = []
+        for server in (here.cluster.replica, here.cluster.primary):
+            outcome = server_mute(here, proxy, server, 30)
+            slowest.append(max(request.seconds for request in outcome.requests if request.kind == "check"))
+    return slowest
 
 
 STATEMENT_SECONDS = 0.2
@@ -348,6 +367,7 @@ SWEEPS: dict[str, tuple[Sequence[int], Callable[[Path, int], list[float]]]] = {
     "overload": ((1000, 2000, 5000), overload),
     "writer": ((1000, 2000, 5000, 10000), writer_pool),
     "healthcheck_delay": ((0, 1000, 30000), healthcheck_delay),
+    "statement_timeout": ((0, 5000, 10000, 20000), statement_timeout),
     "tcp_user_timeout": ((3000, 5000, 10000), tcp_user_timeout),
 }
 """By its name, the values of a timeout and the columns for one of them; the longest comes first."""

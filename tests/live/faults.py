@@ -39,6 +39,8 @@ NO_REPLICA = {"replica_hosts": ""}
 
 SLOW_SECONDS = 0.5
 """A request that takes longer is counted as slow."""
+MUTE_SECONDS = 25.0
+"""For so long a server does not answer: longer than the statement_timeout of the reader pool."""
 CALM_SECONDS = 3.0
 """For so long nothing may fail or be slow before a fault is over."""
 LONGEST_SITE_SECONDS = 900.0
@@ -621,8 +623,8 @@ def _mute(folder: Path, settings: Settings) -> Told:
         here.stack.by.update({server.role: proxy.add(server) for server in here.stack.servers})
         here.prepare()
         here.start()
-        yield "replica does not answer", server_mute(here, proxy, here.cluster.replica, 12)
-        yield "primary does not answer", server_mute(here, proxy, here.cluster.primary, 12)
+        yield "replica does not answer", server_mute(here, proxy, here.cluster.replica, MUTE_SECONDS)
+        yield "primary does not answer", server_mute(here, proxy, here.cluster.primary, MUTE_SECONDS)
 
 
 SITES: dict[str, Callable[[Path, Settings], Told]] = {

@@ -26,8 +26,6 @@ from live.support import Cluster, Peaks, program
 from live.updating import Template
 from pgcat_stack.budget import plan
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("move")]
-
 # So few connections that the load would open more, were it let.
 ANSWERS = {"topology": "standalone", **EXTERNAL, "other_connections": 80}
 CAPACITY = 20

@@ -1,7 +1,7 @@
 """Rolling updates under load: no request fails, and connections stay inside the plan.
 
 Every rollout goes as a controller, kubelet and kube-proxy would do it, by the times in its manifests. They
-mostly wait, so all of them run at once, each with PostgreSQL servers of its own.
+mostly wait, so several run at once, each with PostgreSQL servers of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from live.rolling import Rollout, Seen, roll
 from live.stack import EXTERNAL, require_programs
 from live.support import program
 
-pytestmark = [pytest.mark.xdist_group("rollouts"), pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.xdist_group("waiting"), pytest.mark.timeout(420)]
 
 STANDALONE = {"topology": "standalone", **EXTERNAL, "drain_seconds": 20}
 SIDECAR = {"topology": "sidecar", **EXTERNAL, "drain_seconds": 20}
@@ -77,13 +77,16 @@ TOO_MANY = {
 }
 
 
+SIDE_BY_SIDE = 6
+
+
 @pytest.fixture(scope="module")
 def outcomes() -> Iterator[Callable[[str], Seen]]:
     """All rollouts, under way."""
     require_programs()
     program("haproxy")
     every = {**ROLLOUTS, **REQUESTS_FAIL, **TOO_MANY}
-    with ThreadPoolExecutor(len(every)) as threads:
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
         futures: dict[str, Future[Seen]] = {name: threads.submit(roll, each) for name, each in every.items()}
         yield lambda name: futures[name].result()
 
