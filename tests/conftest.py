@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -9,3 +12,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="render every combination of the discrete answers, not a draw of the independent ones",
     )
+
+
+# Live tests share their servers, so a worker takes all of them. Rollouts and faults, which mostly wait and have
+# servers of their own, are another's, and so is Docker.
+LIVE_WORKERS = {"test_rollouts.py": "waiting", "test_faults.py": "waiting", "test_compose.py": "compose"}
+
+
+class LiveTogether(LoadScopeScheduling):
+    """Every test for itself, but live tests together. (xdist's own groups do nothing with pytest 9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.split("::")[0])
+        return LIVE_WORKERS.get(file.name, "live") if file.parent.name == "live" else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LiveTogether:
+    return LiveTogether(config, log)

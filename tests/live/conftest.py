@@ -11,14 +11,11 @@ from live.support import EVERY_STATEMENT, Cluster, allow_open_files, postgres_cl
 HERE = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here is live, and one worker's, as servers are shared; a module's own group wins."""
+    """Everything here is live."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)
-            if item.get_closest_marker("xdist_group") is None:
-                item.add_marker(pytest.mark.xdist_group("live"))
 
 
 @pytest.fixture(scope="session")

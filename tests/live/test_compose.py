@@ -33,8 +33,6 @@ from live.load import Load
 from live.updating import Template
 from rendering import render
 
-pytestmark = [pytest.mark.live, pytest.mark.xdist_group("compose")]
-
 # What breaks quoting somewhere: in TOML, SQL, shell, awk, a password file, connection strings.
 HOSTILE = {
     "database_password": r"""a'b"c\d$e:f`g`%h é漢😀 #&/|;${x}*?{}[]\n""" + "k" * 900,

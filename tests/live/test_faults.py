@@ -16,7 +16,7 @@ from live.load import Request
 from live.stack import require_programs
 from live.support import program
 
-pytestmark = [pytest.mark.xdist_group("waiting"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 SETTINGS = {("general", "ban_time"): 6}
 """Seconds, so that a ban ends within a test."""

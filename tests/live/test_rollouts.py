@@ -17,7 +17,7 @@ from live.rolling import Rollout, Seen, roll
 from live.stack import EXTERNAL, require_programs
 from live.support import program
 
-pytestmark = [pytest.mark.xdist_group("waiting"), pytest.mark.timeout(420)]
+pytestmark = pytest.mark.timeout(420)
 
 STANDALONE = {"topology": "standalone", **EXTERNAL, "drain_seconds": 20}
 SIDECAR = {"topology": "sidecar", **EXTERNAL, "drain_seconds": 20}
