@@ -31,7 +31,7 @@ class Rollout:
     edits: Sequence[Callable[[Path], None]] = ()
     """Of the rendered files, before anything starts."""
     pgcat: str = "pgcat"
-    pause_seconds: float = 0.2
+    pause_seconds: float = 0.4
     """Between two requests of a client, of which there are five."""
 
 
@@ -111,7 +111,7 @@ def fill(stack: Stack, pod: Pod) -> None:
         return
     port = pod.pgcat.port
     row = plan(stack.deployment).rows[0]
-    clients = 2 * max(use.size.value for use in row.uses)
+    clients = 3 * max(use.size.value for use in row.uses)
 
     def sleep(pool: str) -> None:
         # On a busy machine some wait too long; those that were served have filled the pools.
