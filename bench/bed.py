@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from live.network import Toxiproxy, toxiproxy
-from live.stack import EXTERNAL, SCHEMA, TENANT, Permify, Stack
+from live.stack import EXTERNAL, SCHEMA, TENANT, Permify, Stack, relation_tuple, write_body
 from live.support import (
     LOOPBACK,
     Address,
@@ -34,6 +34,7 @@ from live.support import (
     run,
     running,
 )
+from pgcat_stack.budget import plan
 
 ANSWERS = {"topology": "standalone", **EXTERNAL, "database_tls": "disable"}
 
@@ -47,16 +48,9 @@ SETTLE_SECONDS = 0.4
 
 @dataclass
 class Deployment(Stack):
-    """A rendered deployment of which parts are started one by one, behind latency where `through` is set."""
+    """A rendered deployment of which parts are started one by one."""
 
     password: str = "bench"
-
-    def prepare(self) -> None:
-        """Role, database and tables, anew."""
-        self.cluster.clear(self.database, self.user)
-        self.bootstrap()
-        self.migrate()
-        self.cluster.catch_up()
 
     def lift_limit(self) -> None:
         """Several deployments at once, each with idle connections, are more than the one that was planned."""
@@ -66,8 +60,9 @@ class Deployment(Stack):
     @property
     def capacity(self) -> int:
         """How many connections the role may have on each server."""
-        (server, *_) = yaml.safe_load(self.file("budget.yaml"))["servers"]
-        return int(server["max_connections"] - server["other_connections"])
+        capacity = plan(self.deployment).rows[0].server.capacity
+        assert capacity is not None
+        return capacity
 
     @property
     def permify_config(self) -> dict[str, Any]:
@@ -99,17 +94,12 @@ def write_tuples(permify: Permify, cluster: Cluster) -> None:
     post(permify.port, f"{TENANT}/schemas/write", {"schema": SCHEMA})
     cluster.catch_up()
     tuples = [
-        {
-            "entity": {"type": "document", "id": str(document)},
-            "relation": "viewer",
-            "subject": {"type": "user", "id": str(user)},
-        }
+        relation_tuple(document, "viewer", user)
         for document in range(DOCUMENTS)
         for user in range(document % STEP, USERS, STEP)
     ]
     for begin in range(0, len(tuples), 500):
-        body = {"metadata": {}, "tuples": tuples[begin : begin + 500], "attributes": []}
-        post(permify.port, f"{TENANT}/data/write", body)
+        post(permify.port, f"{TENANT}/data/write", write_body(*tuples[begin : begin + 500]))
     cluster.primary.sql("CHECKPOINT")
     cluster.catch_up()
 

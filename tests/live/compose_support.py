@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from live.load import Load
-from live.stack import SCHEMA, TENANT, tuples
+from live.stack import SCHEMA, TENANT, check_body, relation_tuple, tuples, write_body
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.secrets import make_secrets
 
@@ -331,23 +331,13 @@ class Permify:
 
     def write_everything(self) -> None:
         """Who owns and who may view each document of the checks that a load makes."""
-        self.post("/data/write", {"metadata": {}, "tuples": tuples(), "attributes": []})
+        self.post("/data/write", write_body(*tuples()))
 
     def write(self, document: str, viewer: str) -> None:
-        viewer_of = {
-            "entity": {"type": "document", "id": document},
-            "relation": "viewer",
-            "subject": {"type": "user", "id": viewer},
-        }
-        self.post("/data/write", {"metadata": {}, "tuples": [viewer_of], "attributes": []})
+        self.post("/data/write", write_body(relation_tuple(document, "viewer", viewer)))
 
     def allows(self, document: str, user: str) -> bool:
-        question = {
-            "metadata": {"depth": 20},
-            "entity": {"type": "document", "id": document},
-            "permission": "view",
-            "subject": {"type": "user", "id": user},
-        }
+        question = check_body(document, "view", user)
         return self.post("/permissions/check", question)["can"] == "CHECK_RESULT_ALLOWED"
 
     def comes_to_allow(self, document: str, user: str, seconds: float = 10) -> bool:

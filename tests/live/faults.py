@@ -23,7 +23,20 @@ import psycopg
 from live.load import Load, Request
 from live.network import Toxiproxy, in_own_network, packets_vanish, toxiproxy
 from live.service import Service, service
-from live.stack import EXTERNAL, MAX_CONNECTIONS, SCHEMA, TENANT, Permify, PgCat, Stack, pgcat_program, tuples
+from live.stack import (
+    EXTERNAL,
+    MAX_CONNECTIONS,
+    SCHEMA,
+    TENANT,
+    Permify,
+    PgCat,
+    Stack,
+    check_body,
+    pgcat_program,
+    relation_tuple,
+    tuples,
+    write_body,
+)
 from live.support import (
     LOOPBACK,
     Cluster,
@@ -307,7 +320,7 @@ def started_without_replica(here: Site) -> Outcome:
 def write_all(port: int) -> None:
     """The schema and the data of the checks, while there is no replica to wait for."""
     post(port, f"{TENANT}/schemas/write", {"schema": SCHEMA})
-    post(port, f"{TENANT}/data/write", {"metadata": {}, "tuples": tuples(), "attributes": []})
+    post(port, f"{TENANT}/data/write", write_body(*tuples()))
 
 
 def primary_restarted(here: Site, how: signal.Signals, away_seconds: float = 0, **options: Any) -> Outcome:
@@ -520,22 +533,12 @@ def replica_lags(here: Site, documents: int = 12) -> Lag:
 
 def write_viewer(port: int, document: str) -> str:
     """User 1 may view a document; returns the snap_token."""
-    viewer = {
-        "entity": {"type": "document", "id": document},
-        "relation": "viewer",
-        "subject": {"type": "user", "id": "1"},
-    }
-    written = post(port, f"{TENANT}/data/write", {"metadata": {}, "tuples": [viewer], "attributes": []})
+    written = post(port, f"{TENANT}/data/write", write_body(relation_tuple(document, "viewer", 1)))
     return str(written["snap_token"])
 
 
 def viewer_allowed(port: int, document: str, snap_token: str = "") -> bool:
-    body = {
-        "metadata": {"snap_token": snap_token, "schema_version": "", "depth": 20},
-        "entity": {"type": "document", "id": document},
-        "permission": "view",
-        "subject": {"type": "user", "id": "1"},
-    }
+    body = check_body(document, "view", 1, snap_token)
     return bool(post(port, f"{TENANT}/permissions/check", body)["can"] == "CHECK_RESULT_ALLOWED")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from live.stack import CHECKS, TENANT, check_body
+from live.stack import CHECKS, TENANT, relation_tuple, write_body
 from live.support import LOOPBACK
 
 TIMEOUT_SECONDS = 30
@@ -124,17 +124,12 @@ class Load:
 
     def _check(self, client: Client, port: int, draw: random.Random) -> str:
         check = draw.choice(CHECKS)
-        answer = client.post(port, f"{TENANT}/permissions/check", check_body(check))
+        answer = client.post(port, f"{TENANT}/permissions/check", check.body)
         wanted = "CHECK_RESULT_ALLOWED" if check.allowed else "CHECK_RESULT_DENIED"
         return "" if answer["can"] == wanted else f"{check}: {answer['can']}"
 
     def _write(self, client: Client, port: int, document: str) -> str:
-        viewer = {
-            "entity": {"type": "document", "id": document},
-            "relation": "viewer",
-            "subject": {"type": "user", "id": "1"},
-        }
-        client.post(port, f"{TENANT}/data/write", {"metadata": {}, "tuples": [viewer], "attributes": []})
+        client.post(port, f"{TENANT}/data/write", write_body(relation_tuple(document, "viewer", 1)))
         return ""
 
     # What happened
@@ -155,10 +150,6 @@ class Load:
     ) -> list[Request]:
         return [request for request in self.requests(kind, since, until) if request.error]
 
-    def slow(self, seconds: float, kind: str | None = None, since: float = 0.0) -> list[Request]:
-        """Those that took longer, failed or not."""
-        return [request for request in self.requests(kind, since) if request.seconds > seconds]
-
     def outage_seconds(self, kind: str, since: float = 0.0) -> float:
         """The longest time in which none of a kind succeeded."""
         ends = [
@@ -168,11 +159,6 @@ class Load:
         last = max(request.began + request.seconds for request in self.requests(kind, since))
         moments = [first, *sorted(ends), last]
         return max(later - earlier for earlier, later in itertools.pairwise(moments))
-
-    def recovered_seconds(self, kind: str, since: float) -> float:
-        """From a moment until the last failed one has ended; 0 when none failed."""
-        ends = [request.began + request.seconds for request in self.failed(kind, since)]
-        return max(ends) - since if ends else 0.0
 
     @property
     def acknowledged(self) -> set[str]:

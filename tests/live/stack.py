@@ -75,6 +75,16 @@ PEOPLE = 12
 DOCUMENTS = 6
 
 
+def check_body(document: object, permission: str, user: object, snap_token: str = "") -> dict[str, Any]:
+    """What Permify is asked for a check."""
+    return {
+        "metadata": {"snap_token": snap_token, "schema_version": "", "depth": 20},
+        "entity": {"type": "document", "id": str(document)},
+        "permission": permission,
+        "subject": {"type": "user", "id": str(user)},
+    }
+
+
 @dataclass(frozen=True)
 class Check:
     document: int
@@ -88,6 +98,10 @@ class Check:
             self.user == self.document if self.permission == "edit" else self.user % (self.document + 1) == 0
         )
 
+    @property
+    def body(self) -> dict[str, Any]:
+        return check_body(self.document, self.permission, self.user)
+
 
 CHECKS = [
     Check(document, user, permission)
@@ -97,13 +111,17 @@ CHECKS = [
 ]
 
 
-def check_body(check: Check) -> dict[str, Any]:
+def relation_tuple(document: object, relation: str, user: object) -> dict[str, Any]:
     return {
-        "metadata": {"snap_token": "", "schema_version": "", "depth": 20},
-        "entity": {"type": "document", "id": str(check.document)},
-        "permission": check.permission,
-        "subject": {"type": "user", "id": str(check.user)},
+        "entity": {"type": "document", "id": str(document)},
+        "relation": relation,
+        "subject": {"type": "user", "id": str(user)},
     }
+
+
+def write_body(*tuples: dict[str, Any]) -> dict[str, Any]:
+    """What Permify is sent to write relations."""
+    return {"metadata": {}, "tuples": list(tuples), "attributes": []}
 
 
 def tuples() -> list[dict[str, Any]]:
@@ -115,14 +133,7 @@ def tuples() -> list[dict[str, Any]]:
         for user in range(PEOPLE)
         if user % (document + 1) == 0
     ]
-    return [
-        {
-            "entity": {"type": "document", "id": str(document)},
-            "relation": relation,
-            "subject": {"type": "user", "id": str(user)},
-        }
-        for relation, document, user in relations
-    ]
+    return [relation_tuple(document, relation, user) for relation, document, user in relations]
 
 
 @dataclass
@@ -141,11 +152,11 @@ class Permify:
         """A schema, and who owns and who may view each document."""
         post(self.port, f"{TENANT}/schemas/write", {"schema": SCHEMA})
         cluster.catch_up()  # Permify looks its schema up among the readers.
-        post(self.port, f"{TENANT}/data/write", {"metadata": {}, "tuples": tuples(), "attributes": []})
+        post(self.port, f"{TENANT}/data/write", write_body(*tuples()))
         cluster.catch_up()
 
     def check(self, check: Check) -> bool:
-        answer = post(self.port, f"{TENANT}/permissions/check", check_body(check))
+        answer = post(self.port, f"{TENANT}/permissions/check", check.body)
         return {"CHECK_RESULT_ALLOWED": True, "CHECK_RESULT_DENIED": False}[answer["can"]]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import http.client
 import json
 import os
@@ -277,11 +278,29 @@ EVERY_STATEMENT = {
 """Logs every statement, its plan and the planner's settings."""
 
 
+@functools.cache
+def certificate() -> dict[str, bytes]:
+    """One for all servers, `server.key` and `server.crt`, for to make a key takes a busy machine seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder) / name for name in ("server.key", "server.crt")}
+        request = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost")
+        run(
+            [
+                program("openssl"),
+                *request,
+                "-keyout",
+                str(files["server.key"]),
+                "-out",
+                str(files["server.crt"]),
+            ]
+        )
+        return {name: file.read_bytes() for name, file in files.items()}
+
+
 @contextlib.contextmanager
 def postgres_cluster(max_connections: int, settings: Mapping[str, str]) -> Iterator[Cluster]:
     """A primary and its streaming replica."""
     binaries = {name: postgres_program(name) for name in ("initdb", "postgres", "pg_basebackup")}
-    openssl = program("openssl")
     as_user: dict[str, Any] = {}
     if os.geteuid() == 0:  # which PostgreSQL refuses to run as
         try:
@@ -299,21 +318,12 @@ def postgres_cluster(max_connections: int, settings: Mapping[str, str]) -> Itera
             run(command, clean_environment(HOME=str(root)), cwd=root, **as_user)
 
         tool(binaries["initdb"], "-D", str(root / "primary"), "-U", "postgres", "-A", "trust", "--no-sync")
-        tool(
-            *(
-                openssl,
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=localhost",
-            ),
-            *("-keyout", str(root / "server.key"), "-out", str(root / "server.crt")),
-        )
+        for name, content in certificate().items():
+            file = root / name
+            file.touch(0o600)
+            file.write_bytes(content)
+            if as_user:
+                os.chown(file, as_user["user"], as_user["group"])
         all_settings = {
             "listen_addresses": LOOPBACK,
             "unix_socket_directories": str(root),

@@ -24,7 +24,6 @@ from live.service import Service, service
 from live.stack import CHECKS, EXTERNAL, Check, Permify, Stack, pgcat_program
 from live.support import Cluster, Peaks, program
 from live.updating import Template
-from pgcat_stack.budget import plan
 
 # So few connections that the load would open more, were it let.
 ANSWERS = {"topology": "standalone", **EXTERNAL, "other_connections": 80}
@@ -51,15 +50,6 @@ class Move:
     """Of every Permify that is new."""
     permify_yaml: str
     migration_job: str
-
-
-def planned(stack: Stack) -> dict[str, int]:
-    """The connections that the plan allows the processes of this stack on each server, by role."""
-    running = {"pgcat": stack.pgcat_count, "permify": stack.permify_count}
-    return {
-        row.server.role: sum(use.size.value * running[use.workload.program] for use in row.uses)
-        for row in plan(stack.deployment).rows
-    }
 
 
 def database(cluster: Cluster, name: str) -> psycopg.Connection[Any]:
@@ -105,7 +95,7 @@ def moves(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         for number, pooling in enumerate(MOVES):
             answers = {**answers, "pooling": pooling}
             pgcat = pgcat_program("pgcat") if pooling == "pgcat" else None
-            before = planned(old)
+            before = old.planned(old.pgcat_count, old.permify_count)
             template.update(deploy, [f"pooling={pooling}"])
             load = Load([endpoints.port], checkers=10, writers=3, keep_seconds=KEEP_SECONDS)
             with Peaks(cluster, old.user) as peaks, load:
@@ -123,7 +113,7 @@ def moves(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                     process.process.stop()
                 ended = time.monotonic()
                 time.sleep(1.5)
-            after = planned(new)
+            after = new.planned(new.pgcat_count, new.permify_count)
             with database(cluster, old.database) as primary:
                 lost = load.lost(primary)
             moved[pooling] = Move(
@@ -189,7 +179,8 @@ def test_many_direct_pods_and_pgcat_are_more_than_the_capacity(cluster: Cluster,
         for pooling in MOVES:
             answers = {**ANSWERS, "other_connections": 20, "permify_replicas": 10, "pooling": pooling, **more}
             folder = tmp_path / f"{pooling}-{len(more)}"
-            both += planned(Stack(cluster, answers, None, folder / "deploy", folder / "live"))["primary"]
+            stack = Stack(cluster, answers, None, folder / "deploy", folder / "live")
+            both += stack.planned(stack.pgcat_count, stack.permify_count)["primary"]
         return both
 
     assert side_by_side() > 80
