@@ -41,6 +41,9 @@ SIDE_BY_SIDE = 12
 
 GENERAL, READER = "general", "pools.permify_reader"
 
+OVERLOAD = "overload"
+"""The one sweep that keeps the machine busy: one deployment at a time."""
+
 
 GONE_TO_THE_END = "replica gone for several bans"
 """A fault that lasts for as long as its figures: nothing recovers."""
@@ -114,7 +117,9 @@ def shown(values: Sequence[float]) -> str:
     return spread(values, digits) if len(values) > 1 else f"{values[0]:,.{digits}f}"
 
 
-def side_by_side(jobs: Iterable[Any], work: Callable[[Any], Any]) -> list[tuple[Any, Any]]:
+def side_by_side(
+    jobs: Iterable[Any], work: Callable[[Any], Any], at_once: int = SIDE_BY_SIDE
+) -> list[tuple[Any, Any]]:
     """Jobs with their results, without those for which something is missing here, and those that fail."""
 
     def one(job: Any) -> list[tuple[Any, Any]]:
@@ -126,7 +131,7 @@ def side_by_side(jobs: Iterable[Any], work: Callable[[Any], Any]) -> list[tuple[
             print(f"{job}: failed: {type(error).__name__}: {error}", file=sys.stderr)
         return []
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         return [pair for pairs in pool.map(one, list(jobs)) for pair in pairs]
 
 
@@ -138,7 +143,13 @@ def timeouts(folder: Path, runs: int) -> str:
     jobs = [
         (name, value, run) for name, (values, _) in SWEEPS.items() for value in values for run in range(runs)
     ]
-    results = side_by_side(jobs, lambda job: SWEEPS[job[0]][1](folder / named(job), job[1]))
+
+    def measure(job: tuple[str, int, int]) -> list[float]:
+        name, value, _ = job
+        return SWEEPS[name][1](folder / named(job), value)
+
+    results = side_by_side([job for job in jobs if job[0] != OVERLOAD], measure)
+    results += side_by_side([job for job in jobs if job[0] == OVERLOAD], measure, at_once=1)
     found: dict[str, dict[int, list[list[float]]]] = {}
     for (name, value, _), row in results:
         found.setdefault(name, {}).setdefault(value, []).append(row)
@@ -163,7 +174,7 @@ HEADS = {
         "slowest, s",
         "Permify starts, replica gone, s",
     ],
-    "overload": [
+    OVERLOAD: [
         "connect_timeout, ms",
         "% refused at a queue of 0.4 s",
         "at 1 s",
@@ -227,7 +238,7 @@ def ban_time(folder: Path, seconds: int) -> list[float]:
         gone = replica_gone_for_bans(here, 70 / seconds)
         back = time.monotonic()
         with here.load():
-            here.wait_for_reads(here.cluster.replica, seconds + 30)
+            here.wait_for_use(here.cluster.replica, seconds + 30)
         again = time.monotonic()
     return [len(gone.slow), again - back]
 
@@ -289,12 +300,12 @@ def overload(folder: Path, milliseconds: int) -> list[float]:
 def refused_share(here: Site, port: int, clients: int, seconds: float) -> float:
     """Percent of the statements that got no server connection."""
     answers: list[bool] = []
-    gate = threading.Barrier(clients)
-    end = time.monotonic() + seconds
+    all_connected = threading.Barrier(clients)
 
     def client() -> None:
         with here.stack.connect(port, "permify_reader") as connection:
-            gate.wait(30)
+            all_connected.wait(30)
+            end = time.monotonic() + seconds
             while time.monotonic() < end:
                 try:
                     connection.execute("SELECT pg_sleep(%s)", [STATEMENT_SECONDS])
@@ -364,7 +375,7 @@ def rate(here: Site, port: int, script: Path) -> float:
 SWEEPS: dict[str, tuple[Sequence[int], Callable[[Path, int], list[float]]]] = {
     "ban_time": ((10, 30, 60), ban_time),
     "reader": ((1000, 2000, 5000), reader_pool),
-    "overload": ((1000, 2000, 5000), overload),
+    OVERLOAD: ((1000, 2000, 5000), overload),
     "writer": ((1000, 2000, 5000, 10000), writer_pool),
     "healthcheck_delay": ((0, 1000, 30000), healthcheck_delay),
     "statement_timeout": ((0, 5000, 10000, 20000), statement_timeout),
