@@ -52,6 +52,7 @@ PARTS = {
     "rollouts": Part("rollouts", runs=3),
     "faults": Part("faults", runs=3),
     "timeouts": Part("faults", runs=3),
+    "writer_timeout": Part("faults", runs=3),
     "compose": Part("compose", runs=3),
 }
 

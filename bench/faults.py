@@ -182,11 +182,6 @@ HEADS = {
         "at 4 s",
         "replicas banned",
     ],
-    "writer": [
-        "connect_timeout of the writer pool, ms",
-        "% of the writes failed, primary away 3 s",
-        "slowest, s",
-    ],
     "ban_time": [
         "ban_time, s",
         "slow requests in 70 s without replica",
@@ -224,13 +219,38 @@ def reader_pool(folder: Path, milliseconds: int) -> list[float]:
     return [len(gone.slow), gone.slowest_seconds, start.seen["permifys_start_seconds"]]
 
 
+def writer_timeout(folder: Path, runs: int) -> str:
+    """The connect_timeout of the writer pool: writes that begin while the primary is away."""
+    jobs = [(value, run) for value in (1000, 2000, 5000, 10000) for run in range(runs)]
+    results = side_by_side(jobs, lambda job: writer_pool(folder / named(job), job[0]))
+    rows: dict[int, list[list[float]]] = {}
+    for (value, _), row in results:
+        rows.setdefault(value, []).append(row)
+    head = ["connect_timeout of the writer pool, ms"]
+    head += [f"% of the writes failed, primary away {seconds:g} s" for seconds in AWAY_SECONDS]
+    head += ["slowest, s"]
+    lines = [[f"{value:,}", *map(shown, zip(*several, strict=True))] for value, several in rows.items()]
+    return f"Runs: {runs}; {len(results)} of {len(jobs)} deployments ended well.\n\n{table(head, lines)}"
+
+
+AWAY_SECONDS = (1.0, 4.0)
+
+
 def writer_pool(folder: Path, milliseconds: int) -> list[float]:
-    """Of the writes that began while the primary was away."""
+    """Of the writes that waited; those under way when the primary went have failed before it was gone."""
+    shares, slowest = [], 0.0
     with started(folder, settings={(GENERAL, "connect_timeout"): milliseconds}) as here:
-        away = primary_restarted(here, signal.SIGINT, 3, checkers=1, writers=12, pause_seconds=0.1)
-    writes = [request for request in away.requests if request.kind == "write" and request.began < away.mended]
-    failed = [request for request in writes if request.error]
-    return [100 * len(failed) / len(writes), away.slowest_seconds]
+        for seconds in AWAY_SECONDS:
+            away = primary_restarted(here, signal.SIGINT, seconds, checkers=1, writers=12, pause_seconds=0.1)
+            gone = float(away.seen["gone"])
+            writes = [
+                one
+                for one in away.requests
+                if one.kind == "write" and one.began < away.mended and one.began + one.seconds > gone
+            ]
+            shares.append(100 * sum(bool(one.error) for one in writes) / len(writes))
+            slowest = max(slowest, away.slowest_seconds)
+    return [*shares, slowest]
 
 
 def ban_time(folder: Path, seconds: int) -> list[float]:
@@ -376,7 +396,6 @@ SWEEPS: dict[str, tuple[Sequence[int], Callable[[Path, int], list[float]]]] = {
     "ban_time": ((10, 30, 60), ban_time),
     "reader": ((1000, 2000, 5000), reader_pool),
     OVERLOAD: ((1000, 2000, 5000), overload),
-    "writer": ((1000, 2000, 5000, 10000), writer_pool),
     "healthcheck_delay": ((0, 1000, 30000), healthcheck_delay),
     "statement_timeout": ((0, 5000, 10000, 20000), statement_timeout),
     "tcp_user_timeout": ((3000, 5000, 10000), tcp_user_timeout),
