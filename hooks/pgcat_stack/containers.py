@@ -7,6 +7,7 @@ deployment stands at which path inside it. Everything is read tolerantly: what h
 from __future__ import annotations
 
 import posixpath
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,10 @@ POD_MAKERS = frozenset(
 )
 
 _RENDERED_SERVICES = frozenset({"postgres-primary", "postgres-replica", "bootstrap", "prometheus"})
-"""Services of the template that run none of our programs."""
+_RENDERED_CONTAINERS = frozenset({"wait-for-migration", "note"})
+"""Services and containers of the template that run none of our programs."""
+_CLIENT = re.compile(r"\b(psql|pg_isready)\b")
+_BECOMES_PGCAT = re.compile(r"start\.sh|\bexec\s+pgcat\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,8 @@ class Unit:
     @property
     def own(self) -> bool:
         """Whether the stack brings it: one of our programs, or a service that the template renders."""
-        return bool(self.program) or (self.pod is None and self.name in _RENDERED_SERVICES)
+        rendered = _RENDERED_SERVICES if self.pod is None else _RENDERED_CONTAINERS
+        return bool(self.program) or self.name in rendered
 
     @property
     def text(self) -> str:
@@ -210,7 +215,10 @@ def _program(name: str, image: object, words: tuple[str, ...]) -> Program:
     """Which of our programs: by the image's name, else by the container's."""
     known = image_name(image)
     known = known if known in ("pgcat", "permify") else name
-    # Elsewhere in a command it may be a host: `psql -h pgcat`.
+    text = " ".join(words)
+    if _CLIENT.search(text) and not _BECOMES_PGCAT.search(text):  # PgCat's image has both
+        return ""
+    # Elsewhere in a command it may be a host: `--host=pgcat`.
     if known == "pgcat" or posixpath.basename(words[0] if words else "") == "pgcat":
         return "pgcat"
     if "migrate" in words and (known in ("permify", "migrate") or "permify" in words):
