@@ -171,6 +171,8 @@ def _listed(
     sources: Mapping[str, Source], path: str, outer_namespace: str, seen: frozenset[str]
 ) -> Iterator[Manifest]:
     kustomization = sources[path].mapping
+    if kustomization.get("kind") == "Component":
+        yield from _completing(sources, path, outer_namespace)
     own = kustomization.get("namespace")
     namespace = outer_namespace or (own if isinstance(own, str) else "")
     folder = posixpath.dirname(path)
@@ -185,7 +187,15 @@ def _listed(
             yield from _manifests(sources, inner, namespace, seen | {path, inner})
 
 
-def _objects(source: Source, namespace: str) -> Iterator[Manifest]:
+def _completing(sources: Mapping[str, Source], path: str, namespace: str) -> Iterator[Manifest]:
+    """The patches of a component: what they say of an object that somebody else has."""
+    for patch in as_list(sources[path].mapping.get("patches")):
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(path), as_text(dig(patch, "path"))))
+        if target in sources:
+            yield from _objects(sources[target], namespace, partial=True)
+
+
+def _objects(source: Source, namespace: str, *, partial: bool = False) -> Iterator[Manifest]:
     for document, data in enumerate(source.documents):
         if not isinstance(data, dict):
             continue
@@ -199,4 +209,5 @@ def _objects(source: Source, namespace: str) -> Iterator[Manifest]:
             data=data,
             source=source,
             document=document,
+            partial=partial,
         )

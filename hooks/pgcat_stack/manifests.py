@@ -24,6 +24,8 @@ class Manifest:
     data: dict[str, Any]
     source: Source
     document: int
+    partial: bool = False
+    """A patch of a component: the rest of the object is somebody else's."""
     places: Mapping[tuple[Key, ...], Location] = field(default_factory=dict, repr=False)
     """Where values stand that a kustomization has changed."""
 

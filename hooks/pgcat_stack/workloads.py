@@ -167,13 +167,16 @@ def _pod_workload(
     deployment: Deployment, pod: Pod, program: Program, unit: Unit, *, sidecar: bool
 ) -> Workload:
     manifest = pod.manifest
-    replicas = whole(manifest.get("spec", "replicas"))
     grace = whole(pod.spec.get("terminationGracePeriodSeconds"))
     signal = dig(unit.data, "lifecycle", "stopSignal")
     role: Literal["main", "native-sidecar", "init"] = "main"
     if "initContainers" in unit.base:
         role = "native-sidecar" if unit.data.get("restartPolicy") == "Always" else "init"
-    count = Number(1 if replicas is None else max(replicas, 0), manifest.at("spec", "replicas"))
+    elsewhere = _count_elsewhere(deployment) if manifest.partial else None
+    replicas = whole(manifest.get("spec", "replicas"))
+    count = elsewhere or Number(
+        1 if replicas is None else max(replicas, 0), manifest.at("spec", "replicas")
+    )
     autoscaler = _autoscaler(deployment, manifest)
     most = max(count.value, autoscaler.max_replicas.value) if autoscaler else count.value
     return Workload(
@@ -196,6 +199,7 @@ def _pod_workload(
         stop_signal_location=unit.at("lifecycle", "stopSignal"),
         environment=_environment(unit.variables, unit.at),
         unit=unit,
+        counted=elsewhere is None or elsewhere.value > 0,
     )
 
 
@@ -271,24 +275,30 @@ def _pre_stop(unit: Unit) -> PreStop | None:
 # Permify that others deploy
 
 
+def _count_elsewhere(deployment: Deployment) -> Number:
+    """How many Permify processes others run at most, as budget.yaml says; 0 where it does not."""
+    budget = deployment.budget
+    most = whole(dig(budget.data, "permify_max_replicas")) if budget else None
+    place = budget.at("permify_max_replicas") if budget else Location(BUDGET)
+    return Number(max(most or 0, 0), place)
+
+
 def _elsewhere(deployment: Deployment) -> Iterator[Workload]:
     """Permify from its Helm chart, or wherever its configuration alone is rendered."""
     values = deployment.sources.get(VALUES)
-    budget = deployment.budget
-    most = whole(dig(budget.data, "permify_max_replicas")) if budget else None
+    count = _count_elsewhere(deployment)
     if values is not None:
-        yield _helm(deployment, values, most or 0)
+        yield _helm(deployment, values, count.value)
     elif deployment.permify is not None:
-        place = budget.at("permify_max_replicas") if budget else Location(BUDGET)
         yield Workload(
             program="permify",
             kind="elsewhere",
             name="Permify elsewhere",
             pod="elsewhere",
-            replicas=Number(max(most or 0, 0), place),
-            counted=most is not None,
-            grace=Seconds(KUBERNETES_GRACE_SECONDS, place),
-            container=place,
+            replicas=count,
+            counted=count.value > 0,
+            grace=Seconds(KUBERNETES_GRACE_SECONDS, count.location),
+            container=count.location,
         )
 
 

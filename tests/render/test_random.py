@@ -25,6 +25,7 @@ networks = st.sampled_from(["10.0.0.0/24", "192.168.0.0/16", "fd00::/8", "0.0.0.
 TYPED_KEYS = [
     *("primary_host", "replica_hosts", "database_name", "database_user", "namespace", "client_namespaces"),
     *("database_cidrs", "secret_store", "pgcat_image", "permify_image", "pgcat_memory", "permify_cpu"),
+    *("database_labels", "otlp_endpoint", "database_ca", "priority_class", "dns_cidrs"),
     *("topology", "pooling", "watch", "permify_replicas", "drain_seconds", "advanced"),
 ]
 
@@ -59,6 +60,14 @@ plausible = st.fixed_dictionaries(
         "database_tls": st.sampled_from(["disable", "require", "verify-full"]),
         "network_policies": st.booleans(),
         "watch": st.booleans(),
+        "database_ca": st.sampled_from(["", "configmap/roots", "secret/db-ca"]),
+        "database_namespace": labels,
+        "database_labels": st.sampled_from(["", "app=postgres", "cnpg.io/cluster=db,role=primary"]),
+        "dns_cidrs": st.lists(networks, max_size=2).map(",".join),
+        "monitoring_namespace": labels,
+        "otlp_endpoint": st.sampled_from(["", "collector:4317", "a.b:4317", "otel.example.com:443"]),
+        "distributed": st.booleans(),
+        "priority_class": labels,
     },
 )
 

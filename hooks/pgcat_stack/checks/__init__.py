@@ -7,7 +7,7 @@ A check is a function from a deployment to problems:
 
 Every module of this package is one family and is found by itself, unless its name starts with an underscore.
 Codes are stable and never used again: PS1xx syntax and style, PS2xx pgcat.toml, PS3xx Permify's
-configuration, PS4xx agreement between files, PS5xx connection budget, PS6xx drain and timeouts, PS7xx
+configuration, PS4xx agreement between files, PS5xx connection budget, PS6xx drain, readiness and timeouts, PS7xx
 secrets, PS8xx images and containers, PS9xx Kubernetes schemas.
 """
 
@@ -31,7 +31,7 @@ FAMILIES = {
     "PS3": "Permify's configuration",
     "PS4": "Agreement between files",
     "PS5": "Connection budget",
-    "PS6": "Drain and timeouts",
+    "PS6": "Drain, readiness and timeouts",
     "PS7": "Secrets",
     "PS8": "Images and containers",
     "PS9": "Kubernetes schemas",

@@ -43,7 +43,8 @@ def kustomize_not_judged(deployment: Deployment) -> Iterator[Problem]:
     """Patches, components and others that are not applied; names without a hash; no namespace."""
     for source in kustomizations(deployment):
         for key, unseen in _NOT_APPLIED.items():
-            if source.mapping.get(key):
+            completed = key == "patches" and source.mapping.get("kind") == "Component"
+            if source.mapping.get(key) and not completed:
                 text = f"{key} are applied by kustomize and not here: {unseen} is not judged"
                 yield Problem(source.at(key), text, "write it into the manifests under kubernetes/")
         yield from _unhashed(deployment, source)

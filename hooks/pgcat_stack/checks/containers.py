@@ -244,7 +244,8 @@ def service_links(deployment: Deployment) -> Iterator[Problem]:
 def memory_limit(deployment: Deployment) -> Iterator[Problem]:
     """Containers of pods without a memory limit."""
     for unit in own_units(deployment):
-        if unit.pod is not None and not dig(unit.data, "resources", "limits", "memory"):
+        completed = unit.pod is not None and unit.pod.manifest.partial and "image" not in unit.data
+        if unit.pod and not completed and not dig(unit.data, "resources", "limits", "memory"):
             yield Problem(
                 unit.at("resources"), f"{unit.text} has no memory limit", "set resources.limits.memory"
             )

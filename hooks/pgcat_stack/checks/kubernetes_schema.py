@@ -85,7 +85,7 @@ def incomplete_object(deployment: Deployment) -> Iterator[Problem]:
         for path, container in pod.containers:
             if not container.get("name"):
                 yield Problem(pod.manifest.at(*path), f"a container of {pod.text} has no name", "name it")
-            elif not container.get("image"):
+            elif not container.get("image") and not pod.manifest.partial:
                 text = f"container {container['name']} of {pod.text} has no image"
                 yield Problem(pod.manifest.at(*path), text, "name an image")
 
@@ -147,7 +147,7 @@ def kubernetes_schema(deployment: Deployment) -> Iterator[Problem]:
     if not ENABLED:
         return
     for manifest in deployment.manifests:
-        for version in _versions():
+        for version in () if manifest.partial else _versions():
             broken = _broken(manifest, version)
             if broken is not None:
                 yield broken
