@@ -26,8 +26,15 @@ def resources(folder: Path, runs: int) -> str:
             for clients in CLIENTS:
                 seen = [_once(here, clients, folder) for _ in range(runs)]
                 memory, transactions, per_transaction, cores = zip(*seen, strict=True)
-                cells = [spread(memory, 0), spread(transactions, 0), spread(per_transaction, 2), spread(cores, 2)]
-                rows.append([f"{title}, {clients:,} clients", *(cells if clients else [cells[0], "", "", ""])])
+                cells = [
+                    spread(memory, 0),
+                    spread(transactions, 0),
+                    spread(per_transaction, 2),
+                    spread(cores, 2),
+                ]
+                rows.append(
+                    [f"{title}, {clients:,} clients", *(cells if clients else [cells[0], "", "", ""])]
+                )
     head = ["", "memory at most, MiB", "transactions/s", "CPU ms a transaction", "cores"]
     return table(head, rows)
 

@@ -127,6 +127,11 @@ class Unit:
         return bool(self.program) or self.name in rendered
 
     @property
+    def ends(self) -> bool:
+        """Whether it is an ordinary init container, which has ended when the others start."""
+        return "initContainers" in self.base and self.data.get("restartPolicy") != "Always"
+
+    @property
     def text(self) -> str:
         """How messages name it."""
         if self.pod is None:

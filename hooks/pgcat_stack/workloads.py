@@ -174,9 +174,7 @@ def _pod_workload(
         role = "native-sidecar" if unit.data.get("restartPolicy") == "Always" else "init"
     elsewhere = _count_elsewhere(deployment) if manifest.partial else None
     replicas = whole(manifest.get("spec", "replicas"))
-    count = elsewhere or Number(
-        1 if replicas is None else max(replicas, 0), manifest.at("spec", "replicas")
-    )
+    count = elsewhere or Number(1 if replicas is None else max(replicas, 0), manifest.at("spec", "replicas"))
     autoscaler = _autoscaler(deployment, manifest)
     most = max(count.value, autoscaler.max_replicas.value) if autoscaler else count.value
     return Workload(

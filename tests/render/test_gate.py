@@ -66,8 +66,11 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({**STANDALONE, "database_cidrs": "10.0.0.0/8,10.0.0.0/8"}, "twice"),
     ({**STANDALONE, "database_cidrs": "db.example.com/32"}, "is not a network"),
     ({**STANDALONE, "dns_cidrs": "10.96.0.10"}, "dns_cidrs: 10.96.0.10 has no prefix length"),
-    ({**STANDALONE, "database_namespace": "Data"}, "database_namespace: \"Data\" is not a name of Kubernetes"),
-    ({**STANDALONE, "monitoring_namespace": "a,b"}, "monitoring_namespace: \"a,b\" is not a name of Kubernetes"),
+    ({**STANDALONE, "database_namespace": "Data"}, 'database_namespace: "Data" is not a name of Kubernetes'),
+    (
+        {**STANDALONE, "monitoring_namespace": "a,b"},
+        'monitoring_namespace: "a,b" is not a name of Kubernetes',
+    ),
     ({**STANDALONE, "priority_class": "very high"}, "is not a name of Kubernetes"),
     ({**STANDALONE, "database_labels": "cnpg.io/cluster"}, "is not a label; write key=value"),
     ({**STANDALONE, "database_labels": "app=a,app=b"}, "database_labels: names app twice"),

@@ -30,7 +30,7 @@ CHANGES = [
     (DOCKER, COMPOSE, "permify:v1.7.3", "permify:latest", {"PS801", "PS802"}),
     (DOCKER, COMPOSE, "ghcr.io/permify/permify:v1.7.3", "${IMAGE:-a:5000/permify}", {"PS801", "PS802"}),
     (DOCKER, COMPOSE, "ghcr.io/permify/permify:v1.7.3", "${IMAGE}", set()),
-    (HELM, VALUES, 'tag: "v1.7.3"', "tag: latest", {"PS801"}),
+    (HELM, VALUES, 'tag: "v1.7.3"', "tag: latest", {"PS801", "PS802"}),
     # security, Kubernetes
     (STANDALONE, PGCAT_POD, "runAsNonRoot: true", "runAsNonRoot: false", {"PS811"}),
     (STANDALONE, PGCAT_POD, "runAsUser: 65532", "runAsUser: 0", {"PS811"}),
@@ -79,7 +79,13 @@ CHANGES = [
     (STANDALONE, PGCAT_POD, "replicas: 2", 'replicas: "2"', {"PS902"}),
     (STANDALONE, PGCAT_POD, "minReadySeconds: 75", "minReadySeconds: 75s", {"PS902"}),
     (STANDALONE, PGCAT_POD, "PeriodSeconds: 75", "PeriodSeconds: [75]", {"PS902"}),
-    (STANDALONE, PERMIFY_POD, r"env:\n( {10,}.*\n){5}", "env: {PGPASSWORD: x}\n", {"PS902", "PS443"}),
+    (
+        STANDALONE,
+        PERMIFY_POD,
+        r"(?<=permify.yaml\]\n)          env:\n( {10,}.*\n){5}",
+        "          env: {PGPASSWORD: x}\n",
+        {"PS902", "PS443"},
+    ),
     (STANDALONE, PERMIFY_POD, "containerPort: 3476", 'containerPort: "3476"', {"PS902", "PS422"}),
     (STANDALONE, PERMIFY_POD, "env:", "env:\n            - {name: A, value: 5}", {"PS902"}),
     (STANDALONE, SERVICE, "  name: pgcat\n", "", {"PS901", "PS404"}),

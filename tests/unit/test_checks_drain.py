@@ -98,7 +98,7 @@ CHANGES = [
     (
         STANDALONE,
         PERMIFY_DEPLOYMENT,
-        "          env:",
+        r"(?<=permify.yaml\]\n)          env:",
         "          env:\n            - {name: PERMIFY_DATABASE_MAX_CONNECTION_LIFETIME, value: -1s}",
         {"PS608"},
     ),

@@ -50,7 +50,9 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(
-    ("answers", "path", "old", "new", "expected"), CHANGES, ids=[f"{c[1]}: {c[2][:30]} {c[3][:30]}" for c in CHANGES]
+    ("answers", "path", "old", "new", "expected"),
+    CHANGES,
+    ids=[f"{c[1]}: {c[2][:30]} {c[3][:30]}" for c in CHANGES],
 )
 def test_one_change_is_found(answers, path, old, new, expected):
     files = edit(rendered(answers), path, old, new)

@@ -7,8 +7,8 @@ A check is a function from a deployment to problems:
 
 Every module of this package is one family and is found by itself, unless its name starts with an underscore.
 Codes are stable and never used again: PS1xx syntax and style, PS2xx pgcat.toml, PS3xx Permify's
-configuration, PS4xx agreement between files, PS5xx connection budget, PS6xx drain, readiness and timeouts, PS7xx
-secrets, PS8xx images and containers, PS9xx Kubernetes schemas.
+configuration, PS4xx agreement between files, PS5xx connection budget, PS6xx drain, readiness and timeouts,
+PS7xx secrets, PS8xx images and containers, PS9xx Kubernetes schemas.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def nobody_listens(deployment: Deployment) -> Iterator[Problem]:
 
 
 def _service_ports(deployment: Deployment, service: Manifest, pod: Pod) -> Iterator[Problem]:
-    inside = [unit for unit in units(deployment) if unit.pod is pod]
+    inside = [unit for unit in units(deployment) if unit.pod is pod and not unit.ends]
     known = [listening(deployment, unit) for unit in inside]
     if None in known:
         return

@@ -1,7 +1,7 @@
 """PS62x: a pod takes traffic when it can serve, and a node that is drained takes one pod at a time.
 
-What a probe can tell: PgCat listens before it has reached PostgreSQL and refuses logins ("Pool down") until it has;
-Permify says SERVING once both of its pools have reached the database, and for ever after.
+What a probe can tell: PgCat listens before it has reached PostgreSQL, and refuses logins ("Pool down") until
+it has. Permify says SERVING once both of its pools have reached the database, and for ever after.
 https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
 https://kubernetes.io/docs/tasks/run-application/configure-pdb/
 """
@@ -29,16 +29,18 @@ _WAIT, _NOTED = "wait-for-migration", "MIGRATION"
     code="PS621",
     name="no-readiness-probe",
     severity="error",
-    why="Without a readiness probe a pod is an endpoint of its Service as soon as its process runs. Clients are"
-    " refused until it listens, and a rollout goes on although the new pods do not work.",
+    why="Without a readiness probe a pod is an endpoint of its Service as soon as its process runs. Clients"
+    " are refused until it listens, and a rollout goes on although the new pods do not work.",
     mend="Add readinessProbe: tcpSocket on PgCat's port, grpc on Permify's 3478.",
 )
 def no_readiness_probe(deployment: Deployment) -> Iterator[Problem]:
     """Containers behind a Service that are ready before they listen."""
     served = {pod for service in deployment.of_kind("Service") for pod in selected(deployment, service)}
-    for unit in (*running(deployment, "pgcat"), *running(deployment, "permify")):
-        beside = unit.data.get("restartPolicy") == "Always"  # a sidecar serves its own pod alone
-        if unit.pod in served and not beside and not isinstance(unit.data.get("readinessProbe"), dict):
+    permifys = running(deployment, "permify")
+    around = {unit.pod for unit in permifys}
+    pgcats = [unit for unit in running(deployment, "pgcat") if unit.pod not in around]  # no sidecars
+    for unit in (*pgcats, *permifys):
+        if unit.pod in served and not isinstance(unit.data.get("readinessProbe"), dict):
             text = f"{unit.text} has no readiness probe: it is ready before it listens"
             yield Problem(unit.at(), text, "add readinessProbe")
 
@@ -49,7 +51,7 @@ def no_readiness_probe(deployment: Deployment) -> Iterator[Problem]:
     severity="warning",
     why="PgCat listens before it has reached PostgreSQL. With a wrong password or host such a pod would be"
     " ready, and a rolling update would replace every working one by it.",
-    mend='Add startupProbe: exec: command: ["/bin/sh", "/etc/pgcat/ready.sh"]; the template renders the script.',
+    mend='Add startupProbe: exec: command: ["/bin/sh", "/etc/pgcat/ready.sh"]; the template renders it.',
 )
 def ready_unconnected(deployment: Deployment) -> Iterator[Problem]:
     """PgCat on Kubernetes that no probe asks whether it has reached PostgreSQL."""
@@ -67,8 +69,8 @@ def ready_unconnected(deployment: Deployment) -> Iterator[Problem]:
     code="PS623",
     name="migration-never-noted",
     severity="error",
-    why="Permify's pods wait until the migration of their version is noted in the database. What no Job notes,"
-    " they wait for for ever.",
+    why="Permify's pods wait until the migration of their version is noted in the database. They never start"
+    " where no Job notes it.",
     mend="Give the Job and the pods the same MIGRATION, as the template renders them.",
 )
 def migration_never_noted(deployment: Deployment) -> Iterator[Problem]:
@@ -86,7 +88,9 @@ def migration_never_noted(deployment: Deployment) -> Iterator[Problem]:
 
 
 def _writers(jobs: list[Unit]) -> str:
-    writer = next((unit for unit in jobs if any("pgcat_stack_migrations" in word for word in unit.words)), None)
+    writer = next(
+        (unit for unit in jobs if any("pgcat_stack_migrations" in word for word in unit.words)), None
+    )
     return f"write what {writer.text} notes" if writer else "list kubernetes/migration-job.yaml"
 
 
@@ -94,8 +98,8 @@ def _writers(jobs: list[Unit]) -> str:
     code="PS624",
     name="disruption-budget-blocks",
     severity="error",
-    why="A PodDisruptionBudget that never lets a pod go blocks every node that is to be drained: upgrades of the"
-    " cluster hang on it.",
+    why="A PodDisruptionBudget that never lets a pod go blocks every node that is to be drained: upgrades of"
+    " the cluster hang on it.",
     mend="Use maxUnavailable: 1, for two replicas or more.",
 )
 def disruption_budget_blocks(deployment: Deployment) -> Iterator[Problem]:
@@ -106,7 +110,10 @@ def disruption_budget_blocks(deployment: Deployment) -> Iterator[Problem]:
             continue
         for key, allowed in (
             ("maxUnavailable", share_of(budget.get("spec", "maxUnavailable"), replicas, up=True)),
-            ("minAvailable", _left(share_of(budget.get("spec", "minAvailable"), replicas, up=True), replicas)),
+            (
+                "minAvailable",
+                _left(share_of(budget.get("spec", "minAvailable"), replicas, up=True), replicas),
+            ),
         ):
             if allowed is not None and allowed < 1:
                 text = f"{key} of {budget.name} lets none of the {replicas} pods of {pod.text} go"
