@@ -105,6 +105,14 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         {**STANDALONE, "permify_replicas": 5, "permify_max_replicas": 3},
         "permify_max_replicas: 3 is fewer than permify_replicas 5",
     ),
+    (
+        {**STANDALONE, "database_ca": "secret/ca"},
+        "database_ca: is checked with database_tls=verify-full alone",
+    ),
+    (
+        {**STANDALONE, "permify_install": "helm", "distributed": True},
+        "distributed: needs Permify's manifests, and permify_install is helm",
+    ),
     ({**STANDALONE, "drain_seconds": 19}, "drain_seconds: 19 is too short"),
     ({**SIDECAR, "permify_max_replicas": 3, "drain_seconds": 1776}, "answer 1775 or less"),
     ({**STANDALONE, "advanced": False, "drain_seconds": 90}, "drain_seconds: is an advanced answer"),
