@@ -126,8 +126,17 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {**STANDALONE, "permify_install": "helm", "permify_image": f"r.io:5000/permify@sha256:{'a' * 64}"},
-        "joins a repository and a tag",
+        "permify_image: Permify's chart writes the tag into a label",
     ),
+    (
+        {**STANDALONE, "permify_install": "helm", "permify_image": f"r.io/p:v1@sha256:{'a' * 64}"},
+        "takes no digest",
+    ),
+    (
+        {**STANDALONE, "permify_install": "helm", "permify_image": f"r.io/p:{'a' * 63}"},
+        "at most 62 characters",
+    ),
+    ({**STANDALONE, "permify_install": "helm", "permify_image": "r.io/p:v1-"}, "into a label"),
     ({"watch": True, "permify_max_connections": 1}, "watch: each stream holds"),
     (
         {
@@ -186,7 +195,8 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
         {"other_connections": 0},
         {**SIDECAR, "permify_max_replicas": 3, "drain_seconds": 1775},
         {**STANDALONE, "primary_host": "10.1.2.3", "database_cidrs": "10.1.0.0/16"},
-        {**STANDALONE, "permify_install": "helm", "permify_image": f"r.io:5000/p:v1@sha256:{'a' * 64}"},
+        {**STANDALONE, "permify_install": "helm", "permify_image": f"r.io:5000/p:{'a' * 62}"},
+        {**STANDALONE, "permify_image": f"r.io:5000/p:v1@sha256:{'a' * 64}"},
         {"pgcat_image": "", "permify_image": ""},
         {**STANDALONE, "database_labels": "cnpg.io/cluster=permify-db, app= ", "database_namespace": "data"},
         {**STANDALONE, "otlp_endpoint": "collector.monitoring.svc.cluster.local:4317", "distributed": True},
