@@ -14,7 +14,7 @@ from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.endpoints import Address, Uri, parse_uri
 from pgcat_stack.findings import Location
 from pgcat_stack.pools import Pgcat, Pool, read_pools
-from pgcat_stack.sources import Key, Source, as_list, dig
+from pgcat_stack.sources import Key, Source, as_list, as_text, dig
 from pgcat_stack.units import Number, Seconds, duration_seconds, whole, whole_text
 from pgcat_stack.workloads import Workload, read_workloads
 
@@ -24,6 +24,8 @@ LIFETIME_SECONDS, IDLE_SECONDS, HEALTH_CHECK_SECONDS = 300.0, 60.0, 60.0
 MAX_OPEN_CONNECTIONS = 20
 """What Permify and pgx take where the configuration is silent (Permify's `config.go`, pgxpool)."""
 JITTER_SHARE = 0.2
+PERMIFY_PEERS_PORT = 5000
+"""Permify always listens here, for its own kind; only `distributed` has it used."""
 
 _NOT_IN_CHART = frozenset({"max_connections", "max_connection_lifetime_jitter", "health_check_period"})
 """What Permify's Helm chart does not hand on from `app.database` (its `templates/deployment.yaml`)."""
@@ -67,6 +69,10 @@ class Permify:
     health_check: Seconds
     idle: Seconds
     watch: bool
+    collectors: tuple[Address, ...] = ()
+    """Where it pushes metrics, traces and logs, as far as the port is written."""
+    peers_port: int | None = None
+    """Where its processes find each other; None where they do not."""
 
     @property
     def sides(self) -> Iterator[tuple[Side, Uri]]:
@@ -177,6 +183,8 @@ def _permify(deployment: Deployment, workload: Workload) -> Permify:
         health_check=health_check,
         idle=settings.seconds("max_connection_idle_time", IDLE_SECONDS),
         watch=bool(watch),
+        collectors=tuple(settings.collectors()),
+        peers_port=settings.peers_port(),
     )
 
 
@@ -216,6 +224,20 @@ class _Settings:
         if old is not None and old > 0:
             return Number(old, old_location)
         return Number(MAX_OPEN_CONNECTIONS, location)
+
+    def collectors(self) -> Iterator[Address]:
+        for exporter in ("meter", "tracer", "logger"):
+            enabled, _ = self.find(_flag, exporter, "enabled")
+            endpoint, _ = self.find(as_text, exporter, "endpoint")
+            host, _, port = (endpoint or "").rpartition("://")[2].partition("/")[0].rpartition(":")
+            number = whole_text(port)
+            if enabled and host and number is not None:
+                yield Address.of(host, number)
+
+    def peers_port(self) -> int | None:
+        enabled, _ = self.find(_flag, "distributed", "enabled")
+        port, _ = self.find(whole_text, "distributed", "port")
+        return (port or PERMIFY_PEERS_PORT) if enabled else None
 
 
 def _flag(value: Any) -> bool | None:

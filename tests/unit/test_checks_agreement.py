@@ -172,22 +172,28 @@ CHANGES = [
         {"PS425", "PS426"},
     ),
     # NetworkPolicies
-    (STANDALONE, POLICIES, PGCAT_INGRESS, "name: permify\n      ports:\n        - port: 5432", {"PS426"}),
-    (STANDALONE, POLICIES, "port: 3476", "port: 8080", {"PS426"}),
-    (STANDALONE, POLICIES, "port: 9930", "port: 9931", {"PS426"}),
+    (
+        STANDALONE,
+        POLICIES,
+        PGCAT_INGRESS,
+        "name: permify\n      ports:\n        - port: 5432",
+        {"PS426", "PS471"},
+    ),
+    (STANDALONE, POLICIES, "port: 3476", "port: 8080", {"PS426", "PS471"}),
+    (STANDALONE, POLICIES, "port: 9930", "port: 9931", {"PS426", "PS471"}),
     (STANDALONE, POLICIES, "protocol: UDP", "protocol: TCP", {"PS426"}),
-    (STANDALONE, POLICIES, "port: 5432", "port: 5433", {"PS426"}),
-    (STANDALONE, POLICIES, "port: 5432", "port: 5000\n          endPort: 6000", set()),
+    (STANDALONE, POLICIES, "port: 5432", "port: 5433", {"PS426", "PS471"}),
+    (STANDALONE, POLICIES, "port: 5432", "port: 5000\n          endPort: 6000", {"PS471"}),
     (
         STANDALONE,
         POLICIES,
         r"(- to:\n        - podSelector:\n            matchLabels:\n              .*)pgcat",
         "- to: []",
-        set(),
+        {"PS471"},
     ),
-    (NO_REPLICA, POLICIES, "10.0.0.1/32", "10.0.0.2/32", {"PS426"}),
-    (DIRECT, POLICIES, "port: 5432", "port: 5433", {"PS426"}),
-    (ALONE, POLICIES, "port: 6432", "port: 6433", set()),  # egress of pods that are not known
+    (NO_REPLICA, POLICIES, "10.0.0.1/32", "10.0.0.2/32", {"PS426", "PS471"}),
+    (DIRECT, POLICIES, "port: 5432", "port: 5433", {"PS426", "PS471"}),
+    (ALONE, POLICIES, "port: 6432", "port: 6433", {"PS426", "PS471"}),
     # kustomize and mounts
     (
         STANDALONE,

@@ -19,6 +19,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "PS41": _ALL,
     "PS423": (PGCAT, PERMIFY),
     "PS426": (PGCAT, PERMIFY),
+    "PS47": (PGCAT, PERMIFY),
     "PS44": (COMPOSE, PGCAT, PERMIFY),
     "PS50": _ALL,
     "PS51": _ALL,

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from pgcat_stack.containers import Unit
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.sources import Key, as_mapping, dig
-from pgcat_stack.topology import read_topology
+from pgcat_stack.topology import PERMIFY_PEERS_PORT, read_topology
 from pgcat_stack.units import is_int, whole_text
 
-PERMIFY_CLUSTER_PORT = 5000
-"""Permify always listens here, for its own kind."""
-_PERMIFY_DEFAULTS = {"http": 3476, "grpc": 3478}
+PERMIFY_DEFAULTS = {"http": 3476, "grpc": 3478}
 _PROFILER_DEFAULT = 6060
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 KUBELET_PROBES = ("httpGet", "tcpSocket", "grpc")
@@ -30,7 +28,7 @@ def permify_ports(deployment: Deployment) -> dict[str, int] | None:
     if deployment.permify is None or not isinstance(data, dict):
         return None
     found: dict[str, int] = {}
-    for name, default in _PERMIFY_DEFAULTS.items():
+    for name, default in PERMIFY_DEFAULTS.items():
         section = as_mapping(dig(data, "server", name))
         if section.get("enabled") is not False:
             port = whole_text(section.get("port", default))
@@ -57,7 +55,7 @@ def listening(deployment: Deployment, unit: Unit) -> set[int] | None:
         extra = (
             whole_text(profiler.get("port", _PROFILER_DEFAULT)) if profiler.get("enabled") is True else None
         )
-        return {*ports.values(), PERMIFY_CLUSTER_PORT} | ({extra} if extra is not None else set())
+        return {*ports.values(), PERMIFY_PEERS_PORT} | ({extra} if extra is not None else set())
     return None
 
 
