@@ -90,11 +90,11 @@ def test_pgcat_that_others_use_may_be_open_to_labelled_pods():
     ("answers", "old", "new", "expected"),
     [
         # PgCat on loopback, and on every address of Permify's pod
-        (SIDECAR, "        - port: 3478", "        - port: 3478\n        - port: 6432", {"PS470"}),
+        (SIDECAR, "port: 3478}", "port: 3478}\n        - port: 6432", {"PS470"}),
         (
             {**SIDECAR, "monitoring": "none"},
-            "        - port: 3478",
-            "        - port: 3478\n        - port: 6432",
+            "port: 3478}",
+            "port: 3478}\n        - port: 6432",
             {"PS471"},
         ),
         # clients
@@ -128,11 +128,11 @@ def test_pgcat_that_others_use_may_be_open_to_labelled_pods():
         ),
         (
             STANDALONE,
-            r"        - port: 53\n(?=---)",
-            "        - port: 53\n        - {port: 5353, protocol: UDP}\n",
+            r"TCP, port: 53}\n",
+            "TCP, port: 53}\n        - {port: 5353, protocol: UDP}\n",
             set(),
         ),
-        (STANDALONE, r"        - port: 53\n(?=---)", "", {"PS426"}),
+        (STANDALONE, r"        - {protocol: TCP, port: 53}\n", "", {"PS426"}),
         # Permify's own kind, a collector
         (SHARED, "port: 5000", "port: 5001", {"PS426", "PS471"}),
         (SHARED, r"enabled: true(?=\n  address)", "enabled: false", {"PS471"}),
