@@ -16,7 +16,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # Live tests share their servers, so a worker takes all of them. Rollouts and faults are another's, for they
 # mostly wait and have servers of their own, and so is Docker.
-LIVE_WORKERS = {"test_rollouts.py": "waiting", "test_faults.py": "waiting", "test_compose.py": "compose"}
+LIVE_WORKERS = {
+    "test_rollouts.py": "waiting",
+    "test_kubernetes.py": "waiting",
+    "test_faults.py": "waiting",
+    "test_compose.py": "compose",
+}
 
 
 class LiveTogether(LoadScopeScheduling):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import psycopg
 
 from live.load import Load
+from live.peers import IN_FILES, peers
 from live.rollout import Deployment, Pod, Rules, deployment
 from live.service import service
 from live.stack import MAX_CONNECTIONS, Stack, pgcat_program
-from live.support import Peaks, postgres_cluster
+from live.support import NotReady, Peaks, postgres_cluster
 from pgcat_stack.budget import plan
 
 
@@ -26,6 +28,7 @@ class Rollout:
 
     answers: dict[str, Any]
     rolled: str = "pgcat"
+    """Or `permify`, or `both` at once."""
     change: dict[str, Any] = field(default_factory=dict)
     """Answers that are different in what replaces the pods."""
     edits: Sequence[Callable[[Path], None]] = ()
@@ -33,6 +36,12 @@ class Rollout:
     pgcat: str = "pgcat"
     pause_seconds: float = 0.4
     """Between two requests of a client, of which there are five."""
+    before: Callable[[Stack], None] = lambda stack: None
+    """Done under load, before the first new pod."""
+    fill: bool = True
+    """Let each PgCat open every server connection that it may."""
+    stops: bool = False
+    """The first new pod is never ready."""
 
 
 @dataclass
@@ -45,6 +54,24 @@ class Seen:
     allowed: dict[str, int]
     """What the plans before and after allow the pools, by server."""
     lost: set[str]
+    kept: int
+    """Pods of those before that are still there."""
+
+
+def without(lines: str, name: str = "pgcat") -> Callable[[Path], None]:
+    """Takes the lines that match out of a Deployment's manifest."""
+
+    def edit(folder: Path) -> None:
+        manifest = folder / "kubernetes" / f"{name}-deployment.yaml"
+        text, count = re.subn(lines, "", manifest.read_text(), flags=re.MULTILINE)
+        assert count == 1
+        manifest.write_text(text)
+
+    return edit
+
+
+DRAIN_WAIT = r"^ +lifecycle:\n +preStop:\n +sleep:\n +seconds:.*\n"
+MIN_READY = r"^ +minReadySeconds:.*\n"
 
 
 def allowed(stack: Stack) -> dict[str, int]:
@@ -69,14 +96,18 @@ def roll(rollout: Rollout) -> Seen:
             stack.environment["PERMIFY_DATABASE_MIN_CONNECTIONS"] = size
         stack.prepare()
         front = enter(service(folder / "permify"))
-        rolled: Deployment
+        others = enter(peers(folder / "peers")) if rollout.answers.get("distributed") else None
+        if others:
+            stack.replaced[IN_FILES] = others.uri
+        rolled: list[Deployment]
         if stack.sidecar or stack.direct:
-            rolled = permify = enter(deployment(stack, front, "permify"))
+            permify = enter(deployment(stack, front, "permify", peers=others))
+            rolled = [permify]
         else:
             middle = enter(service(folder / "pgcat"))
             pgcat = enter(deployment(stack, middle, "pgcat"))
-            permify = enter(deployment(stack, front, "permify", middle.port))
-            rolled = pgcat if rollout.rolled == "pgcat" else permify
+            permify = enter(deployment(stack, front, "permify", middle.port, others))
+            rolled = {"pgcat": [pgcat], "permify": [permify], "both": [pgcat, permify]}[rollout.rolled]
         first = permify.pods[0].permify
         assert first
         first.write(cluster)
@@ -84,24 +115,33 @@ def roll(rollout: Rollout) -> Seen:
         if rollout.change:
             stack.change(folder / "after", **rollout.change)
         after = allowed(stack)
+
+        def started(pod: Pod) -> None:
+            if rollout.fill:
+                fill(stack, pod)
+
         with (
             Peaks(cluster, stack.user, 0.1) as peaks,
             Load([front.port], 4, 1, rollout.pause_seconds) as load,
         ):
-            for pod in rolled.pods:
-                fill(stack, pod)
-            rolled.roll(lambda pod: fill(stack, pod))
+            old = [pod for each in rolled for pod in each.pods]
+            for pod in old:
+                started(pod)
+            rollout.before(stack)
+            with suppress(NotReady) if rollout.stops else nullcontext(), ThreadPoolExecutor() as threads:
+                list(threads.map(lambda each: each.roll(started), rolled))
         with stack.connect(cluster.primary.port, stack.database) as connection:
             lost = load.lost(connection)
         most = {role: max(before[role], after[role]) for role in before}
         instances = plan(stack.deployment).rows[0].uses[0].instances.count
         return Seen(
-            rolled.rules,
+            rolled[0].rules,
             instances,
             load,
             {server.role: peaks[server] for server in cluster.servers},
             most,
             lost,
+            sum(pod in each.pods for each in rolled for pod in old),
         )
 
 

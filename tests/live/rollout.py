@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from live.peers import Peers
 from live.service import Service
 from live.stack import Permify, PgCat, Stack
 
@@ -83,6 +84,8 @@ class Deployment:
     """`pgcat`, or `permify`."""
     pgcat_port: int | None = None
     """The Service that Permify reaches PgCat by; none in a sidecar's pod, and without PgCat."""
+    peers: Peers | None = None
+    """Whom Permify shares its caches with."""
     pods: list[Pod] = field(default_factory=list)
     _all: ExitStack = field(default_factory=ExitStack)
     _started: int = 0
@@ -99,10 +102,15 @@ class Deployment:
         pgcat = enter(self.stack.pgcat(number)) if self.name == "pgcat" or self.stack.sidecar else None
         permify = None
         if self.name == "permify":
-            permify = enter(self.stack.permify(number, pgcat.port if pgcat else self.pgcat_port))
+            port = pgcat.port if pgcat else self.pgcat_port
+            with self.stack.started("wait-for-migration", port) as wait:
+                assert wait.wait(60) == 0, wait.log.read_text()
+            permify = enter(self.stack.permify(number, port))
         pod = Pod(permify, pgcat)
         self.pods.append(pod)
         self.service.add(pod.port)
+        if self.peers and permify:
+            self.peers.start(permify)
         return pod
 
     def delete(self, pod: Pod) -> None:
@@ -111,16 +119,23 @@ class Deployment:
         rules = self.rules
 
         def leave() -> None:
-            wait = threading.Timer(ENDPOINT_SECONDS, self.service.remove, [pod.port])
+            wait = threading.Timer(ENDPOINT_SECONDS, self._forget, [pod])
             wait.daemon = True
             wait.start()
             time.sleep(rules.wait_seconds)
             pod.stop(rules.grace_seconds - rules.wait_seconds)
             wait.join()
+            if self.peers and pod.permify:
+                self.peers.end(pod.permify)
 
         thread = threading.Thread(target=leave, daemon=True)
         thread.start()
         self._leaving.append(thread)
+
+    def _forget(self, pod: Pod) -> None:
+        self.service.remove(pod.port)
+        if self.peers and pod.permify:
+            self.peers.leave(pod.permify)
 
     def roll(self, started: Callable[[Pod], object] = lambda pod: None) -> None:
         """Replace every pod, as a changed template does; returns once the last old one has gone.
@@ -154,11 +169,11 @@ class Deployment:
 
 @contextmanager
 def deployment(
-    stack: Stack, service: Service, name: str, pgcat_port: int | None = None
+    stack: Stack, service: Service, name: str, pgcat_port: int | None = None, peers: Peers | None = None
 ) -> Iterator[Deployment]:
     """All replicas of the rendered manifest, ready."""
     with ExitStack() as everything:
-        result = Deployment(stack, service, name, pgcat_port, _all=everything)
+        result = Deployment(stack, service, name, pgcat_port, peers, _all=everything)
         for _ in range(result.rules.replicas):
             result.start()
         yield result

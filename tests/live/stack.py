@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -55,6 +56,8 @@ ADDRESSES: dict[str, tuple[Address, Address]] = {
     "bundled": (("postgres-primary", 5432), ("postgres-replica", 5432)),
     "external": (("db-primary.example.com", 5432), ("db-replica.example.com", 5433)),
 }
+READY = "/etc/pgcat/ready.sh"
+CA_FILE = "/etc/postgresql-ca/ca.crt"
 # Of whatever start.sh must get right, and a word that is found however the rest is quoted.
 MARK = "Kx9vQz"
 PASSWORD = f"p\\a\"s's #&$/{{}}%:@ {MARK} é漢🐈 "
@@ -147,6 +150,8 @@ class PgCat:
 class Permify:
     process: Process
     port: int
+    peer_port: int
+    """Where its peers ask it for checks, when it is distributed."""
 
     def write(self, cluster: Cluster) -> None:
         """A schema, and who owns and who may view each document."""
@@ -175,6 +180,12 @@ class Stack:
     """Where a server is reached instead of at its own address, by its role."""
     environment: dict[str, str] = field(default_factory=clean_environment)
     password: str = PASSWORD
+    ca_file: Path | None = None
+    """What the answer database_ca mounts."""
+    replaced: dict[str, str] = field(default_factory=dict)
+    """Addresses in permify.yaml beside those of PgCat and PostgreSQL, and what stands for them here."""
+    more_environment: dict[str, str] = field(default_factory=dict)
+    """Of Permify and of what its pods and the migration start with."""
     migration_peaks: Peaks | None = None
     load_peaks: Peaks | None = None
     pgcats: list[PgCat] = field(default_factory=list)
@@ -274,30 +285,30 @@ class Stack:
         """The Deployment of `pgcat` or `permify`."""
         return self._yaml(f"kubernetes/{name}-deployment.yaml")
 
-    @property
-    def _migration(self) -> list[str]:
-        if self.docker:
-            return list(self._yaml("compose.yaml")["services"]["migrate"]["command"])
-        containers = self._yaml("kubernetes/migration-job.yaml")["spec"]["template"]["spec"]["containers"]
-        return list(containers[0]["args"])
+    def container(self, name: str) -> dict[str, Any]:
+        """One of the containers in the manifests, by its name."""
+        found = [
+            container
+            for manifest in ("pgcat-deployment", "permify-deployment", "migration-job")
+            if (self.rendered / "kubernetes" / f"{manifest}.yaml").exists()
+            for pod in [self._yaml(f"kubernetes/{manifest}.yaml")["spec"]["template"]["spec"]]
+            for container in [*pod.get("initContainers", []), *pod["containers"]]
+            if container["name"] == name
+        ]
+        (container,) = found
+        return dict(container)
 
     @property
     def _serve(self) -> list[str]:
         if self.docker:
             return list(self._yaml("compose.yaml")["services"]["permify"]["command"])
-        return list(self.manifest("permify")["spec"]["template"]["spec"]["containers"][0]["args"])
+        return list(self.container("permify")["args"])
 
     @property
     def _pgcat_container(self) -> dict[str, Any]:
         if self.docker:
-            container = self._yaml("compose.yaml")["services"]["pgcat"]
-        elif self.sidecar:
-            pod = self.manifest("permify")["spec"]["template"]["spec"]
-            (container,) = pod["initContainers"]
-        else:
-            pod = self.manifest("pgcat")["spec"]["template"]["spec"]
-            (container,) = pod["containers"]
-        return dict(container)
+            return dict(self._yaml("compose.yaml")["services"]["pgcat"])
+        return self.container("pgcat")
 
     @property
     def pgcat_count(self) -> int:
@@ -354,15 +365,67 @@ class Stack:
         assert "ERROR" not in output, output
 
     def migrate(self) -> None:
-        moved = dict([self.moved["primary"]])
-        arguments = [readdressed(word, moved) if "://" in word else word for word in self._migration]
+        """As the migration Job does, or Compose's service."""
         with Peaks(self.cluster, self.user) as self.migration_peaks:
-            output = run([program("permify"), *arguments], self.environment, cwd=self.folder)
-        (self.folder / "migrate.log").write_text(output)
+            if self.docker:
+                moved = dict([self.moved["primary"]])
+                command = self._yaml("compose.yaml")["services"]["migrate"]["command"]
+                arguments = [readdressed(word, moved) if "://" in word else word for word in command]
+                output = run([program("permify"), *arguments], self.environment, cwd=self.folder)
+                (self.folder / "migrate.log").write_text(output)
+            else:
+                for name in ("migrate", "note"):
+                    with self.started(name) as process:
+                        assert process.wait(60) == 0, process.log.read_text()
+
+    def started(self, name: str, pgcat_port: int | None = None) -> contextlib.AbstractContextManager[Process]:
+        """A container of the manifests that ends by itself, by its command and environment.
+
+        Changed are addresses and the path of a mounted file alone. The log is `NAME.log`.
+        """
+        container = self.container(name)
+        moved = dict([self.moved["primary"]])
+        if pgcat_port is not None:
+            moved = {self._pgcat_address: (LOOPBACK, pgcat_port)}
+
+        def here(text: str) -> str:
+            return readdressed(text, moved).replace(CA_FILE, str(self.ca_file)) if "://" in text else text
+
+        words = [*container.get("command", ["permify"]), *container.get("args", [])]
+        command = [here(word) for word in words]
+        environment = dict(self.more_environment)
+        for variable in container["env"]:
+            value = variable.get("value")
+            if value is None:
+                secret = variable["valueFrom"]["secretKeyRef"]
+                assert secret == {"name": "permify-database", "key": "password"}
+                value = self.password
+            environment[variable["name"]] = here(value)
+        path = shutil.which(command[0])
+        assert path, command[0]
+        return running(
+            [path, *command[1:]],
+            self.folder / f"{name}.log",
+            clean_environment(**environment),
+            **(self.as_pod if self.ca_file is None else {}),
+        )
+
+    @property
+    def as_pod(self) -> dict[str, Any]:
+        """The user of the pods, whom no /etc/passwd knows; only root can become another."""
+        security = self._yaml("kubernetes/migration-job.yaml")["spec"]["template"]["spec"]["securityContext"]
+        if os.geteuid() != 0:
+            return {}
+        return {"user": security["runAsUser"], "group": security["runAsGroup"], "extra_groups": []}
+
+    @property
+    def _pgcat_address(self) -> Address:
+        """Where Permify finds PgCat in the files."""
+        return (LOOPBACK if self.sidecar else "pgcat", 6432)
 
     @contextlib.contextmanager
-    def pgcat(self, number: int = 0) -> Iterator[PgCat]:
-        """PgCat, started by the command of its container, ready by the probe of its container."""
+    def pgcat(self, number: int = 0, ready: bool = True) -> Iterator[PgCat]:
+        """PgCat, started by the command of its container, ready by its probes, or else only listening."""
         folder = self.folder / f"pgcat-{number}"
         (folder / "run").mkdir(parents=True)
         port, exporter = free_port(), free_port()
@@ -381,27 +444,44 @@ class Stack:
         command = [script if word == "/etc/pgcat/start.sh" else word for word in container["command"]]
         assert script in command
         with running(command, folder / "log", environment) as process:
-            process.wait_until(lambda: self._probe(container, port))
+            process.wait_until(lambda: self._healthy(container, port) if ready else listens(port))
             yield PgCat(process, port, exporter)
 
-    def _probe(self, container: dict[str, Any], port: int) -> bool:
-        """The health check of the container, against the port here."""
+    def _healthy(self, container: dict[str, Any], port: int) -> bool:
+        """The health check of the container, or all of its probes, against the port here."""
         if self.docker:
             kind, text = container["healthcheck"]["test"]
             assert kind == "CMD-SHELL"
             text = text.replace("$$", "$").replace("/run/secrets", str(self.secrets))
-            command = ["/bin/sh", "-c", text]
-        else:
-            probe = container.get("startupProbe") or container["readinessProbe"]
-            if "tcpSocket" in probe:
-                named = {port["name"]: port["containerPort"] for port in container["ports"]}
-                assert named[probe["tcpSocket"]["port"]] == 6432
-                return listens(port)
-            command = list(probe["exec"]["command"])
+            return self._succeeds({"exec": {"command": ["/bin/sh", "-c", text]}}, container, port)
+        probes = [container[kind] for kind in ("startupProbe", "readinessProbe") if kind in container]
+        assert probes
+        return all(self._succeeds(probe, container, port) for probe in probes)
+
+    def _succeeds(self, probe: dict[str, Any], container: dict[str, Any], port: int) -> bool:
+        if "tcpSocket" in probe:
+            named = {port["name"]: port["containerPort"] for port in container["ports"]}
+            assert named[probe["tcpSocket"]["port"]] == 6432
+            return listens(port)
+        command = list(probe["exec"]["command"])
+        if command[-1] == READY:
+            return self.ready(port).returncode == 0
         assert any("6432" in word for word in command)
         command = [word.replace("6432", str(port)) for word in command]
         done = subprocess.run(command, env=clean_environment(), capture_output=True, timeout=30)
         return done.returncode == 0
+
+    def ready(self, port: int) -> subprocess.CompletedProcess[str]:
+        """The command of PgCat's startupProbe, once; a kubelet gives up after its timeoutSeconds."""
+        probe = self.container("pgcat")["startupProbe"]
+        command = [
+            str(self.rendered / "pgcat" / "ready.sh") if word == READY else word
+            for word in probe["exec"]["command"]
+        ]
+        environment = clean_environment(SECRETS_DIR=str(self.secrets), PGCAT_PORT=str(port))
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=probe["timeoutSeconds"]
+        )
 
     @contextlib.contextmanager
     def permify(
@@ -409,7 +489,7 @@ class Stack:
     ) -> Iterator[Permify]:
         folder = self.folder / f"permify-{number}"
         folder.mkdir()
-        port = free_port()
+        port, grpc_port, peer_port = free_port(), free_port(), free_port()
         if text is None:
             text = (self.rendered / "permify" / "permify.yaml").read_text()
         if pgcat_port is None:
@@ -417,14 +497,20 @@ class Stack:
             assert named.keys() == {name for name, _ in self.moved.values()}
             text = readdressed(text, named)
         else:
-            text = readdressed(text, {(LOOPBACK if self.sidecar else "pgcat", 6432): (LOOPBACK, pgcat_port)})
-        text = with_port(with_port(text, 'port: "{}"', 3476, port), 'port: "{}"', 3478, free_port())
+            text = readdressed(text, {self._pgcat_address: (LOOPBACK, pgcat_port)})
+        text = with_port(with_port(text, 'port: "{}"', 3476, port), 'port: "{}"', 3478, grpc_port)
+        for there, here in {**self.replaced, CA_FILE: str(self.ca_file)}.items():
+            text = text.replace(there, here)
         (folder / "permify.yaml").write_text(text)
         mounted = "/etc/permify/permify.yaml"
         assert mounted in self._serve
         arguments = [str(folder / "permify.yaml") if word == mounted else word for word in self._serve]
         # The third port that it listens on stands in no file of ours.
-        environment = {**self.environment, "PERMIFY_DISTRIBUTED_PORT": str(free_port())}
+        environment = {
+            "PERMIFY_DISTRIBUTED_PORT": str(peer_port),
+            **self.environment,
+            **self.more_environment,
+        }
         with running([program("permify"), *arguments], folder / "log", environment, cwd=folder) as process:
 
             def serving() -> bool:
@@ -434,7 +520,7 @@ class Stack:
 
             process.wait_until(serving, seconds)
             try:
-                yield Permify(process, port)
+                yield Permify(process, port, peer_port)
             finally:
                 process.stop(signal.SIGTERM, within=10)
 

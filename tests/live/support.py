@@ -280,21 +280,20 @@ EVERY_STATEMENT = {
 
 @functools.cache
 def certificate() -> dict[str, bytes]:
-    """One for all servers, `server.key` and `server.crt`, for to make a key takes a busy machine seconds."""
+    """One for all servers, `server.key` and `server.crt` of 127.0.0.1, and `ca.crt`, which signed it.
+
+    Made once, for to make a key takes a busy machine seconds.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: Path(folder) / name for name in ("server.key", "server.crt")}
-        request = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost")
-        run(
-            [
-                program("openssl"),
-                *request,
-                "-keyout",
-                str(files["server.key"]),
-                "-out",
-                str(files["server.crt"]),
-            ]
-        )
-        return {name: file.read_bytes() for name, file in files.items()}
+        request = [program("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+
+        def make(name: str, *options: str) -> None:
+            run([*request, "-keyout", f"{name}.key", "-out", f"{name}.crt", *options], cwd=folder)
+
+        make("ca", "-subj", "/CN=private CA")
+        signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE")
+        make("server", "-subj", "/CN=server", *signed, "-addext", f"subjectAltName=IP:{LOOPBACK}")
+        return {name: Path(folder, name).read_bytes() for name in ("server.key", "server.crt", "ca.crt")}
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from live.rolling import Rollout, Seen, roll
+from live.rolling import DRAIN_WAIT, MIN_READY, Rollout, Seen, roll, without
 from live.stack import EXTERNAL, require_programs
 from live.support import program
 
@@ -24,22 +24,6 @@ SIDECAR = {"topology": "sidecar", **EXTERNAL, "drain_seconds": 20}
 DIRECT = {**STANDALONE, "pooling": "direct", "permify_max_connections": 4}
 SMALL = {"writer_pool_size": 2, "reader_pool_size": 3}
 """Pools that a test can fill."""
-
-
-def without(lines: str, name: str = "pgcat") -> Callable[[Path], None]:
-    """Takes the lines that match out of a Deployment's manifest."""
-
-    def edit(folder: Path) -> None:
-        manifest = folder / "kubernetes" / f"{name}-deployment.yaml"
-        text, count = re.subn(lines, "", manifest.read_text(), flags=re.MULTILINE)
-        assert count == 1
-        manifest.write_text(text)
-
-    return edit
-
-
-DRAIN_WAIT = r"^ +lifecycle:\n +preStop:\n +sleep:\n +seconds:.*\n"
-MIN_READY = r"^ +minReadySeconds:.*\n"
 
 
 def hour_long_connections(folder: Path) -> None:
