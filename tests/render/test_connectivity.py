@@ -150,12 +150,13 @@ def _pod(text: str) -> str:
 def _ports(text: str) -> set[str]:
     if text == "All connections":
         return {"everything"}
-    found = {
-        f"{protocol.strip()} {port}"
-        for names, ports in PORTS.findall(text)
-        for protocol in names.split(",")
-        for port in ports.split(",")
-    }
+    found = set()
+    for names, spans in PORTS.findall(text):
+        for span in spans.split(","):
+            first, _, last = span.partition("-")
+            many = range(int(first), int(last or first) + 1)
+            for protocol in names.split(","):
+                found |= {f"{protocol.strip()} {port}" for port in (many if len(many) < 10 else [span])}
     assert found and not PORTS.sub("", text).strip(" ,"), text
     return found
 
