@@ -84,11 +84,21 @@ def checkov(manifests: str, folder: Path, left: Iterable[str] = ()) -> list[str]
 
 
 def pod_security(manifests: str, folder: Path) -> list[str]:
-    """What breaks the Pod Security Standard "restricted"."""
+    """What breaks the Pod Security Standard "restricted", as `Kind/name: what`."""
     policy, path = folder / "restricted.yaml", folder / "pods.yaml"
     policy.write_text(yaml.safe_dump(RESTRICTED))
     path.write_text(manifests)
-    done = _run(
-        ["kyverno", "apply", str(policy), "--resource", str(path), "--policy-report"], HOME=str(folder)
-    )
-    raise NotImplementedError(done.stdout)
+    command = ["kyverno", "apply", str(policy), "--resource", str(path), "--policy-report"]
+    done = _run([*command, "--output-format", "json"], HOME=str(folder))
+    judged = {
+        f"{found['resources'][0]['kind']}/{found['resources'][0]['name']}": found
+        for found in json.loads(done.stdout)["results"]
+    }
+    objects = [found for found in yaml.safe_load_all(manifests) if found]
+    workloads = {
+        f"{found['kind']}/{found['metadata']['name']}"
+        for found in objects
+        if "template" in found.get("spec", {})
+    }
+    assert workloads and judged.keys() == workloads
+    return [f"{name}: {found['message']}" for name, found in judged.items() if found["result"] != "pass"]

@@ -41,6 +41,33 @@ def test_its_answers_render_what_it_asks_for(topology: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_lists_leave_no_default_to_be_added(topology: str, tmp_path: Path) -> None:
+    """kubectl and Argo CD compare such lists as they are: with a default added, each apply is a change."""
+    answers = yaml.safe_load((FOLDER / f"{topology}.yaml").read_text())
+    deploy = render(
+        tmp_path / "deploy",
+        answers,
+        secrets="external-secrets",
+        distributed=True,
+        otlp_endpoint="collector.monitoring:4317",
+    )
+    policies = yaml.safe_load_all((deploy / "kubernetes" / "network-policies.yaml").read_text())
+    rules = [rule for each in policies for way in ("ingress", "egress") for rule in each["spec"].get(way, [])]
+    ports = [port for rule in rules for port in rule["ports"]]
+    assert len(ports) > 5 and all(port.keys() == {"protocol", "port"} for port in ports)
+    secrets = yaml.safe_load_all((deploy / "kubernetes" / "external-secrets.yaml").read_text())
+    for reference in [data["remoteRef"] for each in secrets for data in each["spec"]["data"]]:
+        assert (
+            reference.items()
+            >= {
+                "conversionStrategy": "Default",
+                "decodingStrategy": "None",
+                "metadataPolicy": "None",
+            }.items()
+        )
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_the_readme_has_the_commands_that_it_runs(topology: str, tmp_path: Path) -> None:
     readme = blocks(rendered(topology, tmp_path))
     texts = re.findall(r'^as_the_readme_says "(.*)"$', SCRIPT.read_text(), re.MULTILINE)
