@@ -83,6 +83,9 @@ def roll(rollout: Rollout) -> Seen:
     """Bring it up, roll it while clients check and write through a Service, and take it down."""
     with ExitStack() as running:
         enter = running.enter_context
+        threads = enter(
+            ThreadPoolExecutor(2)
+        )  # to the end, for processes end with the thread that started them
         folder = Path(enter(tempfile.TemporaryDirectory(prefix="pgcat-stack-")))
         cluster = enter(postgres_cluster(MAX_CONNECTIONS, {}))
         direct = rollout.answers.get("pooling") == "direct"
@@ -128,7 +131,7 @@ def roll(rollout: Rollout) -> Seen:
             for pod in old:
                 started(pod)
             rollout.before(stack)
-            with suppress(NotReady) if rollout.stops else nullcontext(), ThreadPoolExecutor() as threads:
+            with suppress(NotReady) if rollout.stops else nullcontext():
                 list(threads.map(lambda each: each.roll(started), rolled))
         with stack.connect(cluster.primary.port, stack.database) as connection:
             lost = load.lost(connection)

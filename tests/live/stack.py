@@ -407,12 +407,15 @@ class Stack:
             [path, *command[1:]],
             self.folder / f"{name}.log",
             clean_environment(**environment),
-            **(self.as_pod if self.ca_file is None else {}),
+            **({} if self.ca_file or self.more_environment else self.as_pod),
         )
 
     @property
     def as_pod(self) -> dict[str, Any]:
-        """The user of the pods, whom no /etc/passwd knows; only root can become another."""
+        """The user of the pods, whom no /etc/passwd knows, and who may not read files of a test.
+
+        Only root can become another.
+        """
         security = self._yaml("kubernetes/migration-job.yaml")["spec"]["template"]["spec"]["securityContext"]
         if os.geteuid() != 0:
             return {}
