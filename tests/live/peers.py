@@ -57,8 +57,11 @@ class Peers:
 
     def _tell(self) -> None:
         lines = [f"127.0.0.{2 + self._all.index(port)} {NAME}\n" for port in sorted(self._in_dns)]
+        said = self._dns.log.stat().st_size
         self._hosts.write_text("".join(lines))
         self._dns.popen.send_signal(signal.SIGHUP)
+        read = f"read {self._hosts} - {len(lines)} names"
+        self._dns.wait_until(lambda: read in self._dns.log.read_text()[said:])
 
 
 @contextlib.contextmanager

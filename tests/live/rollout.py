@@ -108,9 +108,9 @@ class Deployment:
             permify = enter(self.stack.permify(number, port))
         pod = Pod(permify, pgcat)
         self.pods.append(pod)
-        self.service.add(pod.port)
-        if self.peers and permify:
+        if self.peers and permify:  # DNS knows it before a client asks
             self.peers.start(permify)
+        self.service.add(pod.port)
         return pod
 
     def delete(self, pod: Pod) -> None:

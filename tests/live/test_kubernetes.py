@@ -25,6 +25,7 @@ import psycopg
 import pytest
 import yaml
 
+from live.peers import IN_FILES, peers
 from live.rolling import MIN_READY, Rollout, Seen, roll, without
 from live.stack import (
     CHECKS,
@@ -551,6 +552,29 @@ def test_permify_serves_without_its_collector(prepare: Callable[..., Stack]) -> 
         assert all(permify.check(check) == check.allowed for check in CHECKS)
 
 
+# Shared caches
+
+
+def test_distributed_checks_are_answered_by_peers(prepare: Callable[..., Stack], tmp_path: Path) -> None:
+    """Each by the one that its key belongs to, whoever is asked."""
+    stack = prepare({**DIRECT, "permify_max_connections": 4, "distributed": True})
+    stack.migrate()
+    stack.cluster.catch_up()
+    with peers(tmp_path / "peers") as others, ExitStack() as exits:
+        stack.replaced[IN_FILES] = others.uri
+        permifys = [exits.enter_context(stack.permify(number, None)) for number in range(3)]
+        for permify in permifys:
+            others.start(permify)
+        permifys[0].write(stack.cluster)
+        assert all(permifys[0].check(check) == check.allowed for check in CHECKS)
+        # Nobody but the first of them was asked by a client.
+        for permify in permifys[1:]:
+            answered = permify.process.log.read_text().count(
+                "grpc.service=base.v1.Permission grpc.method=Check"
+            )
+            assert answered > len(CHECKS) / 10
+
+
 # Rollouts
 
 
@@ -566,6 +590,7 @@ def refused(stack: Stack) -> None:
 
 
 STARTUP_PROBE = r"^ +startupProbe:\n +exec:\n.*\n.*\n.*\n +failureThreshold:.*\n"
+SHARED = {**DIRECT, **BRIEF, "permify_max_connections": 4, "distributed": True}
 STOPPED = {
     "wrong password": Rollout({**STANDALONE, **BRIEF}, before=refused, stops=True),
     "wrong host": Rollout({**STANDALONE, **BRIEF}, before=unreachable, stops=True),
@@ -574,10 +599,28 @@ STOPPED = {
     ),
     "wrong password, sidecar": Rollout({**SIDECAR, **BRIEF}, rolled="permify", before=refused, stops=True),
 }
+
+
+def brief_wait(folder: Path) -> None:
+    """A pod stops 20 s after its deletion, as without peers."""
+    manifest = folder / "kubernetes" / "permify-deployment.yaml"
+    text = manifest.read_text()
+    for wait, brief in ((r"preStop:\n +sleep:\n +seconds:", 20), (r"minReadySeconds:", 35)):
+        text, count = re.subn(rf"({wait}) \d+", rf"\g<1> {brief}", text)
+        assert count == 1
+    manifest.write_text(text)
+
+
+NO_REQUEST_FAILS = {
+    "shared caches": Rollout(SHARED, rolled="permify", pause_seconds=0.1),
+}
 NO_PROBE = [without(STARTUP_PROBE), without(MIN_READY)]
 BROKEN = {
     "wrong password, no probe": Rollout({**STANDALONE, **BRIEF}, before=refused, edits=NO_PROBE),
     "wrong host, no probe": Rollout({**STANDALONE, **BRIEF}, before=unreachable, edits=NO_PROBE),
+}
+SOME_FAIL = {
+    "shared caches, brief wait": Rollout(SHARED, rolled="permify", pause_seconds=0.1, edits=[brief_wait]),
 }
 
 
@@ -586,7 +629,7 @@ def outcomes() -> Iterator[Callable[[str], Seen]]:
     """All rollouts, under way."""
     require_programs()
     program("haproxy")
-    every = {**STOPPED, **BROKEN}
+    every = {**NO_REQUEST_FAILS, **SOME_FAIL, **STOPPED, **BROKEN}
     with ThreadPoolExecutor(len(every)) as threads:
         futures: dict[str, Future[Seen]] = {name: threads.submit(roll, each) for name, each in every.items()}
         yield lambda name: futures[name].result()
@@ -611,3 +654,19 @@ def test_without_the_probe_it_takes_the_service_down(outcomes: Callable[[str], S
     written = seen.load.requests("write", last - 5)
     assert written
     assert all(request.error for request in written)
+
+
+@pytest.mark.parametrize("name", NO_REQUEST_FAILS)
+def test_no_request_fails(outcomes: Callable[[str], Seen], name: str) -> None:
+    seen = outcomes(name)
+    assert seen.kept == 0
+    assert len(seen.load.requests()) > 1000
+    assert list(seen.load.errors()) == []
+    assert seen.lost == set()
+
+
+@pytest.mark.parametrize("name", SOME_FAIL)
+def test_peers_ask_a_pod_that_stops_too_soon(outcomes: Callable[[str], Seen], name: str) -> None:
+    """One that has just looked up its peers does not do so again for 30 s."""
+    errors = "".join(outcomes(name).load.errors())
+    assert "DeadlineExceeded" in errors
