@@ -481,7 +481,7 @@ class Stack:
             str(self.rendered / "pgcat" / "ready.sh") if word == READY else word
             for word in probe["exec"]["command"]
         ]
-        environment = clean_environment(SECRETS_DIR=str(self.secrets), PGCAT_PORT=str(port))
+        environment = clean_environment(SECRETS_DIR=str(self.secrets), READY_PORT=str(port))
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=probe["timeoutSeconds"]
         )
