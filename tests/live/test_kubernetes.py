@@ -578,6 +578,7 @@ def test_distributed_checks_are_answered_by_peers(prepare: Callable[..., Stack],
 # Rollouts
 
 
+SIDE_BY_SIDE = 6
 BRIEF = {"drain_seconds": 20}
 
 
@@ -611,9 +612,24 @@ def brief_wait(folder: Path) -> None:
     manifest.write_text(text)
 
 
+def new_password(stack: Stack) -> None:
+    """As the runbook has it: the role's first, then the Secret's; then all pods are replaced."""
+    stack.password = f"another {MARK} \\ 'password' 🐘"
+    stack.bootstrap()
+    (stack.secrets / "database_password").write_text(stack.password)
+    stack.environment["PGPASSWORD"] = stack.password
+
+
+def rotation(answers: dict[str, Any], rolled: str) -> Rollout:
+    return Rollout({**answers, **BRIEF}, rolled=rolled, before=new_password, fill=False)
+
+
 NO_REQUEST_FAILS = {
     "shared caches": Rollout(SHARED, rolled="permify", pause_seconds=0.1),
+    "new password, sidecar": rotation(SIDECAR, "permify"),
+    "new password, direct": rotation({**DIRECT, "permify_max_connections": 4}, "permify"),
 }
+ROTATED = "new password, standalone"
 NO_PROBE = [without(STARTUP_PROBE), without(MIN_READY)]
 BROKEN = {
     "wrong password, no probe": Rollout({**STANDALONE, **BRIEF}, before=refused, edits=NO_PROBE),
@@ -629,8 +645,8 @@ def outcomes() -> Iterator[Callable[[str], Seen]]:
     """All rollouts, under way."""
     require_programs()
     program("haproxy")
-    every = {**NO_REQUEST_FAILS, **SOME_FAIL, **STOPPED, **BROKEN}
-    with ThreadPoolExecutor(len(every)) as threads:
+    every = {**NO_REQUEST_FAILS, **SOME_FAIL, **STOPPED, **BROKEN, ROTATED: rotation(STANDALONE, "both")}
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
         futures: dict[str, Future[Seen]] = {name: threads.submit(roll, each) for name, each in every.items()}
         yield lambda name: futures[name].result()
 
@@ -660,9 +676,21 @@ def test_without_the_probe_it_takes_the_service_down(outcomes: Callable[[str], S
 def test_no_request_fails(outcomes: Callable[[str], Seen], name: str) -> None:
     seen = outcomes(name)
     assert seen.kept == 0
-    assert len(seen.load.requests()) > 1000
+    assert len(seen.load.requests()) > 500
     assert list(seen.load.errors()) == []
     assert seen.lost == set()
+
+
+def test_few_requests_fail_while_permify_and_pgcat_know_different_passwords(
+    outcomes: Callable[[str], Seen],
+) -> None:
+    seen = outcomes(ROTATED)
+    assert seen.kept == 0
+    print(f"{len(seen.load.failed())} of {len(seen.load.requests())}")
+    assert len(seen.load.failed()) < len(seen.load.requests()) / 10
+    assert seen.lost == set()
+    last = max(request.began for request in seen.load.requests())
+    assert seen.load.failed(since=last - 5) == []
 
 
 @pytest.mark.parametrize("name", SOME_FAIL)
