@@ -57,7 +57,7 @@ def test_what_is_rendered_agrees(answers):
     assert codes(rendered(answers), *FAMILIES) == set()
 
 
-PGCAT_INGRESS = r"(name: permify\n      ports:\n        - port: )6432"
+PGCAT_INGRESS = r"(name: permify\n      ports:\n        - {protocol: TCP, port: )6432"
 CHANGES = [
     # URIs and pools
     (STANDALONE, PERMIFY, "/permify_writer", "/postgres", {"PS401"}),
@@ -136,7 +136,7 @@ CHANGES = [
     (
         STANDALONE,
         PERMIFY_POD,
-        "(?<=readinessProbe:\n            grpc:\n              port: )3478",
+        "(?<=startupProbe:\n            grpc:\n              port: )3478",
         "3479",
         {"PS423"},
     ),
@@ -176,14 +176,14 @@ CHANGES = [
         STANDALONE,
         POLICIES,
         PGCAT_INGRESS,
-        "name: permify\n      ports:\n        - port: 5432",
+        "name: permify\n      ports:\n        - {protocol: TCP, port: 5432",
         {"PS426", "PS471"},
     ),
     (STANDALONE, POLICIES, "port: 3476", "port: 8080", {"PS426", "PS471"}),
     (STANDALONE, POLICIES, "port: 9930", "port: 9931", {"PS426", "PS471"}),
     (STANDALONE, POLICIES, "protocol: UDP", "protocol: TCP", {"PS426"}),
     (STANDALONE, POLICIES, "port: 5432", "port: 5433", {"PS426", "PS471"}),
-    (STANDALONE, POLICIES, "port: 5432", "port: 5000\n          endPort: 6000", {"PS471"}),
+    (STANDALONE, POLICIES, "port: 5432", "port: 5000, endPort: 6000", {"PS471"}),
     (
         STANDALONE,
         POLICIES,

@@ -91,14 +91,14 @@ CHANGES = [
     (DIRECT, PERMIFY, "idle_time: 240s", "idle_time: 24h", set()),
     # the deadline
     (STANDALONE, PGCAT_DEPLOYMENT, "DeadlineSeconds: 600", "DeadlineSeconds: 75", {"PS607"}),
-    (STANDALONE, PERMIFY_DEPLOYMENT, "minReadySeconds: 30", "minReadySeconds: 600", {"PS607"}),
+    (STANDALONE, PERMIFY_DEPLOYMENT, "minReadySeconds: 30", "minReadySeconds: 2400", {"PS607"}),
     (STANDALONE, PERMIFY_DEPLOYMENT, r"^  progressDeadlineSeconds.*\n", "", set()),
     # lifetimes that end at once
     (HELM, "permify/values.yaml", "max_connection_lifetime: 30s", "max_connection_lifetime: 0s", {"PS608"}),
     (
         STANDALONE,
         PERMIFY_DEPLOYMENT,
-        r"(?<=permify.yaml\]\n)          env:",
+        r"(?<=database and role.\n)          env:",
         "          env:\n            - {name: PERMIFY_DATABASE_MAX_CONNECTION_LIFETIME, value: -1s}",
         {"PS608"},
     ),

@@ -119,11 +119,11 @@ def test_pgcat_that_others_use_may_be_open_to_labelled_pods():
         (STANDALONE, '(?<=cidr: ")::/0"', '::/0"\n        - ipBlock: {cidr: 10.0.0.0/8}', {"PS471"}),
         (STANDALONE, '(?<=cidr: ")0.0.0.0/0"', '10.0.0.0/8"', {"PS471"}),
         # DNS
-        (STANDALONE, r"(?<=namespaceSelector:) *\n.*\n.*kube-system\n.*\n.*\n.*kube-dns", " {}", {"PS471"}),
-        (STANDALONE, "k8s-app: kube-dns", "k8s-app: dns", set()),
+        (STANDALONE, r"(?<=namespaceSelector:)(\n.*){7}node-local-dns\]", " {}", {"PS471"}),
+        (STANDALONE, r"kube-dns, node-local-dns", "dns", set()),
         (
             STANDALONE,
-            r"\n          podSelector:\n            matchLabels:\n              k8s-app: kube-dns",
+            r"\n          podSelector:(\n.*){4}node-local-dns\]",
             "",
             set(),  # which pods of kube-system answer, no file says
         ),

@@ -24,6 +24,7 @@ from pgcat_stack.workloads import helm_variables
 
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
 _SECRETS_FOLDER = "/run/secrets"
+_CERTIFICATE = "ca.crt"
 _SECRET_PATH = re.compile(r"/run/secrets/([A-Za-z0-9._-]*[A-Za-z0-9_-])")
 
 
@@ -247,6 +248,8 @@ def external_secret(deployment: Deployment) -> Iterator[Problem]:
     for manifest in deployment.of_kind("Secret"):
         provided[manifest.name] = None
     for name, key, place in _used(deployment):
+        if key == _CERTIFICATE:  # of whoever runs PostgreSQL, who also makes the Secret
+            continue
         if name not in provided:
             fix = f"ExternalSecrets make {', '.join(sorted(provided))}"
             yield Problem(place, f"no ExternalSecret makes the Secret {show(name)}", fix)
