@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from pathlib import Path
@@ -19,12 +20,13 @@ SECONDS = 4
 def resources(folder: Path, runs: int) -> str:
     """Memory at its highest and CPU time, of a PgCat that has just started each time."""
     rows = []
+    numbers = itertools.count()
     with postgres_cluster(MAX_CONNECTIONS, {}) as cluster:
         for title, name in (("PgCat 1.2.0", "pgcat"), ("PgCat 1.3.0", "pgcat-1.3.0")):
             here = bed.deployment(cluster, folder / name, name, replica_hosts="")
             here.prepare()
             for clients in CLIENTS:
-                seen = [_once(here, clients, folder) for _ in range(runs)]
+                seen = [_once(here, clients, folder, next(numbers)) for _ in range(runs)]
                 memory, transactions, per_transaction, cores = zip(*seen, strict=True)
                 cells = [
                     spread(memory, 0),
@@ -39,10 +41,10 @@ def resources(folder: Path, runs: int) -> str:
     return table(head, rows)
 
 
-def _once(here: bed.Deployment, clients: int, folder: Path) -> tuple[float, float, float, float]:
+def _once(here: bed.Deployment, clients: int, folder: Path, number: int) -> tuple[float, float, float, float]:
     script = folder / "select.sql"
     script.write_text("SELECT repeat('x', 1000);\n")
-    with here.pgcat() as pgcat:
+    with here.pgcat(number) as pgcat:
         if not clients:
             time.sleep(1)
             return _highest_memory_mebibytes(pgcat), 0.0, 0.0, 0.0
