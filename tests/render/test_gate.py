@@ -113,6 +113,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         {**STANDALONE, "permify_install": "helm", "distributed": True},
         "distributed: needs Permify's manifests, and permify_install is helm",
     ),
+    ({**STANDALONE, "distributed": True, "permify_replicas": 1}, "distributed: a single pod has no peers"),
     ({**STANDALONE, "drain_seconds": 19}, "drain_seconds: 19 is too short"),
     ({**SIDECAR, "permify_max_replicas": 3, "drain_seconds": 1776}, "answer 1775 or less"),
     ({**STANDALONE, "advanced": False, "drain_seconds": 90}, "drain_seconds: is an advanced answer"),
