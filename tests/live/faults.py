@@ -116,10 +116,10 @@ class Site:
     permifys: list[Permify] = field(default_factory=list)
     _started: int = 0
 
-    def start_pgcat(self) -> PgCat:
-        """One more, ready."""
+    def start_pgcat(self, ready: bool = True) -> PgCat:
+        """One more, ready or only listening."""
         self._started += 1
-        pgcat = self.exits.enter_context(self.stack.pgcat(self._started))
+        pgcat = self.exits.enter_context(self.stack.pgcat(self._started, ready))
         self.pgcats.append(pgcat)
         if self.service is not None:
             self.service.add(pgcat.port)
@@ -416,7 +416,7 @@ def started_before(here: Site, mend: Callable[[], None], after_seconds: float = 
         over.wait(LONGEST_SITE_SECONDS)  # for what it started ends with this thread
 
     began = time.monotonic()
-    here.start_pgcat()
+    here.start_pgcat(ready=False)
     here.exits.callback(over.set)
     threading.Thread(target=bring, daemon=True).start()
     here.start_permify()
