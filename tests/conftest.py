@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # mostly wait and have servers of their own, and so is Docker.
 LIVE_WORKERS = {
     "test_rollouts.py": "waiting",
-    "test_kubernetes.py": "waiting",
+    "test_kubernetes.py": "kubernetes",
     "test_faults.py": "waiting",
     "test_compose.py": "compose",
 }
