@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # Live tests share their servers, so a worker takes all of them. Rollouts and faults are another's, for they
-# mostly wait and have servers of their own, and so is Docker.
+# mostly wait and have servers of their own; so are Kubernetes and Docker.
 LIVE_WORKERS = {
     "test_rollouts.py": "waiting",
     "test_kubernetes.py": "kubernetes",

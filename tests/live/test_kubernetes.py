@@ -101,7 +101,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def answers(version: str) -> dict[str, Any]:
-    """One pool mode for each version: it decides nothing that the versions decide, and a test costs seconds."""
+    """One pool mode for each version: what differs by either is seen, and each test costs seconds."""
     mode = {"pgcat": "transaction", "pgcat-1.3.0": "session"}[version]
     return {**STANDALONE, **SMALL, "pool_mode": mode}
 
