@@ -170,7 +170,7 @@ def _choices(base: Mapping[str, Any]) -> tuple[dict[str, tuple[Any, ...]], dict[
     if base["topology"] == "standalone":
         full["permify_install"] = ("manifests", "helm", "none")
     if base["topology"] == "sidecar":
-        full["permify_install"] = ("manifests", "none")
+        drawn["permify_install"] = ("manifests", "none")
     if not docker:
         drawn["otlp_endpoint"] = ("", "collector.monitoring:4317")
     return full, drawn
