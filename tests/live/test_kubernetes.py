@@ -596,7 +596,6 @@ STARTUP_PROBE = r"^ +startupProbe:\n +exec:\n.*\n.*\n.*\n +failureThreshold:.*\n
 SHARED = {**DIRECT, **BRIEF, "permify_max_connections": 4, "distributed": True}
 STOPPED = {
     "wrong password": Rollout({**STANDALONE, **BRIEF}, before=refused, stops=True),
-    "wrong host": Rollout({**STANDALONE, **BRIEF}, before=unreachable, stops=True),
     "wrong host, PgCat 1.3.0": Rollout(
         {**STANDALONE, **BRIEF}, pgcat="pgcat-1.3.0", before=unreachable, stops=True
     ),
@@ -636,7 +635,6 @@ ROTATED = {
 }
 NO_PROBE = [without(STARTUP_PROBE), without(MIN_READY)]
 BROKEN = {
-    "wrong password, no probe": Rollout({**STANDALONE, **BRIEF}, before=refused, edits=NO_PROBE),
     "wrong host, no probe": Rollout({**STANDALONE, **BRIEF}, before=unreachable, edits=NO_PROBE),
 }
 SOME_FAIL = {
