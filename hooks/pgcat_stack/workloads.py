@@ -171,7 +171,7 @@ def _pod_workload(
     signal = dig(unit.data, "lifecycle", "stopSignal")
     role: Literal["main", "native-sidecar", "init"] = "main"
     if "initContainers" in unit.base:
-        role = "native-sidecar" if unit.data.get("restartPolicy") == "Always" else "init"
+        role = "init" if unit.ends else "native-sidecar"
     elsewhere = _count_elsewhere(deployment) if manifest.partial else None
     replicas = whole(manifest.get("spec", "replicas"))
     count = elsewhere or Number(1 if replicas is None else max(replicas, 0), manifest.at("spec", "replicas"))
