@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pgcat_stack.checks import run_checks
+from pgcat_stack.deployment import Deployment
 from rendering import REPOSITORY, Refused, render
 
 STANDALONE = {"topology": "standalone", "primary_host": "db"}
@@ -201,14 +203,15 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
         {"pgcat_image": "", "permify_image": ""},
         {**STANDALONE, "database_labels": "cnpg.io/cluster=permify-db, app= ", "database_namespace": "data"},
         {**STANDALONE, "otlp_endpoint": "collector.monitoring.svc.cluster.local:4317", "distributed": True},
-        {**STANDALONE, "pooling": "direct", "database_tls": "verify-full", "database_ca": "secret/db.ca"},
+        {**STANDALONE, "pooling": "direct", "database_tls": "verify-full", "database_ca": "configmap/db.ca"},
         {**STANDALONE, "priority_class": "system-cluster-critical", "dns_cidrs": "10.96.0.10/32"},
         {**SIDECAR, "permify_install": "none"},
         {"topology": "docker", "permify_max_replicas": 10, "pgcat_replicas": 5, "namespace": "unused"},
     ],
 )
 def test_the_last_answers_that_fit_are_taken(answers: dict[str, Any], tmp_path: Path) -> None:
-    assert (render(tmp_path / "deploy", answers) / "budget.yaml").exists()
+    deployment = Deployment.load(render(tmp_path / "deploy", answers))
+    assert [finding for finding in run_checks(deployment) if finding.severity == "error"] == []
 
 
 def test_a_given_advanced_answer_is_kept_for_updates(tmp_path: Path) -> None:

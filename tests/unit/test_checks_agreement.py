@@ -49,6 +49,7 @@ CLEAN = [
     {**DIRECT_DOCKER, "database": "external", "primary_host": "db1:5433", "replica_hosts": "db2,db3"},
     {**STANDALONE, "network_policies": False, "client_namespaces": "one,two"},
     {**DIRECT, "permify_install": "helm", "database_cidrs": "10.1.0.0/16"},
+    {**DIRECT, "database_tls": "verify-full", "database_ca": "configmap/roots"},
 ]
 
 

@@ -16,7 +16,7 @@ from pgcat_stack.deployment import BOOTSTRAP, KUSTOMIZATION, PERMIFY, PGCAT, Dep
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete, exists, generated_files, kustomizations, listed_files
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, as_list, dig
+from pgcat_stack.sources import Key, as_list, as_text, dig
 
 START = "pgcat/start.sh"
 _START_TARGET = "/etc/pgcat/start.sh"
@@ -72,7 +72,10 @@ def unlisted_manifest(deployment: Deployment) -> Iterator[Problem]:
     mend="Use the name that configMapGenerator gives it, or add it there.",
 )
 def config_map_missing(deployment: Deployment) -> Iterator[Problem]:
-    """ConfigMaps named by pods that neither a generator nor a manifest makes."""
+    """ConfigMaps named by pods that neither a generator nor a manifest makes.
+
+    One of which a pod takes certificates alone is the cluster's, as those of trust-manager are.
+    """
     if not complete(deployment):
         return
     known = generated_files(deployment)
@@ -83,12 +86,19 @@ def config_map_missing(deployment: Deployment) -> Iterator[Problem]:
                 places.append((("projected", "sources", number, "configMap"), dig(source, "configMap")))
             for keys, reference in places:
                 name = dig(reference, "name")
-                if isinstance(name, str) and name not in known and dig(reference, "optional") is not True:
+                if not isinstance(name, str) or name in known or _certificates_alone(reference):
+                    continue
+                if dig(reference, "optional") is not True:
                     yield Problem(
                         pod.manifest.at(*pod.path, "volumes", index, *keys),
                         f"{pod.text} mounts the ConfigMap {show(name)}, which nothing makes",
                         f"use one of {', '.join(sorted(known)) or 'configMapGenerator'}",
                     )
+
+
+def _certificates_alone(reference: object) -> bool:
+    keys = [as_text(dig(item, "key")) for item in as_list(dig(reference, "items"))]
+    return bool(keys) and all(key.endswith((".crt", ".pem")) for key in keys)
 
 
 @check(
