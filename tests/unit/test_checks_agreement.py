@@ -257,6 +257,7 @@ CHANGES = [
     (STANDALONE, MIGRATION, "name: PGPASSWORD", "name: PASSWORD_OF_PG", {"PS443"}),
     (OPERATOR, EXTERNAL, "target:\n    name: permify-database", "target:\n    name: permify", {"PS444"}),
     (OPERATOR, EXTERNAL, "secretKey: password", "secretKey: passwd", {"PS444"}),
+    (OPERATOR, EXTERNAL, r"        password: (?=.*trim)", "        passwd: ", {"PS444"}),
     (HELM_SECRETS, EXTERNAL, "secretKey: password", "secretKey: passwd", {"PS444"}),
     # Compose
     (DOCKER, COMPOSE, "./postgres/bootstrap.sql:", "./postgres/boot.sql:", {"PS450"}),

@@ -82,7 +82,7 @@ CHANGES = [
     (
         STANDALONE,
         PERMIFY_POD,
-        r"(?<=database and role.\n)          env:\n( {10,}.*\n){5}",
+        r"(?<=Secret does not have.\n)          env:\n( {10,}.*\n){5}",
         "          env: {PGPASSWORD: x}\n",
         {"PS902", "PS443"},
     ),

@@ -98,7 +98,7 @@ CHANGES = [
     (
         STANDALONE,
         PERMIFY_DEPLOYMENT,
-        r"(?<=database and role.\n)          env:",
+        r"(?<=Secret does not have.\n)          env:",
         "          env:\n            - {name: PERMIFY_DATABASE_MAX_CONNECTION_LIFETIME, value: -1s}",
         {"PS608"},
     ),

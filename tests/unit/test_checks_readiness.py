@@ -28,7 +28,15 @@ apiVersion: policy/v1
 CHANGES = [
     (STANDALONE, PGCAT_DEPLOYMENT, PROBE.format("readinessProbe"), "", {"PS621"}),
     (STANDALONE, PERMIFY_DEPLOYMENT, PROBE.format("readinessProbe"), "", {"PS621"}),
+    # The first is that of PgCat, the native sidecar.
     (SIDECAR, PERMIFY_DEPLOYMENT, PROBE.format("readinessProbe"), "", {"PS621"}),
+    (
+        SIDECAR,
+        PERMIFY_DEPLOYMENT,
+        rf"(?<=all of them at once\.\n){PROBE.format('readinessProbe')}",
+        "",
+        {"PS621"},
+    ),
     (STANDALONE, PGCAT_DEPLOYMENT, PROBE.format("startupProbe"), "", {"PS622"}),
     (STANDALONE, PGCAT_DEPLOYMENT, "/etc/pgcat/ready.sh", "/bin/true", {"PS622"}),
     (SIDECAR, PERMIFY_DEPLOYMENT, "/etc/pgcat/ready.sh", "/bin/true", {"PS622"}),

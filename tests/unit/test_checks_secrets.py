@@ -64,7 +64,7 @@ CHANGES = [
         {"PS706"},
     ),
     (STANDALONE, "kubernetes/namespace.yaml", r"\Z", "{config}", {"PS706"}),
-    (STANDALONE, "postgres/bootstrap.sql", "PASSWORD :'password'", f"PASSWORD '{PASSWORD}'", {"PS707"}),
+    (STANDALONE, "postgres/bootstrap.sql", r"(?<= WITH LOGIN)", f" PASSWORD '{PASSWORD}'", {"PS707"}),
 ]
 OBJECT = "---\napiVersion: v1\nmetadata: {name: x}\n"
 OBJECTS = {

@@ -27,7 +27,7 @@ SERVE = r'(?<=command: \["serve", )'
 COMPOSE_ENVIRONMENT = (
     r"(?<=environment:\n)(?=      PGPASSFILE: .*\n    secrets: \[database.pgpass\]\n    vol)"
 )
-POD_ENVIRONMENT = r"(?<=database and role.\n          env:\n)"  # of Permify, not of what waits before it
+POD_ENVIRONMENT = r"(?<=Secret does not have.\n          env:\n)"  # of Permify, not of what waits before it
 CHART = r"(?<=extraEnvVars:\n)"
 
 

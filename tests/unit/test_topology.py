@@ -86,7 +86,7 @@ def test_the_environment_wins_over_the_file():
     files = edit(
         rendered(STANDALONE),
         "kubernetes/permify-deployment.yaml",
-        r"(?<=database and role.\n)          env:\n",
+        r"(?<=Secret does not have.\n)          env:\n",
         "          env:\n            - {name: PERMIFY_DATABASE_MAX_CONNECTIONS, value: '3'}\n",
     )
     most = read_topology(load(files)).permify[0].max_connections

@@ -18,13 +18,14 @@ from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete
 from pgcat_stack.report import show
 from pgcat_stack.secrets import PASSWORD, PGPASS
-from pgcat_stack.sources import Key, as_list, as_mapping, dig, strings
+from pgcat_stack.sources import Key, as_list, as_mapping, as_text, dig, strings
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import helm_variables
 
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
 _SECRETS_FOLDER = "/run/secrets"
 _CERTIFICATE = "ca.crt"
+_TAKEN = re.compile(r"(?<![\w)])\.(\w+)")  # in {{ .name | trim }} of an ExternalSecret's template
 _SECRET_PATH = re.compile(r"/run/secrets/([A-Za-z0-9._-]*[A-Za-z0-9_-])")
 
 
@@ -243,8 +244,18 @@ def external_secret(deployment: Deployment) -> Iterator[Problem]:
         keys = {str(dig(entry, "secretKey")) for entry in as_list(manifest.get("spec", "data"))}
         template = as_mapping(manifest.get("spec", "target", "template", "data"))
         known = provided.get(str(name), set())
-        unknown = manifest.get("spec", "dataFrom") or known is None
-        provided[str(name)] = None if unknown else keys | set(template) | (known or set())
+        if manifest.get("spec", "dataFrom") or known is None:
+            provided[str(name)] = None
+            continue
+        for key, text in template.items():
+            for taken in sorted(set(_TAKEN.findall(as_text(text))) - keys):
+                yield Problem(
+                    manifest.at("spec", "target", "template", "data", key),
+                    f"the template takes .{taken}, which this ExternalSecret does not fetch",
+                    f"it fetches {', '.join(sorted(keys)) or 'nothing'}",
+                )
+        merged = manifest.get("spec", "target", "template", "mergePolicy") == "Merge"
+        provided[str(name)] = (keys if merged or not template else set()) | set(template) | known
     for manifest in deployment.of_kind("Secret"):
         provided[manifest.name] = None
     for name, key, place in _used(deployment):

@@ -30,16 +30,14 @@ _WAIT, _NOTED = "wait-for-migration", "MIGRATION"
     name="no-readiness-probe",
     severity="error",
     why="Without a readiness probe a pod is an endpoint of its Service as soon as its process runs. Clients"
-    " are refused until it listens, and a rollout goes on although the new pods do not work.",
+    " are refused until it listens, and a rollout goes on although the new pods do not work. A Permify whose"
+    " PgCat beside it is down would be asked on.",
     mend="Add readinessProbe: tcpSocket on PgCat's port, grpc on Permify's 3478.",
 )
 def no_readiness_probe(deployment: Deployment) -> Iterator[Problem]:
     """Containers behind a Service that are ready before they listen."""
     served = {pod for service in deployment.of_kind("Service") for pod in selected(deployment, service)}
-    permifys = running(deployment, "permify")
-    around = {unit.pod for unit in permifys}
-    pgcats = [unit for unit in running(deployment, "pgcat") if unit.pod not in around]  # no sidecars
-    for unit in (*pgcats, *permifys):
+    for unit in (*running(deployment, "pgcat"), *running(deployment, "permify")):
         if unit.pod in served and not isinstance(unit.data.get("readinessProbe"), dict):
             text = f"{unit.text} has no readiness probe: it is ready before it listens"
             yield Problem(unit.at(), text, "add readinessProbe")
