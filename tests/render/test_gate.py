@@ -86,6 +86,7 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({**STANDALONE, "pgcat_memory": "lots"}, "amount of memory"),
     ({**STANDALONE, "permify_cpu": "0"}, "amount of CPU"),
     ({**STANDALONE, "drain_seconds": 0}, "out of range"),
+    ({**STANDALONE, "pgcat_max_replicas": 101}, "pgcat_max_replicas: 101 is out of range; answer 0 to 100"),
     ({"primary_hots": "db"}, "did you mean primary_reads or primary_host?"),
     ({"xyz": "db"}, "the keys are topology"),
     ({**EXTERNAL, "primary_host": "postgres://db"}, "has a scheme"),
@@ -104,6 +105,16 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     (
         {**STANDALONE, "permify_replicas": 5, "permify_max_replicas": 3},
         "permify_max_replicas: 3 is fewer than permify_replicas 5",
+    ),
+    (
+        {**STANDALONE, "pgcat_replicas": 3, "pgcat_max_replicas": 2},
+        "pgcat_max_replicas: 2 is fewer than pgcat_replicas 3; answer 0 for the same, or at least 3",
+    ),
+    ({**STANDALONE, "pgcat_max_replicas": 3, "drain_seconds": 1786}, "answer 1785 or less, or pgcat_max"),
+    (
+        {**STANDALONE, "pgcat_max_replicas": 36},
+        "leaves each of 36 + 3 PgCat instances writer_pool_size 0, reader_pool_size 1;"
+        " try a lower pgcat_max_replicas, ",
     ),
     (
         {**STANDALONE, "database_ca": "secret/ca"},
@@ -188,6 +199,9 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
         {**STANDALONE, "postgres_max_connections": 190, "pgcat_replicas": 3, "writer_pool_size": 13}
         | {"reader_pool_size": 20},
         {**STANDALONE, "drain_seconds": 20},
+        {**STANDALONE, "pgcat_replicas": 3, "pgcat_max_replicas": 3},
+        {**STANDALONE, "pgcat_max_replicas": 3, "drain_seconds": 1785},
+        {**STANDALONE, "pgcat_max_replicas": 35},
         {**STANDALONE, "pool_mode": "session", "permify_replicas": 7},
         {**STANDALONE, "database_cidrs": "fd00::/8, 10.0.0.0/8,::/0 , 192.168.1.1/32"},
         {**STANDALONE, "namespace": "null", "client_namespaces": "true,1e3"},

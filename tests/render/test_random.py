@@ -45,6 +45,7 @@ plausible = st.fixed_dictionaries(
         "permify_replicas": st.integers(1, 40),
         "permify_max_replicas": st.integers(0, 60),
         "pgcat_replicas": st.integers(1, 10),
+        "pgcat_max_replicas": st.integers(0, 12),
         "namespace": labels,
         "client_namespaces": st.lists(labels, max_size=3).map(",".join),
         "database_cidrs": st.lists(networks, max_size=3).map(",".join),
