@@ -311,7 +311,7 @@ def _elsewhere(deployment: Deployment) -> Iterator[Workload]:
 
 
 def _helm(deployment: Deployment, values: Source, most: int) -> Workload:
-    """Permify's chart: `replicaCount` (default 3), or `autoscaling.minReplicas` (1) to `maxReplicas` (100)."""
+    """Permify's chart: `replicaCount` (3 by default), or autoscaling between its limits (1, 100)."""
 
     def number(default: int, *keys: Key) -> Number:
         count = whole_text(dig(values.data, *keys))

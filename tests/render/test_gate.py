@@ -81,6 +81,10 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({**STANDALONE, "otlp_endpoint": "collector:70000"}, "has no valid port"),
     ({**STANDALONE, "pooling": "direct", "database_ca": "ca.crt"}, "names no object; write configmap/NAME"),
     ({**STANDALONE, "distributed": "perhaps"}, "neither true nor false"),
+    (
+        {**STANDALONE, "database_policy": "calico"},
+        'database_policy: "calico" is not a choice; answer network, ',
+    ),
     ({"pgcat_image": "pgcat"}, "neither tag nor digest"),
     ({"pgcat_image": "ghcr.io/x/pgcat:v1\n  privileged: true"}, "is not an image"),
     ({**STANDALONE, "pgcat_memory": "lots"}, "amount of memory"),
@@ -123,6 +127,15 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     (
         {**STANDALONE, "permify_install": "helm", "distributed": True},
         "distributed: needs Permify's manifests, and permify_install is helm",
+    ),
+    (
+        {**STANDALONE, "database_policy": "cilium"},
+        "database_policy: cilium knows the full name that DNS is asked for, and db of primary_host is part",
+    ),
+    (
+        {**STANDALONE, "primary_host": "db.example.com", "replica_hosts": "r.data.svc"}
+        | {"database_policy": "cilium"},
+        "cilium lets out of the cluster by name, and r.data.svc of replica_hosts is in it; answer database_l",
     ),
     ({**STANDALONE, "distributed": True, "permify_replicas": 1}, "distributed: a single pod has no peers"),
     ({**STANDALONE, "drain_seconds": 19}, "drain_seconds: 19 is too short"),
@@ -218,6 +231,14 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
         {**STANDALONE, "pooling": "direct", "database_tls": "verify-full", "database_ca": "secret/db.ca"},
         {**STANDALONE, "priority_class": "system-cluster-critical", "dns_cidrs": "10.96.0.10/32"},
         {**SIDECAR, "permify_install": "none"},
+        {
+            **STANDALONE,
+            "primary_host": "db.example",
+            "replica_hosts": "10.0.0.5",
+            "database_policy": "cilium",
+        },
+        {**STANDALONE, "database_policy": "cilium", "database_labels": "app=postgres"},
+        {**STANDALONE, "database_policy": "cilium", "network_policies": False},
         {"topology": "docker", "permify_max_replicas": 10, "pgcat_replicas": 5, "namespace": "unused"},
     ],
 )
