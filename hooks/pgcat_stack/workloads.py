@@ -57,6 +57,7 @@ class ScaleDown:
 class Autoscaler:
     """What a HorizontalPodAutoscaler says about its target."""
 
+    min_replicas: Number
     max_replicas: Number
     scale_down: tuple[ScaleDown, ...]
     """Each policy that may be chosen: with `selectPolicy: Min` the gentlest alone, with `Disabled` none."""
@@ -100,6 +101,11 @@ class Workload:
         if self.autoscaler is None:
             return self.replicas.value
         return max(self.replicas.value, self.autoscaler.max_replicas.value)
+
+    @property
+    def fewest_replicas(self) -> int:
+        """The fewest replicas that run between rollouts: the autoscaler's minimum where there is one."""
+        return self.replicas.value if self.autoscaler is None else self.autoscaler.min_replicas.value
 
     @property
     def on_kubernetes(self) -> bool:
@@ -231,8 +237,12 @@ def _autoscaler(deployment: Deployment, target: Manifest) -> Autoscaler | None:
             and manifest.namespace == target.namespace
             and most is not None
         ):
-            maximum = Number(max(most, 0), manifest.at("spec", "maxReplicas"))
-            return Autoscaler(maximum, tuple(_scale_down(manifest, most)))
+            least = whole(manifest.get("spec", "minReplicas"))
+            return Autoscaler(
+                Number(max(least or 1, 1), manifest.at("spec", "minReplicas")),
+                Number(max(most, 0), manifest.at("spec", "maxReplicas")),
+                tuple(_scale_down(manifest, most)),
+            )
     return None
 
 
@@ -301,13 +311,18 @@ def _elsewhere(deployment: Deployment) -> Iterator[Workload]:
 
 
 def _helm(deployment: Deployment, values: Source, most: int) -> Workload:
-    """Permify's chart: `replicaCount` (default 3), or up to `autoscaling.maxReplicas` (default 100)."""
-    keys: tuple[Key, ...] = ("replicaCount",)
-    default, scaled = 3, dig(values.data, "autoscaling", "enabled") is True
-    if scaled:
-        keys, default = ("autoscaling", "maxReplicas"), 100
-    count = whole_text(dig(values.data, *keys))
-    replicas = Number(max(default if count is None else count, most), values.at(*keys))
+    """Permify's chart: `replicaCount` (3 by default), or autoscaling between its limits (1, 100)."""
+
+    def number(default: int, *keys: Key) -> Number:
+        count = whole_text(dig(values.data, *keys))
+        return Number(default if count is None else count, values.at(*keys))
+
+    autoscaler: Autoscaler | None = None
+    replicas = number(3, "replicaCount")
+    if dig(values.data, "autoscaling", "enabled") is True:
+        replicas = number(100, "autoscaling", "maxReplicas")
+        autoscaler = Autoscaler(number(1, "autoscaling", "minReplicas"), replicas, ())
+    replicas = Number(max(replicas.value, most), replicas.location)
     return Workload(
         program="permify",
         kind="helm",
@@ -316,7 +331,7 @@ def _helm(deployment: Deployment, values: Source, most: int) -> Workload:
         replicas=replicas,
         grace=Seconds(KUBERNETES_GRACE_SECONDS, values.here()),
         container=values.here(),
-        autoscaler=Autoscaler(replicas, ()) if scaled else None,
+        autoscaler=autoscaler,
         environment=_environment(helm_variables(deployment), values.at),
     )
 

@@ -31,6 +31,7 @@ answers = st.fixed_dictionaries(
         "permify_replicas": st.integers(1, 6),
         "permify_max_replicas": st.sampled_from([0, 6, 9]),
         "pgcat_replicas": st.integers(1, 4),
+        "pgcat_max_replicas": st.sampled_from([0, 4, 7]),
         "permify_install": st.sampled_from(["manifests", "helm", "none"]),
         "pool_mode": st.sampled_from(["transaction", "session"]),
         "writer_pool_size": st.sampled_from([0, 0, 1, 3, 8]),

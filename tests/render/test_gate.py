@@ -83,11 +83,16 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({**STANDALONE, "otlp_endpoint": "collector:70000"}, "has no valid port"),
     ({**STANDALONE, "pooling": "direct", "database_ca": "ca.crt"}, "names no object; write configmap/NAME"),
     ({**STANDALONE, "distributed": "perhaps"}, "neither true nor false"),
+    (
+        {**STANDALONE, "database_policy": "calico"},
+        'database_policy: "calico" is not a choice; answer network, ',
+    ),
     ({"pgcat_image": "pgcat"}, "neither tag nor digest"),
     ({"pgcat_image": "ghcr.io/x/pgcat:v1\n  privileged: true"}, "is not an image"),
     ({**STANDALONE, "pgcat_memory": "lots"}, "amount of memory"),
     ({**STANDALONE, "permify_cpu": "0"}, "amount of CPU"),
     ({**STANDALONE, "drain_seconds": 0}, "out of range"),
+    ({**STANDALONE, "pgcat_max_replicas": 101}, "pgcat_max_replicas: 101 is out of range; answer 0 to 100"),
     ({"primary_hots": "db"}, "did you mean primary_reads or primary_host?"),
     ({"xyz": "db"}, "the keys are topology"),
     ({**EXTERNAL, "primary_host": "postgres://db"}, "has a scheme"),
@@ -108,12 +113,31 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         "permify_max_replicas: 3 is fewer than permify_replicas 5",
     ),
     (
+        {**STANDALONE, "pgcat_replicas": 3, "pgcat_max_replicas": 2},
+        "pgcat_max_replicas: 2 is fewer than pgcat_replicas 3; answer 0 for the same, or at least 3",
+    ),
+    ({**STANDALONE, "pgcat_max_replicas": 3, "drain_seconds": 1786}, "answer 1785 or less, or pgcat_max"),
+    (
+        {**STANDALONE, "pgcat_max_replicas": 36},
+        "leaves each of 36 + 3 PgCat instances writer_pool_size 0, reader_pool_size 1;"
+        " try a lower pgcat_max_replicas, ",
+    ),
+    (
         {**STANDALONE, "database_ca": "secret/ca"},
         "database_ca: is checked with database_tls=verify-full alone",
     ),
     (
         {**STANDALONE, "permify_install": "helm", "distributed": True},
         "distributed: needs Permify's manifests, and permify_install is helm",
+    ),
+    (
+        {**STANDALONE, "database_policy": "cilium"},
+        "database_policy: cilium knows the full name that DNS is asked for, and db of primary_host is part",
+    ),
+    (
+        {**STANDALONE, "primary_host": "db.example.com", "replica_hosts": "r.data.svc"}
+        | {"database_policy": "cilium"},
+        "cilium lets out of the cluster by name, and r.data.svc of replica_hosts is in it; answer database_l",
     ),
     ({**STANDALONE, "distributed": True, "permify_replicas": 1}, "distributed: a single pod has no peers"),
     ({**STANDALONE, "drain_seconds": 19}, "drain_seconds: 19 is too short"),
@@ -190,6 +214,9 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
         {**STANDALONE, "postgres_max_connections": 190, "pgcat_replicas": 3, "writer_pool_size": 13}
         | {"reader_pool_size": 20},
         {**STANDALONE, "drain_seconds": 20},
+        {**STANDALONE, "pgcat_replicas": 3, "pgcat_max_replicas": 3},
+        {**STANDALONE, "pgcat_max_replicas": 3, "drain_seconds": 1785},
+        {**STANDALONE, "pgcat_max_replicas": 35},
         {**STANDALONE, "pool_mode": "session", "permify_replicas": 7},
         {**STANDALONE, "database_cidrs": "fd00::/8, 10.0.0.0/8,::/0 , 192.168.1.1/32"},
         {**STANDALONE, "namespace": "null", "client_namespaces": "true,1e3"},
@@ -206,6 +233,14 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
         {**STANDALONE, "pooling": "direct", "database_tls": "verify-full", "database_ca": "configmap/db.ca"},
         {**STANDALONE, "priority_class": "system-cluster-critical", "dns_cidrs": "10.96.0.10/32"},
         {**SIDECAR, "permify_install": "none"},
+        {
+            **STANDALONE,
+            "primary_host": "db.example",
+            "replica_hosts": "10.0.0.5",
+            "database_policy": "cilium",
+        },
+        {**STANDALONE, "database_policy": "cilium", "database_labels": "app=postgres"},
+        {**STANDALONE, "database_policy": "cilium", "network_policies": False},
         {"topology": "docker", "permify_max_replicas": 10, "pgcat_replicas": 5, "namespace": "unused"},
     ],
 )

@@ -43,6 +43,7 @@ def test_manifests_pass_the_schemas(
         pooling=pooling,
         permify_install=permify_install,
         permify_max_replicas=permify_max_replicas,
+        pgcat_max_replicas=permify_max_replicas,
         secrets=secrets,
     )
     assert run_checks(Deployment.load(deploy)) == []

@@ -143,12 +143,17 @@ def test_nothing_renders_deprecated_keys_or_passwords(tmp_path: Path) -> None:
         shutil.rmtree(deploy)
 
 
-def test_an_autoscaler_leaves_the_replicas_alone(tmp_path: Path) -> None:
-    deploy = render(tmp_path / "deploy", STANDALONE, permify_max_replicas=5)
-    assert "replicas" not in manifest(deploy, "permify-deployment")["spec"]
-    scaler = manifest(deploy, "permify-autoscaler")["spec"]
+@pytest.mark.parametrize("program", ["permify", "pgcat"])
+def test_an_autoscaler_leaves_the_replicas_alone(program: str, tmp_path: Path) -> None:
+    deploy = render(tmp_path / "deploy", STANDALONE, **{f"{program}_max_replicas": 5})
+    assert "replicas" not in manifest(deploy, f"{program}-deployment")["spec"]
+    other = {"permify": "pgcat", "pgcat": "permify"}[program]
+    assert manifest(deploy, f"{other}-deployment")["spec"]["replicas"] == 2
+    assert not (deploy / "kubernetes" / f"{other}-autoscaler.yaml").exists()
+    scaler = manifest(deploy, f"{program}-autoscaler")["spec"]
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 5)
-    grace = manifest(deploy, "permify-deployment")["spec"]["template"]["spec"][
+    assert scaler["scaleTargetRef"]["name"] == program
+    grace = manifest(deploy, f"{program}-deployment")["spec"]["template"]["spec"][
         "terminationGracePeriodSeconds"
     ]
     assert scaler["behavior"]["scaleDown"]["policies"] == [

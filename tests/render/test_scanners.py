@@ -28,7 +28,13 @@ FULL = {
 OPERATOR = {"monitoring": "prometheus-operator", "monitoring_namespace": "monitoring"}
 CASES: dict[str, dict[str, Any]] = {
     "standalone": STANDALONE,
-    "standalone, full": {**STANDALONE, **FULL, **OPERATOR, "database_namespace": "postgresql"},
+    "standalone, full": {
+        **STANDALONE,
+        **FULL,
+        **OPERATOR,
+        "database_namespace": "postgresql",
+        "pgcat_max_replicas": 4,
+    },
     "sidecar": SIDECAR,
     "sidecar, full": {**SIDECAR, **FULL, **OPERATOR, "database_labels": "cnpg.io/cluster=permify"},
     "sidecar, nothing monitored": {**SIDECAR, "monitoring": "none"},

@@ -19,6 +19,7 @@ SERVERS = {"primary_host": "db1", "replica_hosts": "db2"}
 STANDALONE = {"topology": "standalone", **SERVERS}
 SIDECAR = {"topology": "sidecar", **SERVERS}
 AUTOSCALED = {**SIDECAR, "permify_max_replicas": 5}
+AUTOSCALED_PGCAT = {**STANDALONE, "pgcat_max_replicas": 5}
 DIRECT = {"topology": "standalone", "pooling": "direct", **SERVERS}
 DOCKER = {"topology": "docker"}
 SESSION = {**STANDALONE, "pool_mode": "session"}

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from cases import AUTOSCALED, DIRECT, DOCKER, ELSEWHERE, HELM, SIDECAR, STANDALONE, edit, load, rendered
+from cases import (
+    AUTOSCALED,
+    AUTOSCALED_PGCAT,
+    DIRECT,
+    DOCKER,
+    ELSEWHERE,
+    HELM,
+    SIDECAR,
+    STANDALONE,
+    edit,
+    load,
+    rendered,
+)
 from pgcat_stack.budget import Row, largest_sizes, most_replicas_that_fit, peak, plan
 from pgcat_stack.topology import read_topology
 
@@ -28,6 +40,8 @@ def rows(files) -> list[Row]:
         (STANDALONE, "pgcat", 4, "2 replicas + 1 surge + 1 draining"),
         (SIDECAR, "pgcat", 4, "2 replicas + 1 surge + 1 draining"),
         (AUTOSCALED, "pgcat", 8, "5 replicas + 1 surge + 1 draining + 1 scaled down"),
+        (AUTOSCALED_PGCAT, "pgcat", 8, "5 replicas + 1 surge + 1 draining + 1 scaled down"),
+        (AUTOSCALED_PGCAT, "permify", 4, "2 replicas + 1 surge + 1 draining"),
         (DIRECT, "permify", 4, "2 replicas + 1 surge + 1 draining"),
         (ELSEWHERE, "permify", 4, "2 replicas + 1 surge + 1 draining"),
         (DOCKER, "pgcat", 1, "1 replica"),
@@ -91,6 +105,24 @@ def test_one_replica_costs_the_same_either_way():
 def test_instances_follow_the_scale_down(policy, count):
     files = edit(rendered(AUTOSCALED), AUTOSCALER, POLICY, policy)
     assert instances(files).count == count
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fewest"),
+    [
+        ("minReplicas: 2", "minReplicas: 3", 3),
+        ("  minReplicas: 2\n", "", 1),  # by default
+        ("kind: Deployment\n    name: pgcat", "kind: StatefulSet\n    name: pgcat", 1),  # of the Deployment
+    ],
+)
+def test_the_fewest_replicas_are_the_autoscaler_s(old, new, fewest):
+    files = edit(rendered(AUTOSCALED_PGCAT), "kubernetes/pgcat-autoscaler.yaml", old, new)
+    assert read_topology(load(files)).running("pgcat")[0].fewest_replicas == fewest
+
+
+def test_the_chart_scales_from_its_minimum():
+    workload = read_topology(load(rendered({**HELM, "permify_max_replicas": 4}))).running("permify")[0]
+    assert (workload.fewest_replicas, workload.most_replicas) == (2, 4)
 
 
 def test_an_autoscaler_of_another_target_does_not_count():

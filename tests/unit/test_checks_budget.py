@@ -6,6 +6,7 @@ import pytest
 
 from cases import (
     AUTOSCALED,
+    AUTOSCALED_PGCAT,
     DIRECT,
     DOCKER,
     ELSEWHERE,
@@ -25,9 +26,11 @@ PGCAT = "pgcat/pgcat.toml"
 PERMIFY = "permify/permify.yaml"
 PGCAT_DEPLOYMENT = "kubernetes/pgcat-deployment.yaml"
 PERMIFY_DEPLOYMENT = "kubernetes/permify-deployment.yaml"
+PGCAT_AUTOSCALER = "kubernetes/pgcat-autoscaler.yaml"
 BOOTSTRAP = "postgres/bootstrap.sql"
 DIRECT_DOCKER = {**DOCKER, "pooling": "direct", "permify_max_connections": 5}
 SMALL_DIRECT = {**DIRECT, "permify_max_connections": 5}
+ROOMY_PGCAT = {**AUTOSCALED_PGCAT, "writer_pool_size": 2, "reader_pool_size": 2}
 ONE_SERVER = {**SESSION, "replica_hosts": ""}
 
 
@@ -39,6 +42,7 @@ ONE_SERVER = {**SESSION, "replica_hosts": ""}
         STANDALONE,
         SIDECAR,
         AUTOSCALED,
+        AUTOSCALED_PGCAT,
         DIRECT,
         SESSION,
         HELM,
@@ -63,6 +67,11 @@ CHANGES = [
     (STANDALONE, BUDGET, "max_connections: 100", "max_connections: 98", {"PS501", "PS509"}),
     (AUTOSCALED, "kubernetes/permify-autoscaler.yaml", "maxReplicas: 5", "maxReplicas: 6", {"PS501"}),
     (AUTOSCALED, "kubernetes/permify-autoscaler.yaml", "periodSeconds: 85", "periodSeconds: 15", {"PS501"}),
+    (AUTOSCALED_PGCAT, PGCAT_AUTOSCALER, "maxReplicas: 5", "maxReplicas: 6", {"PS501"}),
+    (AUTOSCALED_PGCAT, PGCAT_AUTOSCALER, "periodSeconds: 75", "periodSeconds: 60", {"PS501"}),
+    (AUTOSCALED_PGCAT, PGCAT_AUTOSCALER, "value: 1", "value: 2", {"PS501"}),
+    (AUTOSCALED_PGCAT, PGCAT_DEPLOYMENT, "minReadySeconds: 75", "minReadySeconds: 0", {"PS501"}),
+    (ROOMY_PGCAT, PGCAT_AUTOSCALER, "periodSeconds: 75", "periodSeconds: 60", {"PS510"}),
     (SMALL_DIRECT, PERMIFY, "  max_connections: 5", "  max_connections: 20", {"PS501"}),
     (SMALL_DIRECT, PERMIFY_DEPLOYMENT, "replicas: 2", "replicas: 30", {"PS501"}),
     (DIRECT_DOCKER, "compose.yaml", "replicas: 1", "replicas: 16", {"PS501"}),

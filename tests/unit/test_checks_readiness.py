@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from cases import AUTOSCALED, DIRECT, SIDECAR, STANDALONE, edit, findings, rendered
+from cases import AUTOSCALED, AUTOSCALED_PGCAT, DIRECT, SIDECAR, STANDALONE, edit, findings, rendered
 
 PERMIFY_DEPLOYMENT = "kubernetes/permify-deployment.yaml"
 PGCAT_DEPLOYMENT = "kubernetes/pgcat-deployment.yaml"
 JOB = "kubernetes/migration-job.yaml"
 BUDGETS = "kubernetes/disruption-budgets.yaml"
+PGCAT_AUTOSCALER = "kubernetes/pgcat-autoscaler.yaml"
 PROBE = r"^          {}:\n(            .*\n)+"
 ANOTHER = """---
 apiVersion: policy/v1
@@ -53,6 +54,9 @@ CHANGES = [
     (STANDALONE, PGCAT_DEPLOYMENT, "replicas: 2", "replicas: 1", set()),
     (AUTOSCALED, BUDGETS, "maxUnavailable: 1", "minAvailable: 2", {"PS624"}),
     (AUTOSCALED, BUDGETS, "maxUnavailable: 1", "minAvailable: 1", set()),
+    (AUTOSCALED_PGCAT, BUDGETS, "maxUnavailable: 1", "minAvailable: 2", {"PS624"}),
+    (AUTOSCALED_PGCAT, BUDGETS, "maxUnavailable: 1", "minAvailable: 1", set()),
+    (AUTOSCALED_PGCAT, PGCAT_AUTOSCALER, "minReplicas: 2", "minReplicas: 1", set()),
     (STANDALONE, BUDGETS, "---\napiVersion: policy/v1\n", ANOTHER, {"PS625"}),
 ]
 

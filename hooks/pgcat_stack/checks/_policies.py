@@ -1,4 +1,4 @@
-"""NetworkPolicies: which pods they select, and what their rules let through.
+"""NetworkPolicies, and Cilium's as `_cilium` reads them: which pods they select, what they let through.
 
 Policies add up: a pod that any policy selects for a direction may do there only what one of its rules allows.
 https://kubernetes.io/docs/concepts/services-networking/network-policies/
@@ -10,14 +10,14 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
+from pgcat_stack.checks._cilium import name_matches
 from pgcat_stack.checks._flows import Direction, Flow, address_of
-from pgcat_stack.checks._selectors import selects
+from pgcat_stack.checks._selectors import NAMESPACE_LABEL, selects
 from pgcat_stack.containers import Pod
 from pgcat_stack.manifests import Manifest
 from pgcat_stack.sources import as_list, as_mapping, dig, text_mapping
 from pgcat_stack.units import is_int
 
-NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 _LAST_PORT = 65535
 
 
@@ -82,9 +82,11 @@ def every_port(entry: object) -> bool:
 
 def peer_matches(peer: object, flow: Flow) -> bool:
     """Whether a peer of a rule may be the other end of a connection."""
-    block = dig(peer, "ipBlock")
+    block, name = dig(peer, "ipBlock"), host_name(peer)
+    if name is not None:
+        return isinstance(flow.peer, str) and name_matches(name, flow.peer)
     if isinstance(flow.peer, Pod):
-        return block is None and selects_peer(peer, flow.peer)
+        return block is None and "entity" not in as_mapping(peer) and selects_peer(peer, flow.peer)
     if isinstance(block, dict) and isinstance(flow.peer, str):
         return _contains(block, flow.peer)
     return True  # pods that this deployment does not know
@@ -121,6 +123,12 @@ def _contains(block: Mapping[str, Any], host: str) -> bool:
     inside = outer is not None and address in outer
     left_out = [network(part) for part in as_list(block.get("except"))]
     return inside and not any(part is not None and address in part for part in left_out)
+
+
+def host_name(peer: object) -> str | None:
+    """The name or pattern of the hosts that a peer is, where it is hosts by name: Cilium alone knows them."""
+    name = dig(peer, "name")
+    return name if isinstance(name, str) else None
 
 
 def any_address(peer: object) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pgcat_stack.sources import as_list, as_mapping, dig
 
 NAME_LABEL = "app.kubernetes.io/name"
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
 def selects(selector: object, labels: Mapping[str, str]) -> bool:

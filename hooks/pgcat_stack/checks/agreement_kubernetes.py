@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
+from pgcat_stack.checks._cilium import policies
 from pgcat_stack.checks._ports import KUBELET_PROBES, listening, probes
 from pgcat_stack.checks._reach import monitored, selected
 from pgcat_stack.checks._selectors import NAME_LABEL, selector_text, selects
@@ -252,7 +253,7 @@ def selects_nothing(deployment: Deployment) -> Iterator[Problem]:
         return
     for budget in deployment.of_kind("PodDisruptionBudget"):
         yield from _selector(deployment, budget, "spec", "selector")
-    for policy in deployment.of_kind("NetworkPolicy"):
+    for policy in policies(deployment):
         yield from _selector(deployment, policy, "spec", "podSelector")
 
 

@@ -1,4 +1,4 @@
-"""PS426 and PS47x: NetworkPolicies let through what the stack needs, and nothing else.
+"""PS426 and PS47x: NetworkPolicies, and those of Cilium, let through what the stack needs, and nothing else.
 
 What the files do not tell is not judged: which namespaces call Permify, where Prometheus and DNS run, which
 addresses a host name has. A user's own rules, for a service mesh say, may be right: warnings at most.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgcat_stack.checks import check
+from pgcat_stack.checks._cilium import CILIUM, name_matches, policies
 from pgcat_stack.checks._connections import listed, used_pools
 from pgcat_stack.checks._flows import (
     Direction,
@@ -19,12 +20,12 @@ from pgcat_stack.checks._flows import (
     stack_pods,
 )
 from pgcat_stack.checks._policies import (
-    NAMESPACE_LABEL,
     allows,
     any_address,
     applies,
     every_namespace,
     every_port,
+    host_name,
     labelled,
     network,
     peer_matches,
@@ -35,7 +36,7 @@ from pgcat_stack.checks._policies import (
     rules,
     selects_peer,
 )
-from pgcat_stack.checks._selectors import selector_text
+from pgcat_stack.checks._selectors import NAMESPACE_LABEL, selector_text
 from pgcat_stack.containers import Pod, own_pods, pods, running, units
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.endpoints import Address
@@ -62,14 +63,14 @@ _LARGEST = {4: 2**16, 6: 2**80}
 )
 def network_policy_blocks(deployment: Deployment) -> Iterator[Problem]:
     """Connections of the stack that its own policies drop."""
-    policies = deployment.of_kind("NetworkPolicy")
-    if not policies or not complete(deployment):
+    known = policies(deployment)
+    if not known or not complete(deployment):
         return
     said: set[tuple[int, str, int, str]] = set()
     for flow in flows(deployment):
         if not flow.needed:
             continue
-        selecting = [policy for policy in policies if applies(policy, flow.pod, flow.direction)]
+        selecting = [policy for policy in known if applies(policy, flow.pod, flow.direction)]
         passing = (rule for policy in selecting for rule in rules(policy, flow.direction))
         if not selecting or any(allows(rule, flow) for rule in passing):
             continue
@@ -84,10 +85,10 @@ def network_policy_blocks(deployment: Deployment) -> Iterator[Problem]:
             )
 
 
-def _place(policies: list[Manifest], flow: Flow) -> Location:
+def _place(selecting: list[Manifest], flow: Flow) -> Location:
     """The rules of the policy that is closest to the pod: the one that selects the fewest others."""
-    named = [policy for policy in policies if policy.get("spec", "podSelector", "matchLabels")]
-    policy = (named or policies)[0]
+    named = [policy for policy in selecting if policy.get("spec", "podSelector", "matchLabels")]
+    policy = (named or selecting)[0]
     return policy.at("spec", flow.direction.lower())
 
 
@@ -148,7 +149,7 @@ def _judged(deployment: Deployment) -> Iterator[_Rule]:
     """The rules for pods of the stack."""
     if not complete(deployment):
         return
-    for policy in deployment.of_kind("NetworkPolicy"):
+    for policy in policies(deployment):
         for direction in DIRECTIONS:
             ours = tuple(pod for pod in stack_pods(deployment) if applies(policy, pod, direction))
             for index, data in enumerate(rules(policy, direction) if ours else []):
@@ -304,17 +305,43 @@ def _peers(rule: _Rule) -> Iterator[Problem]:
             if not _serves_pods(rule, peer, served):
                 yield Problem(rule.at_peer(index), opens, f"name {_wanted(served)} alone")
         elif any_address(peer):
-            if "any" not in widest:
+            if "any" not in widest or rule.policy.kind == CILIUM:
                 yield Problem(rule.at_peer(index), opens, f"name {_wanted(served)}")
             elif len(whole) < len(rule.peers):
                 yield Problem(
                     rule.at_peer(index), f"{opens}, so the rule's other peers mean nothing", "take it out"
                 )
+            elif _named_elsewhere(rule):
+                text = f"{opens}, although a CiliumNetworkPolicy lets out by name"
+                yield Problem(rule.at_peer(index), text, "take it out")
+        elif host_name(peer) is not None:
+            if not any(peer_matches(peer, flow) for flow in served):
+                text = f"{opens}, and none of {_wanted(served)} is called so"
+                yield Problem(rule.at_peer(index), text, "take it out")
         elif every_namespace(peer):
             if "cluster" not in widest and not ("labels" in widest and labelled(dig(peer, "podSelector"))):
                 yield Problem(rule.at_peer(index), opens, f"name {_wanted(served)}")
         elif dig(peer, "ipBlock") is not None:
             yield from _network(rule, index, opens)
+
+
+def _named_elsewhere(rule: _Rule) -> bool:
+    """Whether all that a rule serves is let out to by name, by another."""
+    return all(
+        any(
+            host_name(peer) is not None and peer_matches(peer, flow)
+            for other in _egress(rule.deployment, flow.pod)
+            if any(port_matches(entry, flow) for entry in ports_of(other))
+            for peer in peers_of(other, "Egress")
+        )
+        for flow in rule.served
+    )
+
+
+def _egress(deployment: Deployment, pod: Pod) -> list[Any]:
+    """The rules of all policies by which a pod may go out."""
+    selecting = [policy for policy in policies(deployment) if applies(policy, pod, "Egress")]
+    return [rule for policy in selecting for rule in rules(policy, "Egress")]
 
 
 def _network(rule: _Rule, index: int, opens: str) -> Iterator[Problem]:
@@ -348,6 +375,8 @@ def _peer_text(peer: object) -> str:
     if dig(peer, "ipBlock") is not None:
         return "any address" if any_address(peer) else f"addresses of {show(dig(peer, 'ipBlock', 'cidr'))}"
     known = as_mapping(peer)
+    if "entity" in known or "name" in known:
+        return f"hosts named {show(known['name'])}" if "name" in known else f"{known['entity']}"
     selector, spaces = known.get("podSelector"), known.get("namespaceSelector")
     who = f"pods with {_selector_text(selector)}" if labelled(selector) else "any pod"
     if spaces is None:
@@ -381,15 +410,43 @@ def _selector_text(selector: object) -> str:
 )
 def network_policy_missing(deployment: Deployment) -> Iterator[Problem]:
     """Pods of the stack that no policy selects for a direction, although there are policies."""
-    policies = deployment.of_kind("NetworkPolicy")
-    if not policies or not complete(deployment):
+    known = policies(deployment)
+    if not known or not complete(deployment):
         return
     for pod in own_pods(deployment):
         for direction in DIRECTIONS:
-            if not any(applies(policy, pod, direction) for policy in policies):
+            if not any(applies(policy, pod, direction) for policy in known):
                 way = "anybody may reach its ports" if direction == "Ingress" else "it may reach any address"
                 yield Problem(
                     pod.manifest.at("metadata", "name"),
                     f"no NetworkPolicy selects {pod.text} for {direction.lower()}: {way}",
                     "deny by default",
                 )
+
+
+# Names
+
+
+@check(
+    code="PS473",
+    name="names-never-seen",
+    severity="error",
+    why="Cilium learns the addresses of a name from the answers of DNS that pass its proxy, and they pass it"
+    " only by a rule with `rules.dns`. A name that it has not seen is let out to at no address.",
+    mend="Open DNS to the same pods in a CiliumNetworkPolicy, on port 53, with rules: dns: - matchPattern:"
+    ' "*", as the template renders it.',
+)
+def names_never_seen(deployment: Deployment) -> Iterator[Problem]:
+    """Hosts by name in policies of Cilium, for pods whose DNS it does not read."""
+    for rule in _judged(deployment):
+        for index, peer in enumerate(rule.peers):
+            name = host_name(peer)
+            for pod in rule.pods if name else ():
+                seen = [
+                    str(one) for other in _egress(deployment, pod) for one in as_list(dig(other, "names"))
+                ]
+                if not any(name_matches(pattern, str(name)) for pattern in seen):
+                    text = (
+                        f"Cilium does not read what DNS tells {pod.text} of {name}: it lets out to no address"
+                    )
+                    yield Problem(rule.at_peer(index), text, 'open DNS with rules: dns: - matchPattern: "*"')

@@ -148,12 +148,8 @@ def _left(least: int | None, replicas: int) -> int | None:
 
 
 def _fewest_replicas(deployment: Deployment, pod: Pod) -> int | None:
-    """The fewest pods that run between rollouts: the autoscaler's minimum where there is one."""
-    for scaler in deployment.of_kind("HorizontalPodAutoscaler"):
-        if scaler.get("spec", "scaleTargetRef", "name") == pod.manifest.name:
-            least = scaler.get("spec", "minReplicas")
-            return least if isinstance(least, int) and least > 0 else 1
+    """The fewest pods that run between rollouts; None where the files do not tell."""
     for workload in read_topology(deployment).workloads:
         if workload.unit is not None and workload.unit.pod is pod and workload.counted:
-            return workload.replicas.value
+            return workload.fewest_replicas
     return None
