@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from live.control_plane import ControlPlane, control_plane
 from live.stack import MAX_CONNECTIONS, require_programs
 from live.support import EVERY_STATEMENT, Cluster, allow_open_files, postgres_cluster
 
@@ -24,6 +25,13 @@ def cluster() -> Iterator[Cluster]:
     require_programs()
     with postgres_cluster(MAX_CONNECTIONS, EVERY_STATEMENT) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[ControlPlane]:
+    """A Kubernetes API server without a node."""
+    with control_plane() as plane:
+        yield plane
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,43 +9,13 @@ import pytest
 import yaml
 
 import judges
+from kubernetes_cases import CASES, SIDECAR, TOPOLOGIES
 from rendering import REPOSITORY, render
 
 pytestmark = judges.needs("kubectl")
 
-STANDALONE = {"topology": "standalone", "primary_host": "db", "replica_hosts": "r"}
-SIDECAR = {**STANDALONE, "topology": "sidecar"}
-DIRECT = {**STANDALONE, "pooling": "direct"}
-FULL = {
-    "permify_max_replicas": 4,
-    "secrets": "external-secrets",
-    "distributed": True,
-    "watch": True,
-    "otlp_endpoint": "collector.monitoring:4317",
-    "priority_class": "important",
-    "client_namespaces": "shop,desk",
-}
-OPERATOR = {"monitoring": "prometheus-operator", "monitoring_namespace": "monitoring"}
-CASES: dict[str, dict[str, Any]] = {
-    "standalone": STANDALONE,
-    "standalone, full": {
-        **STANDALONE,
-        **FULL,
-        **OPERATOR,
-        "database_namespace": "postgresql",
-        "pgcat_max_replicas": 4,
-    },
-    "sidecar": SIDECAR,
-    "sidecar, full": {**SIDECAR, **FULL, **OPERATOR, "database_labels": "cnpg.io/cluster=permify"},
-    "sidecar, nothing monitored": {**SIDECAR, "monitoring": "none"},
-    "direct": DIRECT,
-    "direct, full": {**DIRECT, **FULL, "database_tls": "verify-full", "database_ca": "configmap/ca"},
-    "helm": {**STANDALONE, "permify_install": "helm"},
-    "helm, direct": {**DIRECT, "permify_install": "helm"},
-    "none": {**STANDALONE, "permify_install": "none", **OPERATOR},
-}
 every_case = pytest.mark.parametrize("answers", CASES.values(), ids=CASES.keys())
-TOPOLOGIES = pytest.mark.parametrize("name", ["standalone", "sidecar", "direct"])
+every_topology = pytest.mark.parametrize("name", TOPOLOGIES)
 
 
 def built(tmp_path: Path, answers: dict[str, Any]) -> str:
@@ -93,7 +63,7 @@ def without(manifests: str, *path: Any) -> str:
 
 
 @judges.needs("kube-score")
-@TOPOLOGIES
+@every_topology
 def test_kube_score_finds_a_missing_probe(name: str, tmp_path: Path) -> None:
     found = judges.kube_score(without(built(tmp_path, CASES[name]), "readinessProbe"))
     assert len(found) == 1 and "pod-probes" in found[0]
@@ -107,7 +77,7 @@ def test_checkov_finds_a_writable_root(tmp_path: Path) -> None:
 
 
 @judges.needs("kyverno")
-@TOPOLOGIES
+@every_topology
 @pytest.mark.parametrize(
     "field", ["capabilities", "allowPrivilegeEscalation", "runAsNonRoot", "seccompProfile"]
 )

@@ -1,0 +1,322 @@
+"""What Kubernetes' own controllers and admission make of what is rendered, and of the commands in its README.
+
+There is no node: pods are admitted and wait, until a test says that they are ready.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import re
+import subprocess
+import threading
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubernetes_cases import OPERATOR, STANDALONE, TOPOLOGIES
+from live.control_plane import ControlPlane
+from live.manifests import APPLIED, deployment, edited
+
+pytestmark = pytest.mark.timeout(120)
+
+LONG_AGO = "2020-01-01T00:00:00Z"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _controllers(plane: ControlPlane) -> Iterator[None]:
+    with plane.controllers():
+        yield
+
+
+# What a kubelet would say.
+
+
+def make_ready(plane: ControlPlane, pod: dict[str, Any]) -> None:
+    """A pod of a Job has ended well; any other is ready, and long enough to be available."""
+    ended = pod["metadata"]["ownerReferences"][0]["kind"] == "Job"
+    condition = {"type": "Ready", "status": "True", "lastTransitionTime": LONG_AGO}
+    status = {"phase": "Succeeded"} if ended else {"phase": "Running", "conditions": [condition]}
+    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/status"
+    with contextlib.suppress(urllib.error.HTTPError):  # it has gone meanwhile
+        plane.call("PATCH", path, {"status": status}, "application/strategic-merge-patch+json")
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    return pod["status"]["phase"] != "Pending"
+
+
+@contextlib.contextmanager
+def every_pod_gets_ready(plane: ControlPlane, namespace: str) -> Iterator[None]:
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(0.1):
+            for pod in plane.pods(namespace):
+                if not is_ready(pod):
+                    make_ready(plane, pod)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def names(pods: list[dict[str, Any]]) -> list[str]:
+    return sorted(pod["metadata"]["labels"]["app.kubernetes.io/name"] for pod in pods)
+
+
+def pods_of(plane: ControlPlane, namespace: str, name: str) -> list[dict[str, Any]]:
+    return [pod for pod in plane.pods(namespace) if names([pod]) == [name]]
+
+
+def refusals(plane: ControlPlane, namespace: str) -> list[str]:
+    events = plane.call("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
+    return [event["message"] for event in events if event["reason"] == "FailedCreate"]
+
+
+# Pod Security, by the API server itself.
+
+PODS = {
+    "standalone-full": ["permify", "permify", "permify-migrate", "pgcat", "pgcat"],
+    "sidecar-full": ["permify", "permify", "permify-migrate"],
+    "direct-full": ["permify", "permify", "permify-migrate"],
+    "component": ["permify", "permify", "permify"],
+    "helm": ["permify-migrate", "pgcat", "pgcat"],
+    "none": ["pgcat", "pgcat"],
+}
+
+
+@pytest.mark.parametrize("case", APPLIED)
+def test_every_pod_is_admitted(case: str, plane: ControlPlane, tmp_path: Path) -> None:
+    namespace = f"pods-{case}"
+    plane.apply(deployment(tmp_path / "deploy", namespace, APPLIED[case]))
+    labels = plane.call("GET", f"/api/v1/namespaces/{namespace}")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    plane.wait_until(
+        lambda: names(plane.pods(namespace)) == PODS[case] or refusals(plane, namespace), "its pods are there"
+    )
+    assert refusals(plane, namespace) == []
+
+
+def test_a_pod_that_is_not_restricted_is_refused(plane: ControlPlane, tmp_path: Path) -> None:
+    deploy = deployment(tmp_path / "deploy", "privileged", STANDALONE)
+    edited(
+        deploy, "pgcat-deployment.yaml", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true"
+    )
+    plane.apply(deploy)
+    plane.wait_until(lambda: refusals(plane, "privileged"), "a pod is refused")
+    assert 'violates PodSecurity "restricted' in refusals(plane, "privileged")[0]
+    assert "pgcat" not in names(plane.pods("privileged"))
+
+
+# Disruption budgets: who may be evicted.
+
+
+def evict(plane: ControlPlane, pod: dict[str, Any]) -> int:
+    """Ask as `kubectl drain` does; returns the HTTP status."""
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+    try:
+        plane.call("POST", f"/api/v1/namespaces/{namespace}/pods/{name}/eviction", eviction)
+    except urllib.error.HTTPError as error:
+        return error.code
+    return 201
+
+
+@pytest.mark.parametrize(("topology", "name"), [("standalone", "pgcat"), ("sidecar", "permify")])
+def test_a_drain_takes_one_ready_pod_at_a_time(
+    topology: str, name: str, plane: ControlPlane, tmp_path: Path
+) -> None:
+    namespace = f"drained-{topology}"
+    plane.apply(deployment(tmp_path / "deploy", namespace, TOPOLOGIES[topology]))
+    plane.wait_until(lambda: len(pods_of(plane, namespace, name)) == 2, "both pods are there")
+    pods = pods_of(plane, namespace, name)
+    for pod in pods:
+        make_ready(plane, pod)
+
+    def allowed() -> int:
+        budget = plane.objects(namespace)[f"PodDisruptionBudget/{name}"]
+        return int(budget.get("status", {}).get("disruptionsAllowed", -1))
+
+    plane.wait_until(lambda: allowed() == 1, "the budget allows one disruption")
+    assert evict(plane, pods[0]) == 201
+    assert evict(plane, pods[1]) == 429
+    plane.wait_until(lambda: len(pods_of(plane, namespace, name)) == 2, "the evicted pod has a successor")
+    (successor,) = [pod for pod in pods_of(plane, namespace, name) if not is_ready(pod)]
+    # It holds up no drain, for it was never ready.
+    assert evict(plane, successor) == 201
+    assert evict(plane, pods[1]) == 429
+
+
+# The autoscaler. Nothing is measured here: what it does without figures is to keep to its bounds.
+
+
+def replicas(plane: ControlPlane, namespace: str) -> int:
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/permify"
+    return int(plane.call("GET", path)["spec"]["replicas"])
+
+
+def test_the_autoscaler_scales_and_an_apply_leaves_its_number_alone(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    answers = {**STANDALONE, "permify_replicas": 3, "permify_max_replicas": 4}
+    deploy = deployment(tmp_path / "deploy", "autoscaled", answers)
+    plane.apply(deploy)
+    plane.wait_until(lambda: replicas(plane, "autoscaled") == 3, "it scales to its minimum")
+    plane.kubectl("-n", "autoscaled", "scale", "deployment/permify", "--replicas=4")
+    again = plane.apply(deploy)
+    assert again.accepted, again.errors
+    assert replicas(plane, "autoscaled") == 4
+
+
+# The README's commands.
+
+
+class Readme:
+    """Runs the commands of a deployment's README; what is not Kubernetes' is replaced."""
+
+    def __init__(self, plane: ControlPlane, deploy: Path, folder: Path):
+        self.plane, self.deploy = plane, deploy
+        self.password = folder / "password"
+        self._programs = folder / "programs"
+        self._programs.mkdir()
+        self._replace("sleep", "")
+        self._replace("psql", "")
+
+    def becomes(self, updated: Path) -> None:
+        """What `copier update` will make of the deployment."""
+        self._replace("copier", f"rm -r -- * && cp -R '{updated}/.' .")
+
+    @property
+    def page(self) -> str:
+        return (self.deploy / "README.md").read_text()
+
+    def _replace(self, name: str, script: str) -> None:
+        path = self._programs / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def run(self, text: str) -> None:
+        """The block of commands that has this text in it; fails when a command does, or warns."""
+        blocks = re.findall(r"^```bash\n(.*?)^```$", self.page, re.MULTILINE | re.DOTALL)
+        block = next(block for block in blocks if text in block).replace("FILE", str(self.password))
+        path = f"{self._programs}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["sh", "-eu", "-c", block],
+            cwd=self.deploy,
+            env={**self.plane.environment, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=90,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), f"{block}\n{done.stdout}{done.stderr}"
+
+
+def secret(plane: ControlPlane, namespace: str, name: str) -> bytes:
+    data = plane.call("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")["data"]
+    return base64.b64decode(data["password"])
+
+
+def start(plane: ControlPlane, folder: Path, namespace: str, answers: dict[str, Any]) -> Readme:
+    readme = Readme(plane, deployment(folder / "deploy", namespace, answers), folder)
+    readme.password.write_text("first\n")
+    if answers.get("secrets") == "external-secrets":
+        plane.kubectl("apply", "-f", readme.deploy / "kubernetes" / "namespace.yaml")
+    else:
+        readme.run("create secret generic permify-database")
+    readme.run("kubectl apply -k .")
+    return readme
+
+
+def built(plane: ControlPlane, deploy: Path) -> set[str]:
+    """What kustomize builds for a namespace, by `Kind/name`."""
+    done = plane.kubectl("kustomize", deploy)
+    assert done.accepted, done.errors
+    objects = [one for one in yaml.safe_load_all(done.out) if one["kind"] != "Namespace"]
+    return {f"{one['kind']}/{one['metadata']['name']}" for one in objects}
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_start_and_rotation_by_the_readme(topology: str, plane: ControlPlane, tmp_path: Path) -> None:
+    namespace = f"readme-{topology}"
+    with every_pod_gets_ready(plane, namespace):
+        readme = start(plane, tmp_path, namespace, TOPOLOGIES[topology])
+        assert secret(plane, namespace, "permify-database") == b"first"
+
+        def serving() -> set[str]:
+            return {
+                pod["metadata"]["name"]
+                for pod in plane.pods(namespace)
+                if names([pod]) != ["permify-migrate"]
+            }
+
+        before = serving()
+        readme.password.write_text("second\n")
+        readme.run("rollout restart")
+        assert secret(plane, namespace, "permify-database") == b"second"
+        plane.wait_until(
+            lambda: (
+                not before
+                & {
+                    pod["metadata"]["name"]
+                    for pod in plane.pods(namespace)
+                    if names([pod]) != ["permify-migrate"]
+                }
+            ),
+            "every pod is replaced",
+        )
+
+
+MOVES: dict[str, dict[str, Any]] = {
+    "with kubectl alone": {},
+    "with operators": {"secrets": "external-secrets", **OPERATOR},
+}
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_the_move_to_direct_pooling_and_back_by_the_readme(
+    how: str, plane: ControlPlane, tmp_path: Path
+) -> None:
+    namespace = f"moved-{how.replace(' ', '-')}"
+    answers = {**STANDALONE, **MOVES[how]}
+    operators = bool(MOVES[how])
+    # Made by the commands under Start, and not by an apply.
+    secrets = set() if operators else {"Secret/permify-database", "Secret/pgcat-admin"}
+    with every_pod_gets_ready(plane, namespace):
+        readme = start(plane, tmp_path, namespace, answers)
+        begun = plane.objects(namespace)
+        assert begun.keys() == built(plane, readme.deploy) | secrets
+
+        readme.becomes(deployment(tmp_path / "direct", namespace, {**answers, "pooling": "direct"}))
+        moving = readme.page
+        readme.run("copier update --trust --data pooling=direct")
+        assert names(plane.pods(namespace)).count("pgcat") == 0
+        # What nothing uses any more is what the page names.
+        left = plane.objects(namespace).keys() - built(plane, readme.deploy) - {"Secret/permify-database"}
+        admin = "ExternalSecret/pgcat-admin" if operators else "Secret/pgcat-admin"
+        of_names_with_a_hash = {name for name in begun if name.startswith(("ConfigMap/", "Job/"))}
+        assert left == {admin} | of_names_with_a_hash
+        assert len(of_names_with_a_hash) == 3
+        assert (
+            "the ExternalSecret `pgcat-admin`" in moving
+            if operators
+            else "the Secret `pgcat-admin`" in moving
+        )
+        assert "ConfigMaps and a migration Job" in moving
+        deleted = plane.kubectl("-n", namespace, "delete", *left)
+        assert deleted.accepted, deleted.errors
+
+        readme.becomes(deployment(tmp_path / "back", namespace, answers))
+        readme.run("copier update --trust --data pooling=pgcat")
+        assert names(plane.pods(namespace)).count("pgcat") == 2
+        assert plane.objects(namespace).keys() >= built(plane, readme.deploy) | secrets
