@@ -15,12 +15,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # Live tests share their servers, so a worker takes all of them. Rollouts and faults are another's, for they
-# mostly wait and have servers of their own; so are Kubernetes and Docker.
+# mostly wait and have servers of their own; so are Kubernetes, Docker, and the doctor, who plants faults.
 LIVE_WORKERS = {
     "test_rollouts.py": "waiting",
     "test_kubernetes.py": "kubernetes",
     "test_faults.py": "waiting",
     "test_compose.py": "compose",
+    "test_doctor.py": "doctor",
 }
 
 

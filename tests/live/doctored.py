@@ -65,7 +65,8 @@ class Patient:
         mappings: list[ReachMapping] = [
             parse_mapping(text) for text in (self.reaches if reaches is None else reaches)
         ]
-        return Options(timeout_seconds=self.timeout_seconds, mappings=tuple(mappings), docker=False, **more)
+        how = {"docker": False, "timeout_seconds": self.timeout_seconds, **more}
+        return Options(mappings=tuple(mappings), **how)
 
     def examined(self, reaches: Iterable[str] | None = None, **more: Any) -> Diagnosis:
         return examine(Deployment.load(self.root), self.options(reaches, **more), self.environment)

@@ -15,6 +15,8 @@ from pgcat_stack.doctor.postgres import Lag, ServerFacts
 from pgcat_stack.doctor.write_check import WriteCheck
 from pgcat_stack.endpoints import Address
 
+_REFUSALS = ("login", "limit", "database", "refused")
+
 
 @dataclass(frozen=True, slots=True)
 class ServerAnswer:
@@ -70,12 +72,12 @@ class Case:
 
     @property
     def anybody(self) -> bool:
-        """Whether anybody answered at all."""
+        """Whether anybody answered at all, be it by a refusal."""
+        troubles = [answer.trouble for _, answer in self.servers]
+        troubles += [answer.trouble for answer in self.answers.pgcats]
         return (
-            any(
-                answer.facts or (answer.trouble and answer.trouble.kind != "unreachable")
-                for _, answer in self.servers
-            )
-            or any(answer.facts for answer in self.answers.pgcats)
+            any(True for _ in self.told)
+            or any(answer.facts or isinstance(answer.exporter, dict) for answer in self.answers.pgcats)
             or any(answer.place is not None for answer in self.answers.permifys)
+            or any(trouble is not None and trouble.kind in _REFUSALS for trouble in troubles)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -13,7 +14,6 @@ from pgcat_stack.endpoints import Address
 
 SAMPLES = 3
 SAMPLE_SECONDS = 0.3
-_TAKES_ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class PgcatFacts:
     samples: tuple[tuple[PoolState, ...], ...]
     bans: tuple[Ban, ...]
     errors: dict[str, int]
-    """Errors that each server's connections gave while this was watching."""
+    """How often each server gave clients no connection while this was watching (PgCat counts checkouts)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,28 +144,29 @@ def may_be_asked(facts: PgcatFacts, pool: str) -> bool:
     """Whether a question through the pool disturbs nobody.
 
     Asking a pool that has no connection to spare would wait, take one from others, and may end with the ban
-    of a replica.
+    of a replica. What is so in a single sample has passed.
     """
     servers = [server for server in facts.servers if server.pool == pool]
     if not servers or any(server.paused for server in servers):
         return False
-    for sample in facts.samples:
-        for state in sample:
-            if state.pool == pool and (state.waiting or state.active_servers >= sum(s.size for s in servers)):
-                return False
-    return True
+    size = sum(server.size for server in servers)
+    states = [state for sample in facts.samples for state in sample if state.pool == pool]
+    return not all(state.waiting or state.active_servers >= size for state in states)
 
 
 def ask_through(connector: Connector, pool: str, user: str, servers: int) -> tuple[ServerFacts, ...]:
     """What the servers behind a pool say, each once. Raises `Failed` where none answers.
 
-    PgCat gives a new transaction to the server with the fewest under way, so a few attempts meet them all.
+    PgCat gives a transaction, or in session mode a client, to the server with the fewest under way. So a few
+    attempts, with as many connections open as there are servers, mostly meet them all.
     """
     found: dict[tuple[str, int], ServerFacts] = {}
-    for _ in range(1 if servers == 1 else 3 * servers):
-        with connector.connected(pool, user) as ask:
-            facts = ask_facts(ask, direct=servers == 1)
-            found.setdefault(facts.identity, facts)
-        if len(found) == servers:
-            break
+    with contextlib.ExitStack() as opened:
+        for _ in range(servers):
+            ask = opened.enter_context(connector.connected(pool, user))
+            for _ in range(servers):
+                facts = ask_facts(ask, direct=servers == 1)
+                found.setdefault(facts.identity, facts)
+                if len(found) == servers:
+                    return tuple(found.values())
     return tuple(found.values())

@@ -72,17 +72,15 @@ _KINDS: dict[str, Kind] = {
 }
 # libpq gives no SQLSTATE for what a server refuses during the login.
 _TEXTS: tuple[tuple[str, Kind], ...] = (
-    ("password authentication failed", "login"),
-    ("is not permitted to log in", "login"),
-    ("no pg_hba.conf entry", "login"),
-    ("pg_hba.conf rejects", "login"),
-    ("permission denied for database", "login"),
-    ("invalid password", "login"),
-    ("role", "login"),
     ("too many connections", "limit"),
     ("remaining connection slots", "limit"),
     ("too many clients", "limit"),
-    ("does not exist", "database"),
+    ("password authentication failed", "login"),
+    ("is not permitted to log in", "login"),
+    ("pg_hba.conf", "login"),
+    ("permission denied for database", "login"),
+    ('role "', "login"),
+    ('database "', "database"),
 )
 
 

@@ -119,7 +119,7 @@ def _check_names(facts: Facts, options: Options) -> None:
     hosts = {server.address.host for server in facts.servers}
     for mapping in options.mappings:
         if mapping.name not in known | hosts:
-            names = ", ".join([*sorted(known), *sorted(hosts)])
+            names = ", ".join(sorted(known, key=len) + sorted(hosts))
             raise DeploymentError(f"--reach {mapping.name}: the deployment has no such name; it has {names}")
 
 

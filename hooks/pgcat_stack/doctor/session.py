@@ -137,7 +137,23 @@ class _Session:
         if isinstance(direct, ServerFacts):
             return ServerAnswer(direct)
         pool, facts = self._by_pool(server, pgcats)
-        return ServerAnswer(facts, _trouble(direct), pool)
+        trouble = _trouble(direct)
+        if facts is None and trouble.kind == "unreachable" and self._served(server, pgcats):
+            self.notes.append(
+                f"{server.address} was not asked: {trouble.text}, and PgCat gave other servers of its pool"
+            )
+            trouble = replace(trouble, kind="unasked")
+        return ServerAnswer(facts, trouble, pool)
+
+    def _served(self, server: Server, pgcats: tuple[PgcatAnswer, ...]) -> bool:
+        """Whether a pool with this server answered, and none has banned it."""
+        banned = {(b.pool, b.host) for pgcat in pgcats if pgcat.facts for b in pgcat.facts.bans}
+        names = [p.name for p in self.facts.pools if self.facts.pool_server(p, server.address) is not None]
+        return any(
+            isinstance(pgcat.through.get(name), tuple) and (name, server.address.host) not in banned
+            for name in names
+            for pgcat in pgcats
+        )
 
     def _by_pool(self, server: Server, pgcats: tuple[PgcatAnswer, ...]) -> tuple[str, ServerFacts | None]:
         """What the server said through PgCat, by its place in a pool or else its address."""
@@ -261,6 +277,9 @@ class _Session:
             if pgcat.trouble is not None and pgcat.trouble.kind in ("unreachable", "mute"):
                 continue
             for pool in self.facts.pools:
+                served = pgcat.facts is None or any(s.pool == pool.name for s in pgcat.facts.servers)
+                if not served:
+                    continue
                 if pgcat.facts is not None and not may_be_asked(pgcat.facts, pool.name):
                     self.notes.append(
                         f"{pgcat.name}: the pool {pool.name} was not asked, it has nothing to spare"

@@ -129,6 +129,7 @@ def pools_differ(case: Case) -> Iterator[Problem]:
                         server.role,
                         pool.size.location,
                     )
+        databases = {pool.name: {shard.database for shard in pool.shards} for pool in case.facts.pools}
         for key, (size, _, place) in written.items():
             name, _, address = key
             state = running.get(key)
@@ -139,6 +140,12 @@ def pools_differ(case: Case) -> Iterator[Problem]:
             elif state.size != size:
                 message = f"PgCat {pgcat.name} runs {name} with pool_size {state.size}, the file says {size}"
                 yield Problem(place, message, _restart(case.facts))
+            elif state.database not in databases.get(name, ()):
+                message = (
+                    f"PgCat {pgcat.name} leads {name} to the database {state.database}, not as the file says"
+                )
+                database_place = case.facts.pgcat_at("pools", name, "shards", "0", "database")
+                yield Problem(database_place, message, _restart(case.facts))
         for key in running.keys() - written.keys():
             name, user, address = key
             message = f"PgCat {pgcat.name} serves {address} in {name} for {user}, which is not in the file"
@@ -229,23 +236,23 @@ def server_banned(case: Case) -> Iterator[Problem]:
 
 @check(
     code="PD308",
-    name="server-errors",
-    severity="warning",
-    why="Statements failed while the doctor watched for a second: errors of the servers, as their clients got"
-    " them.",
-    mend="PostgreSQL's log has the statements and the reasons, PgCat's the connections.",
+    name="checkouts-fail",
+    severity="error",
+    why="While the doctor watched for a second, PgCat could not give clients a connection to a server: it did"
+    " not reach it, or the pool had none left within connect_timeout. Each was an error for a request, or a"
+    " move to another server.",
+    mend="PgCat's log says which: `Connection checkout error` with `TimedOut`, or the server's own refusal.",
 )
-def server_errors(case: Case) -> Iterator[Problem]:
-    """Servers whose error count grew."""
+def checkouts_fail(case: Case) -> Iterator[Problem]:
+    """Servers whose count of failed checkouts grew."""
     for pgcat, facts in _told(case):
         for name, count in facts.errors.items():
             if count > 0:
-                pool = name.rpartition("_shard_")[0]
-                errors = "1 error" if count == 1 else f"{count} errors"
-                message = f"{errors} of {name} within a second in PgCat {pgcat.name}"
-                yield Problem(
-                    case.facts.pgcat_at("pools", pool), message, "see the logs of PostgreSQL and PgCat"
-                )
+                pool, _, rest = name.rpartition("_shard_")
+                role = rest.partition("_")[2].partition("_")[0]
+                times = "once" if count == 1 else f"{count} times"
+                message = f"PgCat {pgcat.name} failed {times} within a second to reach a {role} of {pool}"
+                yield Problem(case.facts.pgcat_at("pools", pool), message, "PgCat's log says why")
 
 
 @check(
