@@ -150,7 +150,14 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 def _doctor(options: argparse.Namespace) -> int:
+    import shutil
+    import signal
+
     from pgcat_stack.deployment import Deployment
     from pgcat_stack.doctor.checks import run_checks
     from pgcat_stack.doctor.display import progress, report
@@ -168,15 +175,19 @@ def _doctor(options: argparse.Namespace) -> int:
         namespace=options.namespace,
         write_check=options.write_check,
     )
+    for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(ending, _end)  # so that port-forwards and a written tenant do not stay behind
     with progress() as show:
         diagnosis = examine(deployment, how, progress=show)
     case = diagnosis.case
     findings = run_checks(case)
-    terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = None
+    if sys.stdout is not None and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
     if options.format == "json":
         _print(json_report(findings))
     else:
-        _print(report(findings, diagnosis.notes, case, terminal=terminal))
+        _print(report(findings, diagnosis.notes, case, width=width))
     if not case.anybody:
         _complain("nothing of this deployment could be asked")
         return UNREADABLE

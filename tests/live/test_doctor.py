@@ -331,7 +331,7 @@ def connections_in_the_clear(patient: Patient) -> Iterator[list[str]]:
 # PgCat
 
 
-@fault("PD301", "refuses pgcat_admin", "PGCAT_ADMIN_PASSWORD")
+@fault("PD301", "pgcat_admin is refused by PgCat", "PGCAT_ADMIN_PASSWORD")
 def another_password_of_the_administrator(patient: Patient) -> Iterator[None]:
     del patient.environment["PGCAT_ADMIN_PASSWORD_FILE"]
     patient.environment["PGCAT_ADMIN_PASSWORD"] = "wrong"
@@ -347,13 +347,13 @@ def another_version_of_pgcat(patient: Patient) -> Iterator[None]:
     yield
 
 
-@fault("PD303", "ban_time = 60", "file says 30", "rollout restart")
+@fault("PD303", "ban_time is 60 in PgCat", "file says 30", "rollout restart")
 def a_setting_that_was_not_taken(patient: Patient) -> Iterator[None]:
     patient.edit("pgcat/pgcat.toml", "ban_time = 60", "ban_time = 30")
     yield
 
 
-@fault("PD304", "runs permify_writer with pool_size 9, the file says 8", "rollout restart")
+@fault("PD304", "permify_writer has pool_size 9 in PgCat", "the file says 8", "rollout restart")
 def a_pool_size_that_was_not_taken(patient: Patient) -> Iterator[None]:
     patient.edit("pgcat/pgcat.toml", "pool_size = 9", "pool_size = 8")
     yield
@@ -428,7 +428,7 @@ def checkouts_that_fail(patient: Patient) -> Iterator[list[str]]:
             thread.join()
 
 
-@fault("PD304", "in reads for permify, which is not in the file", "rollout restart")
+@fault("PD304", "in reads for permify by PgCat", "not in the file", "rollout restart")
 def a_pgcat_from_another_file(patient: Patient) -> Iterator[list[str]]:
     changes = ("[pools.permify_reader", "[pools.reads")
     with another_pgcat(patient, changes) as reaches:
@@ -687,8 +687,8 @@ def test_the_command_says_most_useful_first_and_no_password(patient: Patient) ->
     assert done.returncode == 1 and "Traceback" not in done.stderr
     lines = done.stdout.splitlines()
     assert re.fullmatch(r"permify/permify\.yaml:\d+: PD103 Permify .* does not answer: .*\(.*\)", lines[0])
-    assert [line.split()[1] for line in lines[1:3]] == ["PD301", "PD301"]
-    assert lines[-1].startswith("3 errors, 0 warnings; asked 2 of 2 PostgreSQL servers, 0 PgCat, 1 Permify")
+    assert lines[1].split()[1] == "PD301" and len(lines) == 3
+    assert lines[-1].startswith("2 errors, 0 warnings; asked 2 of 2 PostgreSQL servers, 0 PgCat, 1 Permify")
     assert patient.stack.password not in done.stdout + done.stderr and "Sesame9" not in done.stdout
 
 

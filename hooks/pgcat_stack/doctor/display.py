@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from pgcat_stack.doctor.answers import Case
@@ -29,22 +30,31 @@ def progress() -> Iterator[Progress]:
         yield show
 
 
-def report(findings: Sequence[Finding], notes: Iterable[str], case: Case, *, terminal: bool) -> str:
+def report(findings: Sequence[Finding], notes: Iterable[str], case: Case, *, width: int | None) -> str:
     """One line a finding, the most useful first; then notes, and a last line that counts.
 
-    On a terminal codes of errors are red and those of warnings yellow.
+    On a terminal, whose `width` is given, lines are wrapped between words, and the codes of errors are red,
+    those of warnings yellow.
     """
     lines = []
     for finding in findings:
-        line = text_line(finding)
-        if terminal:
+        line = _wrapped(text_line(finding), width)
+        if width is not None:
             colour = "31" if finding.severity == "error" else "33"
-            before, code, after = line.partition(f" {finding.code} ")
-            line = f"{before}\x1b[1;{colour}m{code}\x1b[0m{after}" if code else line
+            before, code, after = line.partition(finding.code)
+            line = f"{before}\x1b[1;{colour}m{code}\x1b[0m{after}"
         lines.append(line)
-    lines += [one_line(f"note: {note}") for note in notes]
-    lines.append(summary(findings, case))
+    lines += [_wrapped(one_line(f"note: {note}"), width) for note in notes]
+    lines.append(_wrapped(summary(findings, case), width))
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(line: str, width: int | None) -> str:
+    if width is None:
+        return line
+    return textwrap.fill(
+        line, max(width, 20), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def summary(findings: Sequence[Finding], case: Case) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import base64
 import contextlib
 import re
@@ -168,6 +169,7 @@ class Cluster:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        atexit.register(end, process)  # where an interruption comes between the two
         try:
             yield _forwarded_ports(process, len(wanted), self.seconds)
         finally:

@@ -33,7 +33,20 @@ SELECT json_build_object(
   'max_connections', current_setting('max_connections')::int,
   'reserved', current_setting('superuser_reserved_connections')::int
     + coalesce(current_setting('reserved_connections', true)::int, 0),
-  'plan_cache_mode', current_setting('plan_cache_mode'),
+  -- Of a connection that begins now: one that PgCat has kept may be older than the setting.
+  'plan_cache_mode', coalesce(
+    (
+      SELECT split_part(entry, '=', 2) FROM pg_db_role_setting, unnest(setconfig) AS entry
+      WHERE entry LIKE 'plan_cache_mode=%'
+        AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+        AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+      ORDER BY setrole = 0, setdatabase = 0 LIMIT 1
+    ),
+    (
+      SELECT CASE source WHEN 'configuration file' THEN setting ELSE boot_val END
+      FROM pg_settings WHERE name = 'plan_cache_mode'
+    )
+  ),
   'track_commit_timestamp', current_setting('track_commit_timestamp') = 'on',
   'superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = session_user),
   'connection_limit', (SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user),

@@ -279,4 +279,7 @@ class _Opening:
             places.append(Place(host, port))
         if not places and self.facts.platform == "docker":
             places.append(Place(host, port))
-        return Target(str(server.address), {port: tuple(places)})
+        trouble = None
+        if not places:
+            trouble = Trouble("unreachable", f"{host} in the files is loopback where PgCat or Permify runs")
+        return Target(str(server.address), {port: tuple(places)}, trouble)

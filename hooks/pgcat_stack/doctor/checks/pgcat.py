@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pgcat_stack.doctor.answers import Case
@@ -17,6 +17,7 @@ from pgcat_stack.findings import Location, Problem
 from pgcat_stack.sources import dig
 
 LONG_WAIT_SECONDS = 1.0
+MOST_NAMES = 3
 
 _PLACES = frozenset({"host", "port", "prometheus_exporter_port"})
 """Known by having been reached there; a mapped port is another."""
@@ -41,6 +42,17 @@ def _told(case: Case) -> Iterator[tuple[PgcatAnswer, PgcatFacts]]:
             yield pgcat, pgcat.facts
 
 
+def _across(found: Iterable[tuple[str, Location, str, str]]) -> Iterator[Problem]:
+    """One problem for all processes that have it: `{who}` in the message is their names."""
+    names: dict[tuple[Location, str, str], list[str]] = {}
+    for name, place, message, fix in found:
+        names.setdefault((place, message, fix), []).append(name)
+    for (place, message, fix), who in names.items():
+        listed = list(dict.fromkeys(who))
+        more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
+        yield Problem(place, message.replace("{who}", "PgCat " + ", ".join(listed[:MOST_NAMES]) + more), fix)
+
+
 @check(
     code="PD301",
     name="admin-login-refused",
@@ -52,11 +64,13 @@ def _told(case: Case) -> Iterator[tuple[PgcatAnswer, PgcatFacts]]:
 )
 def admin_login_refused(case: Case) -> Iterator[Problem]:
     """Admin logins that were refused."""
-    for pgcat in case.answers.pgcats:
-        if pgcat.trouble is not None and pgcat.trouble.kind not in (*AWAY, "unasked"):
-            message = f"PgCat {pgcat.name} refuses {case.facts.admin_user}: {pgcat.trouble.text}"
-            fix = f"is PGCAT_ADMIN_PASSWORD, or the secret, what it started with? {_restart(case.facts)}"
-            yield Problem(case.facts.pgcat_at("general", "admin_password"), message, fix)
+    fix = f"is PGCAT_ADMIN_PASSWORD, or the secret, what it started with? {_restart(case.facts)}"
+    place = case.facts.pgcat_at("general", "admin_password")
+    yield from _across(
+        (pgcat.name, place, f"{case.facts.admin_user} is refused by {{who}}: {pgcat.trouble.text}", fix)
+        for pgcat in case.answers.pgcats
+        if pgcat.trouble is not None and pgcat.trouble.kind not in (*AWAY, "unasked")
+    )
 
 
 @check(
@@ -90,18 +104,20 @@ def pgcat_version_differs(case: Case) -> Iterator[Problem]:
 )
 def pgcat_setting_differs(case: Case) -> Iterator[Problem]:
     """Settings of SHOW CONFIG against the file."""
+    yield from _across(_settings(case))
+
+
+def _settings(case: Case) -> Iterator[tuple[str, Location, str, str]]:
     source = case.facts.pgcat_source
-    if source is None:
-        return
-    for pgcat, facts in _told(case):
-        for key, value in facts.config.items():
+    for pgcat, facts in _told(case) if source is not None else ():
+        for key, value in sorted(facts.config.items()):
             keys = tuple(key.split(".")) if key.startswith("pools.") else ("general", key)
-            written = dig(source.data, *keys)
+            written = dig(source.data, *keys) if source is not None else None
             if key in _PLACES or written is None or isinstance(written, dict):
                 continue
             if _spelt(written) != _spelt(value):
-                message = f"PgCat {pgcat.name} runs with {key} = {value}, the file says {_spelt(written)}"
-                yield Problem(source.at(*keys), message, _restart(case.facts))
+                message = f"{key} is {value} in {{who}}, the file says {_spelt(written)}"
+                yield pgcat.name, case.facts.pgcat_at(*keys), message, _restart(case.facts)
 
 
 def _spelt(value: Any) -> str:
@@ -118,38 +134,35 @@ def _spelt(value: Any) -> str:
 )
 def pools_differ(case: Case) -> Iterator[Problem]:
     """SHOW DATABASES against the pools of the file."""
+    yield from _across(_pools(case))
+
+
+def _pools(case: Case) -> Iterator[tuple[str, Location, str, str]]:
+    at, fix = case.facts.pgcat_at, _restart(case.facts)
+    written: dict[tuple[str, str, Address], tuple[int, Location]] = {}
+    for pool in case.facts.topology.pgcat.pools if case.facts.topology.pgcat else ():
+        for server in pool.servers:
+            if server.role != "mirror":
+                written[pool.pool, pool.user, server.address] = pool.size.value, pool.size.location
+    databases = {pool.name: {shard.database for shard in pool.shards} for pool in case.facts.pools}
     for pgcat, facts in _told(case):
         running = {(s.pool, s.user, s.address): s for s in facts.servers if s.role != "mirror"}
-        written: dict[tuple[str, str, Address], tuple[int, str, Location]] = {}
-        for pool in case.facts.topology.pgcat.pools if case.facts.topology.pgcat else ():
-            for server in pool.servers:
-                if server.role != "mirror":
-                    written[pool.pool, pool.user, server.address] = (
-                        pool.size.value,
-                        server.role,
-                        pool.size.location,
-                    )
-        databases = {pool.name: {shard.database for shard in pool.shards} for pool in case.facts.pools}
-        for key, (size, _, place) in written.items():
+        for key, (size, place) in written.items():
             name, _, address = key
             state = running.get(key)
             if state is None:
-                message = f"PgCat {pgcat.name} does not serve {address} in {name}"
-                server_place = case.facts.pool_server(case.facts.topology.pools[name], address)
-                yield Problem(server_place.location if server_place else place, message, _restart(case.facts))
+                found = case.facts.pool_server(case.facts.topology.pools[name], address)
+                message = f"{address} is not served in {name} by {{who}}"
+                yield pgcat.name, found.location if found else place, message, fix
             elif state.size != size:
-                message = f"PgCat {pgcat.name} runs {name} with pool_size {state.size}, the file says {size}"
-                yield Problem(place, message, _restart(case.facts))
+                message = f"{name} has pool_size {state.size} in {{who}}, the file says {size}"
+                yield pgcat.name, place, message, fix
             elif state.database not in databases.get(name, ()):
-                message = (
-                    f"PgCat {pgcat.name} leads {name} to the database {state.database}, not as the file says"
-                )
-                database_place = case.facts.pgcat_at("pools", name, "shards", "0", "database")
-                yield Problem(database_place, message, _restart(case.facts))
-        for key in running.keys() - written.keys():
-            name, user, address = key
-            message = f"PgCat {pgcat.name} serves {address} in {name} for {user}, which is not in the file"
-            yield Problem(case.facts.pgcat_at("pools", name), message, _restart(case.facts))
+                message = f"{name} leads to the database {state.database} in {{who}}, not as the file says"
+                yield pgcat.name, at("pools", name, "shards", "0", "database"), message, fix
+        for name, user, address in sorted(running.keys() - written.keys()):
+            message = f"{address} is served in {name} for {user} by {{who}}, and is not in the file"
+            yield pgcat.name, at("pools", name), message, fix
 
 
 @check(
@@ -161,11 +174,17 @@ def pools_differ(case: Case) -> Iterator[Problem]:
 )
 def pool_paused(case: Case) -> Iterator[Problem]:
     """Pools that pass on nothing."""
-    for pgcat, facts in _told(case):
-        for name in sorted({server.pool for server in facts.servers if server.paused}):
-            message = f"{name} is paused in PgCat {pgcat.name}: its clients wait"
-            fix = f"RESUME as {case.facts.admin_user} in the database pgcat of that PgCat"
-            yield Problem(case.facts.pgcat_at("pools", name), message, fix)
+    fix = f"RESUME as {case.facts.admin_user} in the database pgcat of that PgCat"
+    yield from _across(
+        (
+            pgcat.name,
+            case.facts.pgcat_at("pools", name),
+            f"{name} is paused in {{who}}: its clients wait",
+            fix,
+        )
+        for pgcat, facts in _told(case)
+        for name in sorted({server.pool for server in facts.servers if server.paused})
+    )
 
 
 @check(
@@ -265,17 +284,19 @@ def checkouts_fail(case: Case) -> Iterator[Problem]:
 )
 def pool_does_not_serve(case: Case) -> Iterator[Problem]:
     """Pools that answered the doctor's query with an error."""
+    yield from _across(_unserved(case))
+
+
+def _unserved(case: Case) -> Iterator[tuple[str, Location, str, str]]:
     for pgcat, name, trouble in _refused(case):
-        if not _wrong_password(trouble):
-            message = f"{name} in PgCat {pgcat.name} does not serve: {trouble.text}"
-            servers = ", ".join(
-                str(address)
-                for address in dict.fromkeys(s.address for s in case.facts.topology.pools[name].servers)
-            )
-            fix = f"can PgCat reach and log in to {servers}? its log says more"
-            if "No pool configured" in trouble.text:
-                fix = f"it runs from another file: {_restart(case.facts)}"
-            yield Problem(case.facts.pgcat_at("pools", name), message, fix)
+        if _wrong_password(trouble):
+            continue
+        servers = dict.fromkeys(server.address for server in case.facts.topology.pools[name].servers)
+        fix = f"can PgCat reach and log in to {', '.join(map(str, servers))}? its log says more"
+        if "No pool configured" in trouble.text:
+            fix = f"it runs from another file: {_restart(case.facts)}"
+        message = f"{name} does not serve in {{who}}: {trouble.text}"
+        yield pgcat.name, case.facts.pgcat_at("pools", name), message, fix
 
 
 @check(
@@ -359,14 +380,13 @@ def nobody_uses_pgcat(case: Case) -> Iterator[Problem]:
 )
 def pgcat_has_another_password(case: Case) -> Iterator[Problem]:
     """Pools that refuse the database password."""
-    for pgcat in dict.fromkeys(
-        pgcat.name for pgcat, _, trouble in _refused(case) if _wrong_password(trouble)
-    ):
-        message = (
-            f"PgCat {pgcat} refuses {case.facts.client_user}: it runs with another password than the secret"
-        )
-        place = case.facts.pgcat_at("pools", case.facts.pools[0].name, "users", "0", "password")
-        yield Problem(place, message, f"is DATABASE_PASSWORD right? then {_restart(case.facts)}")
+    message = f"{case.facts.client_user} is refused by {{who}}, which has another password than the secret"
+    fix = f"is DATABASE_PASSWORD right? then {_restart(case.facts)}"
+    yield from _across(
+        (pgcat.name, case.facts.pgcat_at("pools", name, "users", "0", "password"), message, fix)
+        for pgcat, name, trouble in _refused(case)
+        if _wrong_password(trouble) and name == case.facts.pools[0].name
+    )
 
 
 def _refused(case: Case) -> Iterator[tuple[PgcatAnswer, str, Trouble]]:
