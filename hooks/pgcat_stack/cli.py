@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     from pgcat_stack import __version__
 
     parser = argparse.ArgumentParser(
-        prog="pgcat-stack", description="Judge a rendered deployment of PgCat and Permify by its files."
+        prog="pgcat-stack",
+        description="Judge a rendered deployment of PgCat and Permify by its files, and what runs by them.",
     )
     parser.add_argument("--version", action="version", version=f"pgcat-stack {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -26,6 +26,7 @@ from live.platform_fakes import Fake, container, pod, secret
 from live.stack import EXTERNAL, Stack, pgcat_program
 from live.support import LOOPBACK, Cluster, free_port, running, with_port
 from pgcat_stack.doctor import pgcat as pgcat_module
+from pgcat_stack.doctor import postgres as postgres_module
 from pgcat_stack.doctor.write_check import TENANT
 from pgcat_stack.findings import Finding
 from rendering import REPOSITORY
@@ -729,16 +730,18 @@ def test_a_mute_deployment_ends_in_time(patient: Patient) -> None:
     assert "did not answer within" in done.stdout
 
 
-def test_the_database_is_only_read(patient: Patient) -> None:
-    """Nothing of what the doctor sends writes: the servers refuse it in its own sessions."""
-    log = patient.stack.cluster.primary
-    begins = log.log_size()
+def test_the_database_is_only_read(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that the doctor sends writes, and the server would refuse it."""
+    server = patient.stack.cluster.primary
+    begins = server.log_size()
     patient.findings()
-    text = log.log_since(begins)
-    sent = re.findall(r"LOG:  statement: (.*)", text)
-    assert sent and not [
-        line for line in sent if re.match(r"\s*(INSERT|UPDATE|DELETE|ALTER|CREATE|DROP)", line)
-    ]
+    sent = re.findall(r"LOG:  statement: (.*)", server.log_since(begins))
+    assert any("json_build_object" in line or line.startswith("SELECT") for line in sent)
+    writes = re.compile(r"\s*(INSERT|UPDATE|DELETE|ALTER|CREATE|DROP|TRUNCATE|GRANT)", re.IGNORECASE)
+    assert not [line for line in sent if writes.match(line)]
+    monkeypatch.setattr(postgres_module, "_SYSTEM", "CREATE TABLE scratch (i int)")
+    patient.findings()
+    assert "cannot execute CREATE TABLE in a read-only transaction" in server.log_since(begins)
 
 
 # Other deployments. Each takes the servers' place of the one before, so these come last.

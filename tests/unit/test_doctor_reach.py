@@ -104,8 +104,8 @@ def test_permify_elsewhere_is_not_guessed() -> None:
 def test_each_mapping_of_pgcat_is_a_process() -> None:
     reach = opened(STANDALONE, "pgcat=a:1", "pgcat:9930=a:2", "pgcat=b:3", "pgcat:9930=b:4")
     assert [(t.name, t.places) for t in reach.pgcats] == [
-        ("pgcat at a:1", {6432: (Place("a", 1),), 9930: (Place("a", 2),)}),
-        ("pgcat at b:3", {6432: (Place("b", 3),), 9930: (Place("b", 4),)}),
+        ("at a:1", {6432: (Place("a", 1),), 9930: (Place("a", 2),)}),
+        ("at b:3", {6432: (Place("b", 3),), 9930: (Place("b", 4),)}),
     ]
 
 

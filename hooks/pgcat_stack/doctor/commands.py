@@ -18,7 +18,7 @@ _LONGEST = 200
 
 def output_of(command: Sequence[str], folder: Path, seconds: float) -> str:
     """What a command prints. Raises `Failed`, with its last line of complaint, where it fails or is slow."""
-    words = " ".join(command[:3])
+    words = _shown(command)
     try:
         # A group of its own: what it has started ends with it.
         process = subprocess.Popen(
@@ -45,13 +45,18 @@ def output_of(command: Sequence[str], folder: Path, seconds: float) -> str:
     return out.decode(errors="replace")
 
 
+def _shown(command: Sequence[str]) -> str:
+    """The command without its options, for a message."""
+    return " ".join([word for word in command if not word.startswith("-")][:4])
+
+
 def json_of(command: Sequence[str], folder: Path, seconds: float) -> Any:
     """What a command prints as JSON. Raises `Failed` for what is none, too."""
     text = output_of(command, folder, seconds)
     try:
         return json.loads(text)
     except ValueError:
-        raise Failed("failed", f"`{' '.join(command[:3])}` did not print JSON") from None
+        raise Failed("failed", f"`{_shown(command)}` did not print JSON") from None
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -167,7 +167,7 @@ class _Opening:
         main = by_port.get(self.ports[name][0], [])
         return tuple(
             Target(
-                f"{name} at {main[number]}" if number < len(main) else f"{name} {number + 1}",
+                f"at {main[number]}" if number < len(main) else str(number + 1),
                 {port: (places[number],) for port, places in by_port.items() if number < len(places)},
             )
             for number in range(count)
@@ -232,7 +232,7 @@ class _Opening:
                 if not server.is_loopback
             ]
         return tuple(
-            Target(host, {port: (Place(host, port),) for port in self.ports[name]})
+            Target(f"at {host}", {port: (Place(host, port),) for port in self.ports[name]})
             for host in dict.fromkeys(hosts)
         )
 

@@ -282,7 +282,7 @@ class _Session:
                     continue
                 if pgcat.facts is not None and not may_be_asked(pgcat.facts, pool.name):
                     self.notes.append(
-                        f"{pgcat.name}: the pool {pool.name} was not asked, it has nothing to spare"
+                        f"PgCat {pgcat.name}: the pool {pool.name} was not asked, it has nothing to spare"
                     )
                     continue
                 if self.credentials.database.value is not None:
@@ -313,7 +313,11 @@ class _Session:
         return ask_permify(target.name, replace(place, host=address), self.credentials.token, self.seconds)
 
     def _write_check(self, permifys: tuple[PermifyAnswer, ...]) -> WriteCheck | None:
-        serving = [(answer.name, answer.place) for answer in permifys if answer.place and not answer.trouble]
+        serving = [
+            (f"Permify {answer.name}", answer.place)
+            for answer in permifys
+            if answer.place is not None and answer.trouble is None
+        ]
         if not self.options.write_check:
             return None
         if not serving:

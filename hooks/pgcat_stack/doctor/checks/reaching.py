@@ -33,7 +33,7 @@ def postgresql_not_reached(case: Case) -> Iterator[Problem]:
         trouble = answer.trouble
         if answer.facts is None and trouble is not None and trouble.kind in AWAY:
             message = f"the {server.role} {server.address} does not answer: {trouble.text}"
-            elsewhere = " and nothing came through PgCat" if case.facts.fronted else ""
+            elsewhere = ", and nothing came through PgCat" if case.facts.fronted else ""
             fix = f"is it up? if it is, reach it by --reach {server.address}=HOST:PORT"
             yield Problem(case.facts.budget_at(server, "host"), message + elsewhere, fix)
 
@@ -127,7 +127,10 @@ def processes_missing(case: Case) -> Iterator[Problem]:
         count, wanted = len(processes), workload.replicas.value
         if count < wanted:
             message = f"{count} of {wanted} {NAMES[workload.program]} processes run"
-            yield Problem(workload.replicas.location, message, _start(case.facts, workload))
+            fix = _start(case.facts, workload)
+            if not count and case.answers.hint:
+                fix = f"{case.answers.hint} else {fix}"
+            yield Problem(workload.replicas.location, message, fix)
 
 
 @check(
