@@ -15,7 +15,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # Live tests share their servers, so a worker takes all of them. Rollouts and faults are another's, for they
-# mostly wait and have servers of their own; so are Kubernetes, its API server, and Docker.
+# mostly wait and have servers of their own; so are Kubernetes, its API server, Docker, and the doctor, for whom faults
+# are planted.
 LIVE_WORKERS = {
     "test_rollouts.py": "waiting",
     "test_kubernetes.py": "kubernetes",
@@ -23,6 +24,7 @@ LIVE_WORKERS = {
     "test_compose.py": "compose",
     "test_api_server.py": "api server",
     "test_controllers.py": "api server",
+    "test_doctor.py": "doctor",
 }
 
 

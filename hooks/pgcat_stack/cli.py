@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     from pgcat_stack import __version__
 
     parser = argparse.ArgumentParser(
-        prog="pgcat-stack", description="Judge a rendered deployment of PgCat and Permify by its files."
+        prog="pgcat-stack",
+        description="Judge a rendered deployment of PgCat and Permify by its files, and what runs by them.",
     )
     parser.add_argument("--version", action="version", version=f"pgcat-stack {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -85,10 +86,114 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--format", choices=("text", "json"), default="text")
     plan.set_defaults(run=_plan)
 
+    _add_doctor(commands)
+
     secrets = commands.add_parser("secrets", help="make the docker secrets that are missing")
     secrets.add_argument("directory", metavar="DIR", type=Path)
     secrets.set_defaults(run=_secrets)
     return parser
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="ask the running deployment; exit 0 without errors, 1 with errors, 2 if nothing can be asked",
+        description="Ask PostgreSQL, PgCat and Permify, and compare what they say with the files. It only"
+        " reads, unless --write-check is given. Passwords come from secrets/, from DATABASE_PASSWORD and"
+        " PGCAT_ADMIN_PASSWORD (or …_FILE), or from the cluster's Secrets by kubectl.",
+    )
+    doctor.add_argument("directory", metavar="DIR", type=Path)
+    doctor.add_argument("--format", choices=("text", "json"), default="text")
+    doctor.add_argument("--strict", action="store_true", help="warnings count as errors")
+    doctor.add_argument(
+        "--reach",
+        metavar="NAME[:PORT]=HOST:PORT",
+        type=_mapping,
+        action="append",
+        default=[],
+        help="where a name of the deployment (pgcat, permify, a database) is reached from here; repeatable",
+    )
+    doctor.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=5.0,
+        help="longest wait for one answer (default: 5)",
+    )
+    doctor.add_argument(
+        "--write-check",
+        action="store_true",
+        help="also write into a tenant of its own through Permify, check, and remove it",
+    )
+    doctor.add_argument("--context", default="", help="kubectl's context (default: the current one)")
+    doctor.add_argument("-n", "--namespace", default="", help="Kubernetes namespace (default: of the files)")
+    doctor.add_argument("--no-kubectl", action="store_true", help="do not run kubectl")
+    doctor.add_argument("--no-docker", action="store_true", help="do not run docker")
+    doctor.set_defaults(run=_doctor)
+
+
+def _mapping(text: str) -> object:
+    from pgcat_stack.doctor.reach import parse_mapping
+
+    try:
+        return parse_mapping(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 600:
+        raise argparse.ArgumentTypeError(f"{text}: not a number of seconds from 0.1 to 600")
+    return seconds
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    import shutil
+    import signal
+
+    from pgcat_stack.deployment import Deployment
+    from pgcat_stack.doctor.checks import run_checks
+    from pgcat_stack.doctor.display import progress, report
+    from pgcat_stack.doctor.reach import Options
+    from pgcat_stack.doctor.session import examine
+    from pgcat_stack.report import json_report
+
+    deployment = Deployment.load(options.directory)
+    how = Options(
+        timeout_seconds=options.timeout,
+        mappings=tuple(options.reach),
+        docker=not options.no_docker,
+        kubectl=not options.no_kubectl,
+        context=options.context,
+        namespace=options.namespace,
+        write_check=options.write_check,
+    )
+    for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(ending, _end)  # so that port-forwards and a written tenant do not stay behind
+    with progress() as show:
+        diagnosis = examine(deployment, how, progress=show)
+    case = diagnosis.case
+    findings = run_checks(case)
+    width = None
+    if sys.stdout is not None and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+    if options.format == "json":
+        _print(json_report(findings))
+    else:
+        _print(report(findings, diagnosis.notes, case, width=width))
+    if not case.anybody:
+        _complain("nothing of this deployment could be asked")
+        return UNREADABLE
+    failed = bool(findings) if options.strict else any(finding.severity == "error" for finding in findings)
+    return ERRORS if failed else OK
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_FOR_THE_HOOK = {"rich"}
+NOT_FOR_THE_HOOK = {"psycopg", "rich"}
 
 
 def locked() -> dict[str, dict[str, Any]]:

@@ -1,0 +1,133 @@
+"""PD4xx: the running Permify processes, and what a write and a check through the stack gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pgcat_stack.doctor.answers import Case
+from pgcat_stack.doctor.asking import Trouble
+from pgcat_stack.doctor.checks import check
+from pgcat_stack.findings import Problem
+
+STALE_SECONDS = 1.0
+
+
+@check(
+    code="PD401",
+    name="permify-not-serving",
+    severity="error",
+    why="Permify answers and says itself that it does not serve, or asks for a key.",
+    mend="Its log says why. Where it asks for a pre-shared key, give the doctor one in PERMIFY_TOKEN.",
+)
+def permify_not_serving(case: Case) -> Iterator[Problem]:
+    """Permify processes whose health check is not well."""
+    for permify in case.answers.permifys:
+        if permify.place is not None and permify.trouble is not None:
+            message = f"Permify {permify.name} does not serve: {permify.trouble.text}"
+            fix = "set PERMIFY_TOKEN to its key" if permify.trouble.kind == "login" else "see its log"
+            yield Problem(case.facts.permify_at("server"), message, fix)
+
+
+@check(
+    code="PD402",
+    name="permify-has-another-database",
+    severity="error",
+    why="Permify's tenants are not those of this database. With a `database` section that it does not see it"
+    " keeps everything in memory, looks healthy, and forgets all at its next start.",
+    mend="Look at what it runs with: the mounted permify.yaml, `database.engine: postgres`, and"
+    " PERMIFY_DATABASE_… variables, which win over the file.",
+)
+def permify_has_another_database(case: Case) -> Iterator[Problem]:
+    """Permify processes that know none of the database's tenants, at their times."""
+    stored = frozenset().union(*(facts.tenants for _, facts in case.told if facts.tenants))
+    for permify in case.answers.permifys:
+        if not stored or not isinstance(permify.tenants, frozenset) or permify.tenants & stored:
+            continue
+        where = (
+            "keeps everything in memory or in another database"
+            if permify.tenants
+            else "keeps everything in memory"
+        )
+        message = f"Permify {permify.name} knows no tenant of this database: it {where}"
+        fix = "look at its mounted permify.yaml and PERMIFY_DATABASE_… variables, then restart it"
+        yield Problem(case.facts.permify_at("database", "engine"), message, fix)
+
+
+@check(
+    code="PD403",
+    name="permify-query-fails",
+    severity="error",
+    why="Permify's health check says SERVING whatever its database does. A plain read of its tenants came"
+    " back with an error, as requests do.",
+    mend="If PgCat or PostgreSQL are found wrong as well, mend these first; else its log says more.",
+)
+def permify_query_fails(case: Case) -> Iterator[Problem]:
+    """Permify processes that cannot read their tenants."""
+    for permify in case.answers.permifys:
+        if isinstance(permify.tenants, Trouble) and permify.tenants.kind != "login":
+            message = (
+                f"Permify {permify.name} serves, and a read of its tenants fails: {permify.tenants.text}"
+            )
+            yield Problem(
+                case.facts.permify_at("database", "reader", "uri"), message, "see its log, and PgCat's"
+            )
+        elif isinstance(permify.tenants, Trouble):
+            message = f"Permify {permify.name} asks for a key: {permify.tenants.text}"
+            yield Problem(case.facts.permify_at("authn"), message, "set PERMIFY_TOKEN to its key")
+
+
+@check(
+    code="PD404",
+    name="write-check-failed",
+    severity="error",
+    why="A write or a check through the whole stack came back with an error (only with `--write-check`).",
+    mend="The step tells the side: creating and writing go to the primary, checking to the readers.",
+)
+def write_check_failed(case: Case) -> Iterator[Problem]:
+    """The step of the write check that failed."""
+    result = case.answers.write_check
+    if result is not None and result.failed is not None:
+        step, trouble = result.failed
+        side = "reader" if step.startswith("check") else "writer"
+        place = case.facts.permify_at("database", side, "uri")
+        yield Problem(
+            place, f"write check: “{step}” failed: {trouble.text}", "see Permify's log, and PgCat's"
+        )
+
+
+@check(
+    code="PD405",
+    name="stale-read",
+    severity="warning",
+    why="A check went on denying what had been written before (only with `--write-check`). Under a second is"
+    " usual with replicas and only noted.",
+    mend="A replica is behind, see PD215 and PD216. Where a request must see what was just written, send the"
+    " snap token of the write with it.",
+)
+def stale_read(case: Case) -> Iterator[Problem]:
+    """Checks that were answered by old data for longer than a second."""
+    result = case.answers.write_check
+    for stale in result.stale if result is not None else ():
+        if stale.seconds < STALE_SECONDS:
+            continue
+        after = f"for {stale.seconds:.1f} s" if stale.ended else f"and still did after {stale.seconds:.1f} s"
+        message = f"write check: {stale.process} answered by old data {after}"
+        if not stale.ended:
+            message += f" ({stale.said})"
+        yield Problem(case.facts.permify_at("database", "reader", "uri"), message, "a replica is behind")
+
+
+@check(
+    code="PD406",
+    name="write-check-leftover",
+    severity="warning",
+    why="The tenant of the write check could not be removed.",
+    mend="Delete it by Permify's API: `curl -X DELETE http://HOST:3476/v1/tenants/NAME`.",
+)
+def write_check_leftover(case: Case) -> Iterator[Problem]:
+    """A tenant that is still there."""
+    result = case.answers.write_check
+    if result is not None and result.leftover:
+        message = f"write check: the tenant {result.tenant} could not be removed: {result.leftover}"
+        fix = f"curl -X DELETE http://HOST:{case.facts.permify_port}/v1/tenants/{result.tenant}"
+        yield Problem(case.facts.permify_at("database", "writer", "uri"), message, fix)

@@ -1,0 +1,75 @@
+"""Passwords: from the environment, from secret files, from the cluster's Secrets. Never printed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pgcat_stack.doctor.asking import Failed
+from pgcat_stack.doctor.facts import Facts
+from pgcat_stack.secrets import FOLDER, SecretsError, read_password, secret_names
+
+DATABASE, ADMIN, TOKEN = "DATABASE_PASSWORD", "PGCAT_ADMIN_PASSWORD", "PERMIFY_TOKEN"
+FILES = {DATABASE: "database_password", ADMIN: "pgcat_admin_password"}
+
+FromCluster = Callable[[str, str], str]
+"""The value of a Secret's key. Raises `Failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """A password, or why there is none."""
+
+    value: str | None = field(repr=False)
+    missing: str = ""
+    """What to set; empty where there is a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the doctor logs in with."""
+
+    database: Password
+    admin: Password
+    token: str = field(default="", repr=False)
+    """Permify's pre-shared key, where it asks for one."""
+
+
+def read_credentials(
+    facts: Facts, environment: Mapping[str, str], cluster: FromCluster | None
+) -> Credentials:
+    """The passwords: NAME or NAME_FILE in the environment first, then the deployment's own secrets."""
+
+    def password(name: str, variable: str = "") -> Password:
+        if environment.get(name):
+            return Password(environment[name])
+        if environment.get(f"{name}_FILE"):
+            return _from_file(Path(environment[f"{name}_FILE"]), f"{name}_FILE")
+        file = FILES[name]
+        if file in secret_names(facts.deployment):
+            return _from_file(facts.deployment.root / FOLDER / file, "")
+        secret = facts.secret_of(file, variable)
+        if cluster is None or secret is None:
+            return Password(None, f"set {name} or {name}_FILE")
+        try:
+            return Password(cluster(*secret))
+        except Failed as failed:
+            return Password(None, f"{failed.trouble.text}: set {name} or {name}_FILE")
+
+    return Credentials(password(DATABASE, "PGPASSWORD"), password(ADMIN), environment.get(TOKEN, ""))
+
+
+def _from_file(file: Path, variable: str) -> Password:
+    place = f"{variable} names {file}, which" if variable else f"{FOLDER}/{file.name}"
+    try:
+        return Password(read_password(file))
+    except SecretsError as error:
+        return Password(None, str(error))
+    except FileNotFoundError:
+        name = next((name for name, own in FILES.items() if own == file.name), "")
+        remedy = f": set {name}, or copy the file here" if name and not variable else ""
+        return Password(None, f"{place} is missing{remedy}")
+    except OSError as error:
+        return Password(None, f"{place} cannot be read: {os.strerror(error.errno or 0).lower()}")

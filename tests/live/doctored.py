@@ -1,0 +1,75 @@
+"""A live deployment as the doctor is shown it: its files, with the addresses that its parts really have."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from live.stack import Stack
+from live.support import LOOPBACK, readdressed
+from pgcat_stack.deployment import Deployment
+from pgcat_stack.doctor.checks import run_checks
+from pgcat_stack.doctor.reach import Options, ReachMapping, parse_mapping
+from pgcat_stack.doctor.session import Diagnosis, examine
+from pgcat_stack.findings import Finding
+
+
+@dataclass
+class Patient:
+    stack: Stack
+    root: Path
+    """A copy of the deployment, to edit as well."""
+    environment: dict[str, str] = field(default_factory=dict)
+    timeout_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        shutil.copytree(self.stack.rendered, self.root)
+        moved = dict(self.stack.moved.values())
+        for name in ("pgcat/pgcat.toml", "permify/permify.yaml"):
+            file = self.root / name
+            if file.exists():
+                text = file.read_text()
+                named = {there: here for there, here in moved.items() if there[0] in text}
+                file.write_text(readdressed(text, named) if named else text)
+        budget = self.root / "budget.yaml"
+        text = budget.read_text()
+        for (host, port), (here, number) in moved.items():
+            there = rf'host: "{re.escape(host)}"\n( *)port: {port}\n'
+            text, count = re.subn(there, rf'host: "{here}"\n\g<1>port: {number}\n', text)
+            assert count == 1
+        budget.write_text(text)
+        admin = self.stack.secrets / "pgcat_admin_password"
+        self.environment = {"DATABASE_PASSWORD": self.stack.password, "PGCAT_ADMIN_PASSWORD_FILE": str(admin)}
+        if self.stack.docker:
+            self.environment = {}  # the deployment has its own secrets
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        file = self.root / name
+        text = file.read_text()
+        assert old in text, f"{old!r} is not in {name}"
+        file.write_text(text.replace(old, new, 1))
+
+    @property
+    def reaches(self) -> list[str]:
+        """The `--reach` of every part of the stack."""
+        found = [f"{LOOPBACK}:{s.port}={LOOPBACK}:{s.port}" for s in self.stack.servers]
+        for pgcat in self.stack.pgcats:
+            found += [f"pgcat={LOOPBACK}:{pgcat.port}", f"pgcat:9930={LOOPBACK}:{pgcat.exporter}"]
+        return found + [f"permify={LOOPBACK}:{permify.port}" for permify in self.stack.permifys]
+
+    def options(self, reaches: Iterable[str] | None = None, **more: Any) -> Options:
+        mappings: list[ReachMapping] = [
+            parse_mapping(text) for text in (self.reaches if reaches is None else reaches)
+        ]
+        how = {"docker": False, "timeout_seconds": self.timeout_seconds, **more}
+        return Options(mappings=tuple(mappings), **how)
+
+    def examined(self, reaches: Iterable[str] | None = None, **more: Any) -> Diagnosis:
+        return examine(Deployment.load(self.root), self.options(reaches, **more), self.environment)
+
+    def findings(self, reaches: Iterable[str] | None = None, **more: Any) -> list[Finding]:
+        return run_checks(self.examined(reaches, **more).case)

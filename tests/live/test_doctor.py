@@ -1,0 +1,855 @@
+"""The doctor finds a healthy stack clean, and each fault that is planted in a living one by its code.
+
+Faults are planted in one stack and mended again; each is found by exactly the codes that it names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from live.doctored import Patient
+from live.platform_fakes import Fake, container, pod, secret
+from live.stack import EXTERNAL, Stack, pgcat_program
+from live.support import LOOPBACK, Cluster, free_port, running, with_port
+from pgcat_stack.doctor import pgcat as pgcat_module
+from pgcat_stack.doctor import postgres as postgres_module
+from pgcat_stack.doctor.write_check import TENANT
+from pgcat_stack.findings import Finding
+from rendering import REPOSITORY
+
+STANDALONE = {"topology": "standalone", **EXTERNAL}
+DIRECT = {**STANDALONE, "pooling": "direct", "database_tls": "require"}
+
+HEALTHY: dict[str, tuple[dict[str, Any], str]] = {
+    "sidecar": ({"topology": "sidecar", **EXTERNAL}, "pgcat-1.3.0"),
+    "session": ({**STANDALONE, "pool_mode": "session"}, "pgcat"),
+    "no replica": ({**STANDALONE, "replica_hosts": ""}, "pgcat-1.3.0"),
+}
+
+
+@contextlib.contextmanager
+def standing(
+    cluster: Cluster, folder: Path, answers: dict[str, Any], version: str = "pgcat"
+) -> Iterator[Stack]:
+    """A stack that has served for a moment."""
+    answers = dict(answers)
+    if version != "pgcat":
+        answers["pgcat_image"] = "ghcr.io/postgresml/pgcat:main"
+    binary = None if answers.get("pooling") == "direct" else pgcat_program(version)
+    with Stack(cluster, answers, binary, folder / "deployment", folder / "live").up() as stack:
+        stack.permifys[0].write(cluster)
+        stack.load(0.2)
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def stack(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with standing(cluster, tmp_path_factory.mktemp("standalone"), STANDALONE) as stack:
+        yield stack
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pgcat_module, "SAMPLE_SECONDS", 0.1)
+
+
+@pytest.fixture
+def patient(stack: Stack, tmp_path: Path) -> Patient:
+    stack.cluster.catch_up()
+    return Patient(stack, tmp_path / "patient")
+
+
+def shown(findings: list[Finding]) -> str:
+    return "\n".join(f"{found.code} {found.message} ({found.fix})" for found in findings)
+
+
+# Faults. Each plants something, and yields what `--reach` says where that is not the whole stack.
+
+Fault = Callable[[Patient], contextlib.AbstractContextManager[list[str] | None]]
+FAULTS: list[Any] = []
+
+
+def fault(codes: str, *words: str) -> Callable[[Callable[[Patient], Iterator[list[str] | None]]], None]:
+    """A fault, the codes it is to be found by, and words in the message and remedy of the first."""
+
+    def register(plant: Callable[[Patient], Iterator[list[str] | None]]) -> None:
+        name = plant.__name__
+        FAULTS.append(pytest.param(contextlib.contextmanager(plant), codes.split(), words, id=name))
+
+    return register
+
+
+@pytest.mark.parametrize(("plant", "codes", "words"), FAULTS)
+def test_a_fault_is_found_by_its_code(
+    patient: Patient, plant: Fault, codes: list[str], words: tuple[str, ...]
+) -> None:
+    with plant(patient) as reaches:
+        found = patient.findings(reaches)
+    assert {finding.code for finding in found} == set(codes), shown(found)
+    first = next(finding for finding in found if finding.code == codes[0])
+    text = f"{first.message} ({first.fix})"
+    assert all(word in text for word in words), text
+    assert first.fix and (patient.root / first.path).is_file()
+    assert 1 < first.line <= len((patient.root / first.path).read_text().splitlines())
+
+
+def sql(patient: Patient, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    rows = patient.stack.cluster.primary.sql(statement, *values)
+    patient.stack.cluster.catch_up()
+    return rows
+
+
+def port_of(reach: str) -> int:
+    return int(reach.rpartition(":")[2])
+
+
+def hold(patient: Patient, port: int, held: contextlib.ExitStack) -> None:
+    """All server connections of the writer pool."""
+    for _ in range(9):
+        connection = held.enter_context(patient.stack.connect(port, "permify_writer"))
+        held.enter_context(connection.transaction())
+        connection.execute("SELECT 1")
+
+
+def admin(stack: Stack, port: int, statement: str) -> None:
+    with psycopg.connect(
+        host=LOOPBACK,
+        port=port,
+        user="pgcat_admin",
+        password=(stack.secrets / "pgcat_admin_password").read_text().strip(),
+        dbname="pgcat",
+        autocommit=True,
+        prepare_threshold=None,
+    ) as connection:
+        connection.execute(statement.encode())
+
+
+@contextlib.contextmanager
+def another_pgcat(patient: Patient, *changes: tuple[str, str]) -> Iterator[list[str]]:
+    """A PgCat from the patient's file with something else in it, instead of the stack's; what is reached."""
+    stack = patient.stack
+    folder = patient.root.parent
+    port, exporter = free_port(), free_port()
+    text = (patient.root / "pgcat/pgcat.toml").read_text()
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    text = with_port(
+        with_port(text, "port = {}", 6432, port), "prometheus_exporter_port = {}", 9930, exporter
+    )
+    password = json.dumps(stack.password, ensure_ascii=False)
+    text = text.replace('"${database_password}"', password)
+    text = text.replace(
+        "${pgcat_admin_password}", (stack.secrets / "pgcat_admin_password").read_text().strip()
+    )
+    (folder / "pgcat.toml").write_text(text)
+    command = [str(stack.folder / "bin" / "pgcat"), str(folder / "pgcat.toml")]
+    with running(command, folder / "another-pgcat.log", dict(os.environ)) as process:
+        with socket.socket() as probe:
+            process.wait_until(lambda: probe.connect_ex((LOOPBACK, port)) == 0)
+        others = [reach for reach in patient.reaches if not reach.startswith("pgcat")]
+        yield [f"pgcat={LOOPBACK}:{port}", f"pgcat:9930={LOOPBACK}:{exporter}", *others]
+
+
+def address(patient: Patient, role: str) -> str:
+    server = patient.stack.cluster.primary if role == "primary" else patient.stack.cluster.replica
+    return f'["{LOOPBACK}", {server.port}, "{role}"]'
+
+
+# PostgreSQL
+
+
+@fault("PD201", "not permitted to log in", "bootstrap.sql")
+def a_role_that_may_not_log_in(patient: Patient) -> Iterator[None]:
+    sql(patient, f"ALTER ROLE {patient.stack.user} NOLOGIN")
+    yield
+    sql(patient, f"ALTER ROLE {patient.stack.user} LOGIN")
+
+
+@fault("PD201 PD313", "password authentication failed", "DATABASE_PASSWORD")
+def a_wrong_password(patient: Patient) -> Iterator[None]:
+    patient.environment["DATABASE_PASSWORD"] = "wrong"
+    yield
+
+
+@fault("PD203 PD207", "too many connections", "the role has", "pg_stat_activity")
+def a_role_at_its_limit(patient: Patient) -> Iterator[None]:
+    sql(patient, f"ALTER ROLE {patient.stack.user} CONNECTION LIMIT 1")
+    yield
+    sql(patient, f"ALTER ROLE {patient.stack.user} CONNECTION LIMIT 80")
+
+
+@fault("PD204", "max_connections 100", "counts 200", "max_connections = 200")
+def fewer_connections_than_the_budget(patient: Patient) -> Iterator[None]:
+    for _ in range(2):
+        patient.edit(
+            "budget.yaml",
+            "max_connections: 100\n    other_connections: 20",
+            "max_connections: 200\n    other_connections: 120",
+        )
+    yield
+
+
+@fault("PD205", "postgres_max_connections=100")
+def more_connections_than_the_budget(patient: Patient) -> Iterator[None]:
+    patient.edit(
+        "budget.yaml",
+        "max_connections: 100\n    other_connections: 20",
+        "max_connections: 90\n    other_connections: 10",
+    )
+    yield
+
+
+@fault("PD206", "of superusers", "keeps 20", "other_connections=")
+def others_with_many_connections(patient: Patient) -> Iterator[None]:
+    server = patient.stack.cluster.replica
+    with contextlib.ExitStack() as connections:
+        for _ in range(21):
+            connections.enter_context(
+                psycopg.connect(host=str(server.folder), port=server.port, user="postgres", dbname="postgres")
+            )
+        yield
+
+
+@fault("PD207", "is none", "capacity is 80", "bootstrap.sql")
+def a_role_without_limit(patient: Patient) -> Iterator[None]:
+    sql(patient, f"ALTER ROLE {patient.stack.user} CONNECTION LIMIT -1")
+    yield
+    sql(patient, f"ALTER ROLE {patient.stack.user} CONNECTION LIMIT 80")
+
+
+@fault("PD208", "superuser", "NOSUPERUSER")
+def a_superuser(patient: Patient) -> Iterator[None]:
+    sql(patient, f"ALTER ROLE {patient.stack.user} SUPERUSER")
+    yield
+    sql(patient, f"ALTER ROLE {patient.stack.user} NOSUPERUSER")
+
+
+@fault("PD209", "plan_cache_mode of the role is auto", "bootstrap.sql")
+def a_role_without_plan_cache_mode(patient: Patient) -> Iterator[None]:
+    sql(patient, f"ALTER ROLE {patient.stack.user} RESET plan_cache_mode")
+    yield
+    sql(patient, f"ALTER ROLE {patient.stack.user} SET plan_cache_mode = 'force_custom_plan'")
+
+
+@fault("PD212 PD213", "read-only replica", "the primary is 127.0.0.1:", "swap")
+def a_failover_that_the_files_do_not_know(patient: Patient) -> Iterator[None]:
+    patient.edit("budget.yaml", "role: primary", "role: was-primary")
+    patient.edit("budget.yaml", "role: replica", "role: primary")
+    patient.edit("budget.yaml", "role: was-primary", "role: replica")
+    yield
+
+
+@fault("PD215", "does not stream", "primary_conninfo")
+def a_replica_without_its_primary(patient: Patient) -> Iterator[None]:
+    replica = patient.stack.cluster.replica
+    ((conninfo,),) = replica.sql("SHOW primary_conninfo")
+    replica.sql("ALTER SYSTEM SET primary_conninfo = ''")
+    replica.sql("SELECT pg_reload_conf()")
+    wait_until(lambda: replica.sql("SELECT count(*) FROM pg_stat_wal_receiver") == [(0,)])
+    yield
+    replica.sql(f"ALTER SYSTEM SET primary_conninfo = {quoted(conninfo)}")
+    replica.sql("SELECT pg_reload_conf()")
+    wait_until(
+        lambda: replica.sql("SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'") == [(1,)]
+    )
+
+
+@fault("PD216", "behind the primary", "replay is paused", "pg_wal_replay_resume")
+def a_replica_that_does_not_replay(patient: Patient) -> Iterator[None]:
+    replica = patient.stack.cluster.replica
+    replica.sql("SELECT pg_wal_replay_pause()")
+    wait_until(lambda: replica.sql("SELECT pg_get_wal_replay_pause_state()") == [("paused",)])
+    patient.stack.cluster.primary.sql("SELECT pg_logical_emit_message(true, 'test', 'late')")
+    yield
+    replica.sql("SELECT pg_wal_replay_resume()")
+
+
+@fault("PD217", "track_commit_timestamp off", "restart")
+def watch_without_commit_timestamps(patient: Patient) -> Iterator[None]:
+    patient.edit("permify/permify.yaml", "watch:\n    enabled: false", "watch:\n    enabled: true")
+    yield
+
+
+@fault("PD218", "tables are not in permify", "kubectl -n permify")
+def a_database_without_tables(patient: Patient) -> Iterator[None]:
+    patient_sql(patient, "ALTER TABLE migrations RENAME TO hidden")
+    yield
+    patient_sql(patient, "ALTER TABLE hidden RENAME TO migrations")
+
+
+@fault("PD219", "is not noted", "kubectl apply -k .")
+def a_migration_that_is_not_noted(patient: Patient) -> Iterator[None]:
+    ((name,),) = patient_sql(patient, "DELETE FROM pgcat_stack_migrations RETURNING migration")
+    yield
+    patient_sql(patient, f"INSERT INTO pgcat_stack_migrations VALUES ({quoted(name)})")
+
+
+@fault("PD220", "idx_transactions_tenant_id", "REINDEX INDEX CONCURRENTLY")
+def an_index_that_was_never_finished(patient: Patient) -> Iterator[None]:
+    update = "UPDATE pg_index SET indisvalid = {} WHERE indexrelid = 'idx_transactions_tenant_id'::regclass"
+    patient_sql(patient, update.format("false"))
+    yield
+    patient_sql(patient, update.format("true"))
+
+
+@fault("PD221", "plan at most 40", "intruder from 127.0.0.1", "a role of its own")
+def somebody_else_with_the_role(patient: Patient) -> Iterator[None]:
+    stack = patient.stack
+    with contextlib.ExitStack() as connections:
+        for _ in range(41):
+            connection = stack.connect(stack.cluster.replica.port, stack.database)
+            connections.enter_context(connection)
+            connection.execute("SET application_name = 'intruder'")
+        yield
+
+
+@fault("PD222", "are not encrypted", "hostssl")
+def connections_in_the_clear(patient: Patient) -> Iterator[list[str]]:
+    in_the_clear = "server_tls = true", "server_tls = false"
+    with (
+        another_pgcat(patient, in_the_clear) as reaches,
+        patient.stack.connect(port_of(reaches[0]), "permify_writer") as connection,
+    ):
+        connection.execute("SELECT 1")
+        yield reaches
+
+
+# PgCat
+
+
+@fault("PD301", "pgcat_admin is refused by PgCat", "PGCAT_ADMIN_PASSWORD")
+def another_password_of_the_administrator(patient: Patient) -> Iterator[None]:
+    del patient.environment["PGCAT_ADMIN_PASSWORD_FILE"]
+    patient.environment["PGCAT_ADMIN_PASSWORD"] = "wrong"
+    yield
+
+
+@fault("PD302", "version 1.2", "of the line 1.3", "rollout restart deployment/pgcat")
+def another_version_of_pgcat(patient: Patient) -> Iterator[None]:
+    file = next((patient.root / "kubernetes").glob("pgcat-deployment.yaml"))
+    text, count = re.subn(r"(image: \S+/pgcat):\S+", r"\1:main", file.read_text())
+    assert count
+    file.write_text(text)
+    yield
+
+
+@fault("PD303", "ban_time is 60 in PgCat", "file says 30", "rollout restart")
+def a_setting_that_was_not_taken(patient: Patient) -> Iterator[None]:
+    patient.edit("pgcat/pgcat.toml", "ban_time = 60", "ban_time = 30")
+    yield
+
+
+@fault("PD304", "permify_writer has pool_size 9 in PgCat", "the file says 8", "rollout restart")
+def a_pool_size_that_was_not_taken(patient: Patient) -> Iterator[None]:
+    patient.edit("pgcat/pgcat.toml", "pool_size = 9", "pool_size = 8")
+    yield
+
+
+@fault("PD305 PD403", "permify_reader is paused", "RESUME")
+def a_paused_pool(patient: Patient) -> Iterator[None]:
+    admin(patient.stack, patient.stack.pgcats[0].port, f"PAUSE permify_reader,{patient.stack.user}")
+    yield
+    admin(patient.stack, patient.stack.pgcats[0].port, f"RESUME permify_reader,{patient.stack.user}")
+
+
+@fault("PD306", "1 client waits for permify_writer", "9 of 9 server connections in use", "pool_size")
+def an_exhausted_pool(patient: Patient) -> Iterator[None]:
+    stack = patient.stack
+    port = stack.pgcats[0].port
+    with contextlib.ExitStack() as held:
+        hold(patient, port, held)
+        waiting = stack.connect(port, "permify_writer")
+        thread = threading.Thread(target=lambda: waiting.execute("SELECT 1"))
+        thread.start()
+        time.sleep(0.2)
+        yield
+    thread.join()
+    waiting.close()
+
+
+@fault("PD307", "localhost is banned from permify_reader", "AdminBan", "UNBAN localhost")
+def a_banned_server(patient: Patient) -> Iterator[list[str]]:
+    replica = patient.stack.cluster.replica.port
+    patient.edit("budget.yaml", f'"{LOOPBACK}"\n    port: {replica}', f'"localhost"\n    port: {replica}')
+    patient.edit("pgcat/pgcat.toml", f'"{LOOPBACK}", {replica}', f'"localhost", {replica}')
+    with another_pgcat(patient) as reaches:
+        admin(patient.stack, port_of(reaches[0]), "BAN localhost 60")
+        yield [*reaches, f"localhost:{replica}={LOOPBACK}:{replica}"]
+
+
+@fault("PD101 PD309", "connection refused", "--reach")
+def a_server_that_is_away(patient: Patient) -> Iterator[list[str]]:
+    """Also for PgCat, whose file names a port where nobody is."""
+    nobody = free_port()
+    replica = patient.stack.cluster.replica.port
+    patient.edit("budget.yaml", f"port: {replica}", f"port: {nobody}")
+    patient.edit("pgcat/pgcat.toml", f'"{LOOPBACK}", {replica}', f'"{LOOPBACK}", {nobody}')
+    primary = patient.stack.cluster.primary.port
+    patient.edit("pgcat/pgcat.toml", f'  ["{LOOPBACK}", {primary}, "replica"],\n', "")
+    with another_pgcat(patient) as reaches:
+        yield [f"{LOOPBACK}:{nobody}={LOOPBACK}:{nobody}", *reaches]
+
+
+@fault("PD308 PD306", "within a second to reach a primary of permify_writer", "log")
+def checkouts_that_fail(patient: Patient) -> Iterator[list[str]]:
+    patient.edit("pgcat/pgcat.toml", "connect_timeout = 5000", "connect_timeout = 50")
+    done = threading.Event()
+    with another_pgcat(patient) as reaches, contextlib.ExitStack() as held:
+        port = port_of(reaches[0])
+        hold(patient, port, held)
+
+        def ask() -> None:
+            with patient.stack.connect(port, "permify_writer") as client:
+                while not done.is_set():
+                    with contextlib.suppress(psycopg.Error):
+                        client.execute("SELECT 1")
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+        yield reaches
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+@fault("PD304", "in reads for permify by PgCat", "not in the file", "rollout restart")
+def a_pgcat_from_another_file(patient: Patient) -> Iterator[list[str]]:
+    changes = ("[pools.permify_reader", "[pools.reads")
+    with another_pgcat(patient, changes) as reaches:
+        yield reaches
+
+
+@fault("PD310", "permify_writer", "read-only replica", "restart PgCat")
+def a_writer_pool_on_a_replica(patient: Patient) -> Iterator[list[str]]:
+    replica = address(patient, "replica").replace('"replica"', '"primary"')
+    patient.edit("pgcat/pgcat.toml", address(patient, "primary"), replica)
+    with another_pgcat(patient) as reaches:
+        yield reaches
+
+
+@fault("PD311", "other pools", "listens on that port")
+def the_exporter_of_another_pgcat(patient: Patient) -> Iterator[list[str]]:
+    with another_pgcat(patient, ("pool_size = 9", "pool_size = 8")) as reaches:
+        (exporter,) = [reach for reach in reaches if reach.startswith("pgcat:9930")]
+        yield [reach for reach in patient.reaches if not reach.startswith("pgcat:9930")] + [exporter] * 2
+
+
+@fault("PD312", "no PgCat has a client in permify_writer", "PERMIFY_DATABASE_")
+def a_permify_that_goes_past_pgcat(patient: Patient) -> Iterator[list[str]]:
+    patient.edit("kubernetes/pgcat-deployment.yaml", "replicas: 2", "replicas: 1")
+    with another_pgcat(patient) as reaches:
+        yield reaches
+
+
+@fault("PD313", "another password", "rollout restart")
+def a_pgcat_with_another_password(patient: Patient) -> Iterator[list[str]]:
+    ours = 'password = "${database_password}"'
+    with another_pgcat(patient, (ours, f'password = "earlier"\nserver_{ours}')) as reaches:
+        yield reaches
+
+
+# Permify
+
+
+@fault("PD402", "keeps everything in memory", "PERMIFY_DATABASE_")
+def a_permify_in_memory(patient: Patient) -> Iterator[list[str]]:
+    text = (patient.stack.rendered / "permify/permify.yaml").read_text()
+    text = text.replace("engine: postgres", "engine: memory")
+    with patient.stack.permify(7, patient.stack.pgcats[0].port, text) as permify:
+        others = [reach for reach in patient.reaches if not reach.startswith("permify")]
+        yield [*others, f"permify={LOOPBACK}:{permify.port}"]
+
+
+@fault("PD403", "a read of its tenants fails", "log")
+def a_permify_whose_reads_fail(patient: Patient) -> Iterator[None]:
+    patient_sql(patient, "ALTER TABLE tenants RENAME TO hidden")
+    yield
+    patient_sql(patient, "ALTER TABLE hidden RENAME TO tenants")
+
+
+# Who is not reached
+
+
+@fault("PD102", "connection refused")
+def a_pgcat_that_is_gone(patient: Patient) -> Iterator[list[str]]:
+    yield [*(reach for reach in patient.reaches if "pgcat" not in reach), f"pgcat={LOOPBACK}:{free_port()}"]
+
+
+@fault("PD103", "connection refused")
+def a_permify_that_is_gone(patient: Patient) -> Iterator[list[str]]:
+    yield [*patient.reaches[:-1], f"permify={LOOPBACK}:{free_port()}"]
+
+
+@fault("PD104", "connection refused")
+def an_exporter_that_is_gone(patient: Patient) -> Iterator[list[str]]:
+    exporter = patient.stack.pgcats[0].exporter
+    yield [reach.replace(str(exporter), str(free_port())) for reach in patient.reaches]
+
+
+@fault("PD105", "no password", "DATABASE_PASSWORD")
+def no_password_at_all(patient: Patient) -> Iterator[None]:
+    patient.environment.clear()
+    yield
+
+
+@fault("PD101 PD102 PD103", "takes connections and did not answer")
+def everybody_mute(patient: Patient) -> Iterator[list[str]]:
+    with socket.create_server((LOOPBACK, 0)) as mute:
+        patient.timeout_seconds = 0.5
+        yield [re.sub(r"=.*", f"={LOOPBACK}:{mute.getsockname()[1]}", reach) for reach in patient.reaches]
+
+
+def patient_sql(patient: Patient, statement: str) -> list[tuple[Any, ...]]:
+    """As a superuser in Permify's database."""
+    server = patient.stack.cluster.primary
+    with psycopg.connect(
+        host=str(server.folder),
+        port=server.port,
+        user="postgres",
+        dbname=patient.stack.database,
+        autocommit=True,
+    ) as connection:
+        cursor = connection.execute(statement.encode())
+        rows = cursor.fetchall() if cursor.description else []
+    patient.stack.cluster.catch_up()
+    return rows
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def wait_until(ready: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_was_planted_is_mended(patient: Patient) -> None:
+    found = patient.examined(write_check=True)
+    assert patient.findings() == []
+    assert found.case.answers.write_check is not None
+    assert all(
+        answer.lag and answer.lag.caught_up
+        for server, answer in found.case.servers
+        if server.role != "primary"
+    )
+
+
+# By docker and kubectl, which are fakes that really forward
+
+
+PGCAT_IMAGE, PERMIFY_IMAGE = "ghcr.io/postgresml/pgcat:v1.2.0", "ghcr.io/permify/permify:v1.7.3"
+
+
+@pytest.fixture
+def kubectl(patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    stack = patient.stack
+    pods = [pod(f"pgcat-{number}", {"pgcat": PGCAT_IMAGE}) for number, _ in enumerate(stack.pgcats)]
+    pods += [pod(f"permify-{number}", {"permify": PERMIFY_IMAGE}) for number, _ in enumerate(stack.permifys)]
+    forwards = {f"pgcat-{n}": {"6432": p.port, "9930": p.exporter} for n, p in enumerate(stack.pgcats)}
+    forwards |= {f"permify-{n}": {"3476": permify.port} for n, permify in enumerate(stack.permifys)}
+    admin_password = (stack.secrets / "pgcat_admin_password").read_text().strip()
+    state = {
+        "context": "here",
+        "namespace": "permify",
+        "pods": pods,
+        "forwards": forwards,
+        "secrets": {
+            "permify-database": secret(password=stack.password),
+            "pgcat-admin": secret(password=admin_password),
+        },
+    }
+    fake = Fake(tmp_path / "bin", "kubectl", state)
+    monkeypatch.setenv("PATH", fake.path)
+    patient.environment = {}  # the cluster's Secrets have the passwords
+    patient.timeout_seconds = 5
+    return fake
+
+
+def test_kubernetes_by_port_forward(patient: Patient, kubectl: Fake) -> None:
+    """Every PgCat and one Permify; PostgreSQL through PgCat alone. The forwards end with the doctor."""
+    diagnosis = patient.examined([])
+    found = patient.findings([])
+    assert found == [], shown(found)
+    case = diagnosis.case
+    assert [pgcat.name for pgcat in case.answers.pgcats] == ["pgcat-0", "pgcat-1"]
+    assert [permify.name for permify in case.answers.permifys] == ["permify-0"]
+    assert len(list(case.told)) == 2
+    assert len([note for note in diagnosis.notes if "was asked through PgCat" in note]) == 2
+    forwarded = (kubectl.folder / "kubectl.json.forwarding").read_text().split()
+    assert sorted(set(forwarded)) == ["pod/permify-0", "pod/pgcat-0", "pod/pgcat-1"]
+    assert not processes_with(str(kubectl.folder / "kubectl"))
+
+
+def processes_with(word: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (folder / "cmdline").read_bytes().decode(errors="replace")
+            found += [line] if word in line else []
+    return found
+
+
+def test_a_pod_is_missing(patient: Patient, kubectl: Fake) -> None:
+    del kubectl.state["pods"][0]
+    kubectl.save()
+    found = patient.findings([])
+    assert {finding.code for finding in found} == {"PD106"}, shown(found)
+    assert "1 of 2 PgCat processes run" in found[0].message
+    assert found[0].path == "kubernetes/pgcat-deployment.yaml"
+
+
+def test_more_pods_than_planned(patient: Patient, kubectl: Fake) -> None:
+    for number in range(2, 5):
+        kubectl.state["pods"].append(pod(f"pgcat-{number}", {"pgcat": PGCAT_IMAGE}))
+        kubectl.state["forwards"][f"pgcat-{number}"] = kubectl.state["forwards"]["pgcat-0"]
+    kubectl.save()
+    found = patient.findings([])
+    assert {finding.code for finding in found} == {"PD107"}, shown(found)
+    assert "5 PgCat processes run, and the budget counts 4" in found[0].message
+
+
+def test_a_pod_that_is_going_counts_as_no_fault(patient: Patient, kubectl: Fake) -> None:
+    going = pod("pgcat-9", {"pgcat": PGCAT_IMAGE}, ready=False, deletionTimestamp="2026-01-01T00:00:00Z")
+    kubectl.state["pods"].append(going)
+    kubectl.save()
+    assert patient.findings([]) == []
+
+
+def test_a_pod_that_crashes(patient: Patient, kubectl: Fake) -> None:
+    status = kubectl.state["pods"][3]["status"]["containerStatuses"][0]
+    status |= {"ready": False, "restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    kubectl.save()
+    found = patient.findings([])
+    assert {finding.code for finding in found} == {"PD108"}, shown(found)
+    assert "permify-1 (permify) waits: CrashLoopBackOff" in found[0].message
+    assert found[0].fix == "kubectl -n permify logs permify-1 -c permify"
+
+
+def test_a_pod_with_another_image(patient: Patient, kubectl: Fake) -> None:
+    kubectl.state["pods"][0]["spec"]["containers"][0]["image"] = "ghcr.io/postgresml/pgcat:main"
+    kubectl.save()
+    found = patient.findings([])
+    assert {finding.code for finding in found} == {"PD109"}, shown(found)
+    assert "kubectl apply -k ." in found[0].fix
+
+
+def test_kubectl_that_is_refused(patient: Patient, kubectl: Fake) -> None:
+    kubectl.state["complaint"] = "Unable to connect to the server: dial tcp: i/o timeout"
+    kubectl.save()
+    diagnosis = patient.examined([], context="here")
+    assert any("Unable to connect to the server" in note for note in diagnosis.notes)
+    assert not diagnosis.case.anybody
+
+
+# The command
+
+
+def doctor(patient: Patient, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY / "hooks"), **variables}
+    command = [sys.executable, "-m", "pgcat_stack", "doctor", str(patient.root), "--no-docker", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+
+def reached(patient: Patient) -> list[str]:
+    return [word for reach in patient.reaches for word in ("--reach", reach)]
+
+
+def test_the_command_on_a_healthy_stack(patient: Patient) -> None:
+    done = doctor(patient, *reached(patient), **patient.environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "0 errors, 0 warnings; asked 2 of 2 PostgreSQL servers, 2 PgCat, 2 Permify\n"
+
+
+def test_the_command_says_most_useful_first_and_no_password(patient: Patient) -> None:
+    patient.edit("pgcat/pgcat.toml", "ban_time = 60", "ban_time = 30")
+    reaches = [*reached(patient)[:-1], f"permify={LOOPBACK}:{free_port()}"]
+    environment = {"DATABASE_PASSWORD": patient.stack.password, "PGCAT_ADMIN_PASSWORD": "Sesame9"}
+    done = doctor(patient, *reaches, **environment)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"permify/permify\.yaml:\d+: PD103 Permify .* does not answer: .*\(.*\)", lines[0])
+    assert lines[1].split()[1] == "PD301" and len(lines) == 3
+    assert lines[-1].startswith("2 errors, 0 warnings; asked 2 of 2 PostgreSQL servers, 0 PgCat, 1 Permify")
+    assert patient.stack.password not in done.stdout + done.stderr and "Sesame9" not in done.stdout
+
+
+def test_the_command_as_json_with_strict(patient: Patient) -> None:
+    done = doctor(patient, *reached(patient), "--format", "json", "--strict")
+    assert done.returncode == 1
+    objects = json.loads(done.stdout)
+    assert [found["code"] for found in objects] == ["PD105", "PD105"]
+    assert objects[0].keys() == {"code", "severity", "path", "line", "message", "fix"}
+    assert doctor(patient, *reached(patient), "--format", "json").returncode == 0
+
+
+def test_nothing_can_be_asked(patient: Patient) -> None:
+    done = doctor(patient, "--no-kubectl", **patient.environment)
+    assert done.returncode == 2
+    assert done.stderr == "pgcat-stack: nothing of this deployment could be asked\n"
+    assert {line.split()[1] for line in done.stdout.splitlines()[:4]} == {"PD101", "PD102", "PD103"}
+
+
+def test_a_name_that_the_deployment_does_not_have(patient: Patient) -> None:
+    done = doctor(patient, "--reach", "pgct=127.0.0.1:6432")
+    assert done.returncode == 2 and done.stdout == ""
+    assert (
+        done.stderr
+        == ("pgcat-stack: --reach pgct: the deployment has no such name; it has pgcat, permify, 127.0.0.1\n")
+        or "it has pgcat, permify, 127.0.0.1" in done.stderr
+    )
+
+
+def test_a_mute_deployment_ends_in_time(patient: Patient) -> None:
+    with socket.create_server((LOOPBACK, 0)) as mute:
+        port = mute.getsockname()[1]
+        reaches = [re.sub(r"=.*", f"={LOOPBACK}:{port}", reach) for reach in reached(patient)]
+        begun = time.monotonic()
+        done = doctor(patient, *reaches, "--timeout", "0.5", **patient.environment)
+    assert time.monotonic() - begun < 15
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "did not answer within" in done.stdout
+
+
+def test_the_database_is_only_read(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that the doctor sends writes, and the server would refuse it."""
+    server = patient.stack.cluster.primary
+    begins = server.log_size()
+    patient.findings()
+    sent = re.findall(r"LOG:  statement: (.*)", server.log_since(begins))
+    assert any("json_build_object" in line or line.startswith("SELECT") for line in sent)
+    writes = re.compile(r"\s*(INSERT|UPDATE|DELETE|ALTER|CREATE|DROP|TRUNCATE|GRANT)", re.IGNORECASE)
+    assert not [line for line in sent if writes.match(line)]
+    monkeypatch.setattr(postgres_module, "_SYSTEM", "CREATE TABLE scratch (i int)")
+    patient.findings()
+    assert "cannot execute CREATE TABLE in a read-only transaction" in server.log_since(begins)
+
+
+# Other deployments. Each takes the servers' place of the one before, so these come last.
+
+
+@pytest.fixture(scope="module")
+def direct(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with standing(cluster, tmp_path_factory.mktemp("direct"), DIRECT) as stack:
+        yield stack
+
+
+@pytest.fixture
+def direct_patient(direct: Stack, tmp_path: Path) -> Patient:
+    direct.cluster.catch_up()
+    return Patient(direct, tmp_path / "patient")
+
+
+def test_a_healthy_direct_deployment_is_clean(direct_patient: Patient) -> None:
+    found = direct_patient.findings(write_check=True)
+    assert found == [], shown(found)
+
+
+def test_a_missing_database(direct_patient: Patient) -> None:
+    for _ in range(2):
+        direct_patient.edit("permify/permify.yaml", "/permify?", "/elsewhere?")
+    found = direct_patient.findings()
+    assert {finding.code for finding in found} == {"PD202"}, shown(found)
+    assert "no database elsewhere" in found[0].message and "bootstrap.sql" in found[0].fix
+
+
+def test_a_stale_read_is_seen_and_measured(direct_patient: Patient) -> None:
+    """All reads of a direct deployment go to its replica, which is made to apply late."""
+    replica = direct_patient.stack.cluster.replica
+    replica.sql("ALTER SYSTEM SET recovery_min_apply_delay = '1200ms'")
+    replica.sql("SELECT pg_reload_conf()")
+    try:
+        direct_patient.timeout_seconds = 6
+        found = direct_patient.findings(write_check=True)
+    finally:
+        replica.sql("ALTER SYSTEM RESET recovery_min_apply_delay")
+        replica.sql("SELECT pg_reload_conf()")
+    stale = [finding for finding in found if finding.code == "PD405"]
+    assert {finding.code for finding in found} - {"PD216"} == {"PD405"}, shown(found)
+    assert 1 <= float(re.findall(r"for ([\d.]+) s", stale[0].message)[0]) < 6
+
+
+def test_a_write_check_that_fails_names_the_step(direct_patient: Patient) -> None:
+    """A schema that the readers never get. What was written is removed all the same."""
+    replica = direct_patient.stack.cluster.replica
+    replica.sql("SELECT pg_wal_replay_pause()")
+    try:
+        found = direct_patient.findings(write_check=True)
+    finally:
+        replica.sql("SELECT pg_wal_replay_resume()")
+    assert {finding.code for finding in found} - {"PD216"} == {"PD404"}, shown(found)
+    assert "“write relationships” failed" in next(f for f in found if f.code == "PD404").message
+
+
+def test_the_write_check_leaves_nothing(direct_patient: Patient) -> None:
+    check = direct_patient.examined(write_check=True).case.answers.write_check
+    assert check is not None and check.tenant.startswith(TENANT) and not check.leftover
+    for table in ("tenants", "relation_tuples", "schema_definitions", "transactions"):
+        column = "id" if table == "tenants" else "tenant_id"
+        rows = patient_sql(direct_patient, f"SELECT count(*) FROM {table} WHERE {column} = '{check.tenant}'")
+        assert rows == [(0,)], table
+
+
+def test_docker_by_published_ports(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with standing(cluster, tmp_path, {}) as stack:
+        patient = Patient(stack, tmp_path / "patient")
+        pgcat, permify = stack.pgcats[0], stack.permifys[0]
+        containers = {
+            "a": container("pgcat", PGCAT_IMAGE, {6432: pgcat.port, 9930: pgcat.exporter}),
+            "b": container("permify", PERMIFY_IMAGE, {3476: permify.port}),
+            "c": container("migrate", PERMIFY_IMAGE, {}, Status="exited", ExitCode=0),
+        }
+        containers["c"]["HostConfig"]["RestartPolicy"]["Name"] = "no"
+        fake = Fake(tmp_path / "bin", "docker", {"containers": containers})
+        monkeypatch.setenv("PATH", fake.path)
+        servers = [reach for reach in patient.reaches if reach.startswith(LOOPBACK)]
+        # As the doctor runs by itself, with the passwords under secrets/.
+        found = patient.findings(servers, docker=True)
+        assert found == [], shown(found)
+        fake.state["containers"]["c"]["State"]["ExitCode"] = 1
+        fake.state["containers"]["a"]["State"]["Health"] = {"Status": "unhealthy"}
+        fake.save()
+        found = patient.findings(servers, docker=True)
+        assert {finding.code for finding in found} == {"PD108"}, shown(found)
+        assert {finding.message for finding in found} == {
+            "pgcat-stack-migrate-1 (migrate) is exited with exit code 1",
+            "pgcat-stack-pgcat-1 (pgcat) is unhealthy",
+        }
+        fake.state = {"complaint": "Cannot connect to the Docker daemon"}
+        fake.save()
+        assert any("Cannot connect" in note for note in patient.examined(servers, docker=True).notes)
+
+
+@pytest.mark.parametrize(("answers", "version"), HEALTHY.values(), ids=HEALTHY)
+def test_a_healthy_deployment_is_clean(
+    cluster: Cluster, tmp_path: Path, answers: dict[str, Any], version: str
+) -> None:
+    with standing(cluster, tmp_path, answers, version) as stack:
+        patient = Patient(stack, tmp_path / "patient")
+        found = patient.findings(write_check=True)
+        assert found == [], shown(found)
+        # and without a way to PostgreSQL itself
+        through = [reach for reach in patient.reaches if not reach.startswith(LOOPBACK)]
+        server = stack.cluster.primary
+        away = patient.examined([*through, f"{LOOPBACK}:{server.port}={LOOPBACK}:{free_port()}"])
+        assert patient.findings(through) == []
+        assert any("was asked through PgCat's pool permify_writer" in note for note in away.notes)
