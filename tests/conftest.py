@@ -15,8 +15,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # Live tests share their servers, so a worker takes all of them. Rollouts and faults are another's, for they
-# mostly wait and have servers of their own; so are Kubernetes, its API server, Docker, and the doctor, for whom faults
-# are planted.
+# mostly wait and have servers of their own; so are Kubernetes, its API server, Docker, and the doctor, who is
+# given faults to find.
 LIVE_WORKERS = {
     "test_rollouts.py": "waiting",
     "test_kubernetes.py": "kubernetes",
