@@ -240,7 +240,7 @@ class TestDefault:
         assert default.service("pgcat")["Id"] == before
         assert default.pool_sizes() == {20}
         under_load(
-            default, lambda: default.follow(default.runbook("Change the configuration.")), RESTART_SECONDS
+            default, lambda: default.follow(default.runbook("Restart")), RESTART_SECONDS
         )
         assert default.service("pgcat")["Id"] == before
         assert default.pool_sizes() == {7}
@@ -273,7 +273,7 @@ class TestDefault:
         assert after["RestartCount"] == before["RestartCount"] + 1
 
     def test_a_rotated_password_is_the_only_one(self, default: Stack) -> None:
-        under_load(default, lambda: default.follow(default.runbook("Rotate the password.")), RESTART_SECONDS)
+        under_load(default, lambda: default.follow(default.runbook("Rotate the password")), RESTART_SECONDS)
 
         assert (default.folder / "secrets/database_password").read_text() != HOSTILE[
             "database_password"
@@ -505,8 +505,8 @@ def test_a_deployment_moves_to_pgcat_and_back(tmp_path: Path) -> None:
         stack.permify().write("1", "ada")
         names = {yaml.safe_load((folder / "compose.yaml").read_text())["name"]}
         for pooling, title in (
-            ("pgcat", "Move to PgCat."),
-            ("direct", "Move to direct pooling, without PgCat."),
+            ("pgcat", "Move to PgCat"),
+            ("direct", "Move to direct pooling, without PgCat"),
         ):
             runbook = stack.runbook(title)
             template.update(folder, [f"pooling={pooling}"])
