@@ -239,9 +239,7 @@ class TestDefault:
 
         assert default.service("pgcat")["Id"] == before
         assert default.pool_sizes() == {20}
-        under_load(
-            default, lambda: default.follow(default.runbook("Restart")), RESTART_SECONDS
-        )
+        under_load(default, lambda: default.follow(default.runbook("Restart")), RESTART_SECONDS)
         assert default.service("pgcat")["Id"] == before
         assert default.pool_sizes() == {7}
 
