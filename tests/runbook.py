@@ -45,3 +45,10 @@ def anchor(title: str) -> str:
         if character in " -_" or unicodedata.category(character)[0] in "LN"
     ]
     return "".join(kept).replace(" ", "-")
+
+
+def statements(readme: str) -> set[tuple[str, str]]:
+    """Function and statement of every `ask_… "…"`, and of what stands alone in a cell, for the primary."""
+    found = set(re.findall(r'\b(ask_(?:pgcat|primary|replicas)) "([^"]+)"', readme))
+    cells = re.findall(r"`(SELECT [^`…]+)`", text_without_code(readme))
+    return found | {("ask_replicas" if "wal_replay" in cell else "ask_primary", cell) for cell in cells}

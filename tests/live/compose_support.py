@@ -149,7 +149,7 @@ class Stack:
 
     def follow(self, commands: str) -> None:
         """Do what a runbook says."""
-        run("sh", "-euc", commands, cwd=self.folder, env=self.environment)
+        run("bash", "-euc", commands, cwd=self.folder, env=self.environment)
 
     def up(self, *arguments: str) -> None:
         try:

@@ -10,6 +10,7 @@ import functools
 import json
 import re
 import shutil
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -31,7 +32,8 @@ from live.compose_support import (
 )
 from live.load import Load
 from live.updating import Template
-from rendering import render
+from rendering import REPOSITORY, render
+from runbook import statements
 
 # What breaks quoting somewhere: in TOML, SQL, shell, awk, a password file, connection strings.
 HOSTILE = {
@@ -45,6 +47,18 @@ HOSTILE = {
 # Outages at most: four times what the rendered README says, on a machine that is busy with other things.
 RESTART_SECONDS = 4 * 2.0
 UP_SECONDS = 4 * 10.0
+SYMPTOMS = [
+    "No PgCat answers",
+    "Clients wait for a server connection",
+    "Connect spikes",
+    "More connections than planned",
+    "Reads are all on the primary",
+    "Stale reads",
+    "Requests fail",
+    "The migration failed",
+    "No pool configured",
+    "A Permify process never gets ready",
+]
 AT_ONCE = 16
 """Requests that may fail as a replica is lost: six clients, two pools, and another try of each."""
 
@@ -228,6 +242,24 @@ class TestDefault:
         assert described() == before
         for one in ("bootstrap", "migrate"):
             assert default.service(one)["State"]["ExitCode"] == 0
+
+    def test_the_functions_of_the_runbook_answer(self, default: Stack) -> None:
+        functions = default.runbook("In your shell").replace("127.0.0.1:3476", f"{default.address}:3476")
+        asked = statements((default.folder / "README.md").read_text())
+        assert {function for function, _ in asked} == {"ask_pgcat", "ask_primary", "ask_replicas"}
+        for function, statement in sorted(asked):
+            statement = statement.replace("PID", "0").replace("HOST", "postgres-replica")
+            if "wal_replay_resume" not in statement:
+                default.follow(f'{functions}\n{function} "{statement}"')
+        default.follow(f"{functions}\nask_permify | grep -q tenants")
+        default.follow(f"{functions}\ncomplaints")
+
+    def test_the_commands_of_each_symptom_run(self, default: Stack) -> None:
+        functions = default.runbook("In your shell").replace("127.0.0.1:3476", f"{default.address}:3476")
+        command = f'pgcat-stack() {{ {sys.executable} -m pgcat_stack.cli "$@"; }}'
+        hooks = f"export PYTHONPATH={REPOSITORY / 'hooks'}"
+        for title in SYMPTOMS:
+            default.follow("\n".join([hooks, command, functions, default.runbook(title)]))
 
     def test_up_does_not_see_an_edited_file_but_a_restart_reads_it(self, default: Stack) -> None:
         path = default.folder / "pgcat/pgcat.toml"

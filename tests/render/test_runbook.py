@@ -1,4 +1,4 @@
-"""The README of each deployment holds as a runbook: what can be known of its commands, links and sections without running them.
+"""The README of each deployment holds as a runbook, as far as can be known without running its commands.
 
 `tests/live/test_runbook.py` runs them.
 """
