@@ -6,6 +6,20 @@ import re
 import unicodedata
 from pathlib import Path
 
+EVERYWHERE = [
+    "Clients wait for a server connection",
+    "Connect spikes",
+    "More connections than planned",
+    "Requests fail",
+    "The migration failed",
+    "A Permify process never gets ready",
+]
+"""Symptoms that every deployment has a section for; alerts link to them."""
+WITH_PGCAT = ["No PgCat answers", "No pool configured"]
+WITH_REPLICA = ["Stale reads"]
+WITH_BOTH = ["Reads are all on the primary"]
+SYMPTOMS = [*EVERYWHERE, *WITH_PGCAT, *WITH_REPLICA, *WITH_BOTH]
+
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^(#{2,3}) (.+)$", re.MULTILINE)
 

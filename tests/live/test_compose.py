@@ -33,7 +33,7 @@ from live.compose_support import (
 from live.load import Load
 from live.updating import Template
 from rendering import REPOSITORY, render
-from runbook import statements
+from runbook import SYMPTOMS, statements
 
 # What breaks quoting somewhere: in TOML, SQL, shell, awk, a password file, connection strings.
 HOSTILE = {
@@ -47,18 +47,6 @@ HOSTILE = {
 # Outages at most: four times what the rendered README says, on a machine that is busy with other things.
 RESTART_SECONDS = 4 * 2.0
 UP_SECONDS = 4 * 10.0
-SYMPTOMS = [
-    "No PgCat answers",
-    "Clients wait for a server connection",
-    "Connect spikes",
-    "More connections than planned",
-    "Reads are all on the primary",
-    "Stale reads",
-    "Requests fail",
-    "The migration failed",
-    "No pool configured",
-    "A Permify process never gets ready",
-]
 AT_ONCE = 16
 """Requests that may fail as a replica is lost: six clients, two pools, and another try of each."""
 
