@@ -23,6 +23,7 @@ from live.load import Load
 from live.stack import SCHEMA, TENANT, check_body, relation_tuple, tuples, write_body
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.secrets import make_secrets
+from runbook import blocks
 
 COMMAND_SECONDS = 150
 PROJECT = "pgcat-stack-test-"
@@ -142,16 +143,13 @@ class Stack:
         return run(*command, cwd=self.folder, env=self.environment, seconds=seconds, **options)
 
     def runbook(self, title: str, part: int = 0) -> str:
-        """Commands that README.md has after a title, but for `copier`; `part` counts the blocks after it."""
-        text = (self.folder / "README.md").read_text()
-        _, found, rest = text.partition(f"**{title}**")
-        assert found, title
-        block = re.findall(r"^```bash\n(.*?)^```", rest, re.DOTALL | re.MULTILINE)[part]
+        """Commands that a section of README.md has, but for `copier`; `part` counts its blocks."""
+        block = blocks(self.folder / "README.md", title)[part]
         return re.sub(r"^copier .*\n", "", block, flags=re.MULTILINE)
 
     def follow(self, commands: str) -> None:
         """Do what a runbook says."""
-        run("sh", "-euc", commands, cwd=self.folder, env=self.environment)
+        run("bash", "-euc", commands, cwd=self.folder, env=self.environment)
 
     def up(self, *arguments: str) -> None:
         try:

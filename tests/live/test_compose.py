@@ -10,6 +10,7 @@ import functools
 import json
 import re
 import shutil
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -31,7 +32,8 @@ from live.compose_support import (
 )
 from live.load import Load
 from live.updating import Template
-from rendering import render
+from rendering import REPOSITORY, render
+from runbook import SYMPTOMS, statements
 
 # What breaks quoting somewhere: in TOML, SQL, shell, awk, a password file, connection strings.
 HOSTILE = {
@@ -229,6 +231,24 @@ class TestDefault:
         for one in ("bootstrap", "migrate"):
             assert default.service(one)["State"]["ExitCode"] == 0
 
+    def test_the_functions_of_the_runbook_answer(self, default: Stack) -> None:
+        functions = default.runbook("In your shell").replace("127.0.0.1:3476", f"{default.address}:3476")
+        asked = statements((default.folder / "README.md").read_text())
+        assert {function for function, _ in asked} == {"ask_pgcat", "ask_primary", "ask_replicas"}
+        for function, statement in sorted(asked):
+            statement = statement.replace("PID", "0").replace("HOST", "postgres-replica")
+            if "wal_replay_resume" not in statement:
+                default.follow(f'{functions}\n{function} "{statement}"')
+        default.follow(f"{functions}\nask_permify | grep -q tenants")
+        default.follow(f"{functions}\ncomplaints")
+
+    def test_the_commands_of_each_symptom_run(self, default: Stack) -> None:
+        functions = default.runbook("In your shell").replace("127.0.0.1:3476", f"{default.address}:3476")
+        command = f'pgcat-stack() {{ {sys.executable} -m pgcat_stack.cli "$@"; }}'
+        hooks = f"export PYTHONPATH={REPOSITORY / 'hooks'}"
+        for title in SYMPTOMS:
+            default.follow("\n".join([hooks, command, functions, default.runbook(title)]))
+
     def test_up_does_not_see_an_edited_file_but_a_restart_reads_it(self, default: Stack) -> None:
         path = default.folder / "pgcat/pgcat.toml"
         edited = path.with_suffix(".new")
@@ -239,9 +259,7 @@ class TestDefault:
 
         assert default.service("pgcat")["Id"] == before
         assert default.pool_sizes() == {20}
-        under_load(
-            default, lambda: default.follow(default.runbook("Change the configuration.")), RESTART_SECONDS
-        )
+        under_load(default, lambda: default.follow(default.runbook("Restart")), RESTART_SECONDS)
         assert default.service("pgcat")["Id"] == before
         assert default.pool_sizes() == {7}
 
@@ -273,7 +291,7 @@ class TestDefault:
         assert after["RestartCount"] == before["RestartCount"] + 1
 
     def test_a_rotated_password_is_the_only_one(self, default: Stack) -> None:
-        under_load(default, lambda: default.follow(default.runbook("Rotate the password.")), RESTART_SECONDS)
+        under_load(default, lambda: default.follow(default.runbook("Rotate the password")), RESTART_SECONDS)
 
         assert (default.folder / "secrets/database_password").read_text() != HOSTILE[
             "database_password"
@@ -505,8 +523,8 @@ def test_a_deployment_moves_to_pgcat_and_back(tmp_path: Path) -> None:
         stack.permify().write("1", "ada")
         names = {yaml.safe_load((folder / "compose.yaml").read_text())["name"]}
         for pooling, title in (
-            ("pgcat", "Move to PgCat."),
-            ("direct", "Move to direct pooling, without PgCat."),
+            ("pgcat", "Move to PgCat"),
+            ("direct", "Move to direct pooling, without PgCat"),
         ):
             runbook = stack.runbook(title)
             template.update(folder, [f"pooling={pooling}"])

@@ -191,6 +191,7 @@ class Readme:
         self._programs.mkdir()
         self._replace("sleep", "")
         self._replace("psql", "")
+        self._replace("pgcat-stack", "")
 
     def becomes(self, updated: Path) -> None:
         """What `copier update` will make of the deployment."""
@@ -205,9 +206,19 @@ class Readme:
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
+    def updates(self, data: str, then: str) -> None:
+        """An update, and then the commands that the page had before it."""
+        page = self.page
+        self.run(f"copier update --trust --defaults --data {data}")
+        self.runs(page, then)
+
     def run(self, text: str) -> None:
         """The block of commands that has this text in it; fails when a command does, or warns."""
-        blocks = re.findall(r"^```bash\n(.*?)^```$", self.page, re.MULTILINE | re.DOTALL)
+        self.runs(self.page, text)
+
+    def runs(self, page: str, text: str) -> None:
+        """The same of a page that is no longer there."""
+        blocks = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
         block = next(block for block in blocks if text in block).replace("FILE", str(self.password))
         path = f"{self._programs}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
@@ -299,7 +310,8 @@ def test_the_move_to_direct_pooling_and_back_by_the_readme(
 
         readme.becomes(deployment(tmp_path / "direct", namespace, {**answers, "pooling": "direct"}))
         moving = readme.page
-        readme.run("copier update --trust --data pooling=direct")
+        readme.updates("pooling=direct", "permify-moving")
+        readme.runs(moving, "delete deployment/pgcat")
         assert names(plane.pods(namespace)).count("pgcat") == 0
         # What nothing uses any more is what the page names.
         left = plane.objects(namespace).keys() - built(plane, readme.deploy) - {"Secret/permify-database"}
@@ -317,6 +329,6 @@ def test_the_move_to_direct_pooling_and_back_by_the_readme(
         assert deleted.accepted, deleted.errors
 
         readme.becomes(deployment(tmp_path / "back", namespace, answers))
-        readme.run("copier update --trust --data pooling=pgcat")
+        readme.updates("pooling=pgcat", "permify-moving")
         assert names(plane.pods(namespace)).count("pgcat") == 2
         assert plane.objects(namespace).keys() >= built(plane, readme.deploy) | secrets
