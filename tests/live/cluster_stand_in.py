@@ -37,7 +37,7 @@ def kubectl(words: list[str], known: dict[str, Any]) -> int:
         ]
         return subprocess.run(inside, env={**os.environ, "PATH": known["path"]}).returncode
     if command == "logs":
-        print(Path(pod["log"]).read_text(errors="replace"))
+        print(Path(pod["log"]).read_bytes()[pod["begins"] :].decode(errors="replace"))
         return 0
     assert command == "port-forward", words
     here, _, there = rest[1].partition(":")

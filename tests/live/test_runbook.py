@@ -43,6 +43,12 @@ class Shell:
     here: Site
     folder: Path
     more_logs: dict[str, Path] = field(default_factory=dict)
+    begins: dict[Path, int] = field(default_factory=dict)
+    """How much of a log is older than ten minutes, as far as the commands are to know."""
+
+    def forget_logs(self) -> None:
+        processes = [each.process for each in [*self.here.pgcats, *self.here.permifys]]
+        self.begins = {process.log: process.log.stat().st_size for process in processes}
 
     @property
     def readme(self) -> Path:
@@ -76,24 +82,21 @@ class Shell:
 
     def known(self) -> dict[str, Any]:
         stack = self.here.stack
-        pods: dict[str, Any] = {}
-        for number, pgcat in enumerate(self.here.pgcats):
-            pods[f"pgcat-{number}"] = {
-                "program": "pgcat",
-                "port": pgcat.port,
-                "log": str(pgcat.process.log),
-            }
-        for number, permify in enumerate(self.here.permifys):
-            pods[f"permify-{number}"] = {
-                "program": "permify",
-                "port": permify.port,
-                "log": str(permify.process.log),
-            }
-        for name, log in self.more_logs.items():
-            pods[name] = {"program": "other", "port": 0, "log": str(log)}
+        pods = {name: ("other", 0, log) for name, log in self.more_logs.items()}
+        for program_name, processes in (("pgcat", self.here.pgcats), ("permify", self.here.permifys)):
+            for number, each in enumerate(processes):
+                pods[f"{program_name}-{number}"] = program_name, each.port, each.process.log
         return {
             "namespace": "permify",
-            "pods": pods,
+            "pods": {
+                name: {
+                    "program": program_name,
+                    "port": port,
+                    "log": str(log),
+                    "begins": self.begins.get(log, 0),
+                }
+                for name, (program_name, port, log) in pods.items()
+            },
             "secrets": str(stack.secrets),
             "path": os.environ["PATH"],
             "psql": program("psql"),
@@ -252,6 +255,7 @@ def test_a_replica_that_is_gone_is_banned_and_unbanned(standalone: Shell) -> Non
             [row["state"] for row in rows if "replay_lag" in row],
         )
 
+    standalone.run('ask_pgcat "UNBAN 127.0.0.1"')  # what an earlier test left
     assert seen() == ([], ["streaming"])
     with here.load(checkers=8) as load:
         calm(load)
@@ -270,12 +274,12 @@ def test_more_connections_than_the_role_may_have(standalone: Shell) -> None:
     for server in here.cluster.servers:
         server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'permify'")
     here.cluster.primary.sql("ALTER ROLE permify CONNECTION LIMIT 1")
+    standalone.forget_logs()
     try:
         with here.load(checkers=8, writers=8) as load:
             time.sleep(8)
             assert load.failed()
-            begin = standalone.run("complaints")
-            assert 'ServerStartupError("error message"' in begin
+            assert 'ServerStartupError("error message"' in standalone.run("complaints")
         commands = standalone.commands("More connections than planned").replace("pgcat-stack plan .", "")
         mine = [row for row in standalone.rows(commands) if row.get("usename") == "permify"]
         assert sum(int(row["count"]) for row in mine) <= 1
@@ -288,6 +292,7 @@ def test_a_wrong_database_in_the_uri(standalone: Shell) -> None:
     right = (here.stack.rendered / "permify" / "permify.yaml").read_text()
     wrong = right.replace("/permify_writer?", "/permify?").replace("/permify_reader?", "/permify?")
     assert here.service is not None
+    standalone.forget_logs()
     with (
         pytest.raises(NotReady, match='No pool configured for database: "permify", user: "permify"'),
         here.stack.permify(90, here.service.port, wrong, seconds=90),
@@ -369,7 +374,9 @@ def test_a_promoted_replica_is_followed_by_answers(tmp_path: Path) -> None:
             # The name in the files leads to the promoted server from now on.
             stack.by["primary"] = replica.address
             stack.change(tmp_path / "after", replica_hosts="")
-            stack.migrate()
+            for name in ("migrate", "note"):
+                with stack.started(name) as process:
+                    assert process.wait(60) == 0
             for pgcat in list(here.pgcats):
                 here.start_pgcat()
                 here.end_pgcat(pgcat)
