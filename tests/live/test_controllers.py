@@ -273,7 +273,7 @@ def test_start_and_rotation_by_the_readme(topology: str, plane: ControlPlane, tm
 
         before = serving()
         readme.password.write_text("second\n")
-        readme.run("rollout restart")
+        readme.run("permify-database --from-file=password=/dev/stdin \\\n")
         assert secret(plane, namespace, "permify-database") == b"second"
         plane.wait_until(
             lambda: (
