@@ -1,4 +1,4 @@
-"""What the Compose profile `monitoring` starts beside a stack: Prometheus, exporters of PostgreSQL, the collector.
+"""What the Compose profile `monitoring` starts beside a stack: Prometheus, exporters, the collector.
 
 From the rendered files, with other addresses, and faster: what is scraped every 15 s there is scraped every
 second here.
@@ -30,14 +30,14 @@ class Prometheus:
         return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
 
     def unreached(self) -> list[dict[str, Any]] | None:
-        """The targets that it does not reach, with the reason, or has not asked yet; None before it has any."""
+        """Targets that it does not reach, with the reason, or has not asked yet; None before it has any."""
         targets = json.loads(get(self.port, "/api/v1/targets"))["data"]["activeTargets"]
         return [target for target in targets if target["health"] != "up"] if targets else None
 
 
 @contextlib.contextmanager
 def collector(stack: Stack) -> Iterator[Address]:
-    """Where it serves what Permify pushes. To be entered before the stack is up, whose Permify then pushes here."""
+    """Where it serves what Permify pushes; entered before the stack is up, whose Permify then pushes here."""
     folder = stack.folder / "collector"
     folder.mkdir()
     otlp, scraped = free_port(), free_port()
@@ -46,7 +46,9 @@ def collector(stack: Stack) -> Iterator[Address]:
         assert f'"0.0.0.0:{port}"' in text
         text = text.replace(f'"0.0.0.0:{port}"', f'"{LOOPBACK}:{here}"')
     assert "metrics_flush_interval: 15s" in text
-    (folder / "config.yaml").write_text(text.replace("metrics_flush_interval: 15s", "metrics_flush_interval: 1s"))
+    (folder / "config.yaml").write_text(
+        text.replace("metrics_flush_interval: 15s", "metrics_flush_interval: 1s")
+    )
     stack.replaced |= {"{}:{}".format(*COLLECTOR): f"{LOOPBACK}:{otlp}", "interval: 15": "interval: 1"}
     command = [
         program("otelcol-contrib"),

@@ -19,7 +19,6 @@ from live.stack import TENANT, Stack, check_body, pgcat_program, require_program
 from live.support import EVERY_STATEMENT, post, postgres_cluster
 from rendering import render
 
-
 ANSWERS = {
     "advanced": True,
     "otlp_endpoint": "collector:4317",
@@ -55,7 +54,9 @@ class Watched:
         assert targets, f"{title} has no {legend}"
         return [value for target in targets for _, value in self.ask(target["expr"])]
 
-    def comes_to(self, title: str, so: Callable[[float], bool], legend: str = "", seconds: float = 20) -> None:
+    def comes_to(
+        self, title: str, so: Callable[[float], bool], legend: str = "", seconds: float = 20
+    ) -> None:
         end = time.monotonic() + seconds
         while True:
             shown = self.values(title, legend)
@@ -110,7 +111,11 @@ def test_every_query_returns_data(watched: Watched) -> None:
 
 
 def test_kubernetes_asks_the_same_of_its_namespace(watched: Watched, tmp_path: Path) -> None:
-    answers = {"topology": "standalone", "primary_host": "postgres-primary", "replica_hosts": "postgres-replica"}
+    answers = {
+        "topology": "standalone",
+        "primary_host": "postgres-primary",
+        "replica_hosts": "postgres-replica",
+    }
     deploy = render(tmp_path / "deploy", {**ANSWERS, **answers, "otlp_endpoint": "collector.monitoring:4317"})
     watched.stack.load(1)
     assert asked(watched, json.loads((deploy / "monitoring" / "dashboard.json").read_text())) == {}
