@@ -110,6 +110,13 @@ def test_every_query_returns_data(watched: Watched) -> None:
     assert asked(watched, watched.dashboard) == {}
 
 
+def test_nothing_pushed_is_counted_by_subject_or_statement(watched: Watched) -> None:
+    assert watched.ask('{job="permify",subject_id!=""}') == []
+    names = {series["span_name"] for series, _ in watched.ask("traces_span_metrics_calls_total")}
+    assert {"connect", "pool.acquire", "SELECT", "INSERT"} <= names
+    assert not [name for name in names if "FROM" in name]
+
+
 def test_kubernetes_asks_the_same_of_its_namespace(watched: Watched, tmp_path: Path) -> None:
     answers = {
         "topology": "standalone",
