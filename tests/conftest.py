@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 LIVE_WORKERS = {
     "test_rollouts.py": "waiting",
     "test_kubernetes.py": "kubernetes",
+    "test_dashboard.py": "waiting",
     "test_faults.py": "waiting",
     "test_compose.py": "compose",
     "test_api_server.py": "api server",

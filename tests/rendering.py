@@ -171,6 +171,5 @@ def _choices(base: Mapping[str, Any]) -> tuple[dict[str, tuple[Any, ...]], dict[
         full["permify_install"] = ("manifests", "helm", "none")
     if base["topology"] == "sidecar":
         drawn["permify_install"] = ("manifests", "none")
-    if not docker:
-        drawn["otlp_endpoint"] = ("", "collector.monitoring:4317")
+    drawn["otlp_endpoint"] = ("", "collector:4317" if docker else "collector.monitoring:4317")
     return full, drawn

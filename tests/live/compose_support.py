@@ -32,6 +32,7 @@ PROJECT_LABEL = "com.docker.compose.project"
 UP = ("up", "--wait", "--wait-timeout", "120", "--pull", "never")
 
 HTTP_PORT = 3476
+GRAFANA_PORT = 3000
 
 
 def run(*command: str | Path, seconds: float = COMMAND_SECONDS, **options: Any) -> str:
@@ -102,10 +103,11 @@ class Stack:
         self.override_ports()
 
     def override_ports(self, *more: str) -> None:
-        """What this project has otherwise: its network, and the one port that PERMIFY_BIND does not move."""
+        """What this project has otherwise: its network, and the ports that PERMIFY_BIND does not move."""
         services = list(more)
-        if "prometheus" in self.declared["services"]:
-            services += ["  prometheus:", f'    ports: !override ["{self.address}:9090:9090"]']
+        for name, port in (("prometheus", 9090), ("grafana", GRAFANA_PORT)):
+            if name in self.declared["services"]:
+                services += [f"  {name}:", f'    ports: !override ["{self.address}:{port}:{port}"]']
         override = ["services:", *services] if services else ["services: {}"]
         if self.network:
             override += ["networks:", f"  default: {{name: {self.network}, external: true}}"]
@@ -150,6 +152,12 @@ class Stack:
     def follow(self, commands: str) -> None:
         """Do what a runbook says."""
         run("bash", "-euc", commands, cwd=self.folder, env=self.environment)
+
+    def require_images(self, *services: str) -> None:
+        """Skip without the images of these services, or of all that start without a profile."""
+        for image in self.compose("config", "--images", *services).split():
+            if subprocess.run(("docker", "image", "inspect", image), capture_output=True).returncode:
+                pytest.skip(f"image {image} not on this machine: docker pull {image}")
 
     def up(self, *arguments: str) -> None:
         try:
@@ -364,9 +372,7 @@ def started(
     `before` is done when its passwords are there and nothing of it runs.
     """
     stack = Stack(folder, network)
-    for image in stack.compose("--profile", "*", "config", "--images").split():
-        if subprocess.run(("docker", "image", "inspect", image), capture_output=True).returncode:
-            pytest.skip(f"image {image} not on this machine: docker pull {image}")
+    stack.require_images()
     try:
         before()
         stack.up(*services)

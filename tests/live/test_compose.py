@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 import tomllib
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 import yaml
 
 from live.compose_support import (
+    GRAFANA_PORT,
     UP,
     Stack,
     remove_leftovers,
@@ -340,14 +342,18 @@ class TestDefault:
             assert 0 < max(sessions) <= sizes
         default.up()
 
-    def test_prometheus_scrapes_pgcat_and_loads_the_rules(self, default: Stack) -> None:
-        default.up("prometheus")
+    def test_prometheus_scrapes_pgcat_and_both_servers(self, default: Stack) -> None:
+        watching = ("prometheus", "postgres-exporter-primary", "postgres-exporter-replica")
+        default.require_images(*watching)
+        default.up(*watching)
 
-        assert [group["name"] for group in default.prometheus("rules")["groups"]] == ["pgcat"]
-        end = time.monotonic() + 40
-        while [target["health"] for target in default.prometheus("targets")["activeTargets"]] != ["up"]:
-            assert time.monotonic() < end, default.prometheus("targets")
-            time.sleep(1)
+        assert "pgcat" in [group["name"] for group in default.prometheus("rules")["groups"]]
+        wait_until_scraped(default, {"pgcat": 1, "postgres": 2})
+        seen = default.prometheus("query?query=pg_up")["result"]
+        assert {series["metric"]["instance"]: series["value"][1] for series in seen} == {
+            "postgres-primary": "1",
+            "postgres-replica": "1",
+        }
 
     def test_an_idle_pgcat_stops_at_once_and_cleanly(self, default: Stack) -> None:
         before = time.monotonic()
@@ -376,6 +382,32 @@ class TestDefault:
         assert default.sql("postgres-primary", "SHOW max_connections") == [["90"]]
         assert default.sql("postgres-primary", "SELECT state FROM pg_stat_replication") == [["streaming"]]
         assert default.permify().comes_to_allow("1", "ada")
+
+
+def wait_until_scraped(stack: Stack, targets: dict[str, int]) -> None:
+    """Until Prometheus has reached so many targets of each job, and has no others."""
+    end = time.monotonic() + 60
+    while True:
+        found = stack.prometheus("targets")["activeTargets"]
+        up = [target["labels"]["job"] for target in found if target["health"] == "up"]
+        if len(found) == len(up) and {job: up.count(job) for job in set(up)} == targets:
+            return
+        assert time.monotonic() < end, found
+        time.sleep(1)
+
+
+def test_the_profile_brings_all_that_watches(tmp_path: Path) -> None:
+    """By the one command of the README; Grafana among it, so this runs where its image is."""
+    with started(render(tmp_path / "deploy", {"advanced": True, "otlp_endpoint": "collector:4317"})) as stack:
+        watching = [name for name, service in stack.declared["services"].items() if "profiles" in service]
+        stack.require_images(*watching)
+        stack.compose("--profile", "monitoring", *UP)
+        wait_until_scraped(stack, {"pgcat": 1, "postgres": 2, "permify": 1})
+        address = f"http://{stack.address}:{GRAFANA_PORT}/api/dashboards/uid/pgcat-stack"
+        with urllib.request.urlopen(address, timeout=15) as answer:
+            shown = json.load(answer)["dashboard"]
+        rendered = json.loads((stack.folder / "monitoring/dashboard.json").read_text())
+        assert [panel["title"] for panel in shown["panels"]] == [p["title"] for p in rendered["panels"]]
 
 
 EXTERNAL = {

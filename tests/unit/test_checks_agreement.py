@@ -17,6 +17,7 @@ PROMETHEUS = "monitoring/prometheus.yml"
 PGCAT_POD = "kubernetes/pgcat-deployment.yaml"
 PGCAT_SERVICE = "kubernetes/pgcat-service.yaml"
 PERMIFY_POD = "kubernetes/permify-deployment.yaml"
+COLLECTOR = "monitoring/collector.yaml"
 PERMIFY_SERVICE = "kubernetes/permify-service.yaml"
 MIGRATION = "kubernetes/migration-job.yaml"
 POLICIES = "kubernetes/network-policies.yaml"
@@ -25,6 +26,7 @@ EXTERNAL = "kubernetes/external-secrets.yaml"
 AUTOSCALED = {**STANDALONE, "permify_max_replicas": 5}
 NO_REPLICA = {"topology": "standalone", "primary_host": "10.0.0.1"}
 OPERATOR = {**STANDALONE, "monitoring": "prometheus-operator", "secrets": "external-secrets"}
+PUSHING = {**DOCKER, "advanced": True, "otlp_endpoint": "collector:4317"}
 DIRECT_DOCKER = {**DOCKER, "pooling": "direct"}
 SILENT_SIDECAR = {**SIDECAR, "monitoring": "none", "permify_max_replicas": 4}
 ALONE = {**STANDALONE, "permify_install": "none", "monitoring": "none"}
@@ -37,6 +39,8 @@ CLEAN = [
     DIRECT,
     DOCKER,
     DIRECT_DOCKER,
+    PUSHING,
+    {**DIRECT_DOCKER, "advanced": True, "otlp_endpoint": "collector:4317"},
     SESSION,
     HELM,
     HELM_SECRETS,
@@ -279,6 +283,13 @@ CHANGES = [
     (DOCKER, PGCAT, "enable_prometheus_exporter = true", "enable_prometheus_exporter = false", {"PS460"}),
     (OPERATOR, "kubernetes/pod-monitor.yaml", "io/name: pgcat", "io/name: cat", {"PS461"}),
     (DOCKER, PROMETHEUS, "pgcat:9930", "cat:9930", {"PS461"}),
+    (DOCKER, PROMETHEUS, "postgres-exporter-replica:9187", "postgres-exporter:9187", {"PS461"}),
+    (DOCKER, COMPOSE, "./monitoring/dashboard.json:", "./monitoring/dashboards.json:", {"PS450"}),
+    (PUSHING, COLLECTOR, "0.0.0.0:4317", "0.0.0.0:4318", {"PS465"}),
+    (PUSHING, COLLECTOR, r"\n      grpc: .*\n", "\n      http: {}\n", {"PS465"}),
+    (PUSHING, PERMIFY, "endpoint: collector:4317", "endpoint: collector:14317", {"PS465"}),
+    (PUSHING, PROMETHEUS, "collector:8889", "collector:8888", {"PS465"}),
+    (PUSHING, COLLECTOR, "  prometheus: .endpoint", "  otlp: {endpoint", {"PS465"}),
 ]
 
 

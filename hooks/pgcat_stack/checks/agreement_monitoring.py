@@ -82,10 +82,11 @@ def _asked(deployment: Deployment) -> Iterator[tuple[Location, int | str]]:
                 if is_int(number):
                     yield monitor.at("spec", "podMetricsEndpoints", index), number
     names = {unit.name for unit in running(deployment, "pgcat") if unit.pod is None}
-    yield from ((place, port) for place, host, port in _targets(deployment) if host in names)
+    yield from ((place, port) for place, host, port in targets(deployment) if host in names)
 
 
-def _targets(deployment: Deployment) -> Iterator[tuple[Location, str, int]]:
+def targets(deployment: Deployment) -> Iterator[tuple[Location, str, int]]:
+    """Place, host and port of each target in prometheus.yml."""
     source = deployment.sources.get(PROMETHEUS)
     for job, config in enumerate(as_list(dig(source.data, "scrape_configs")) if source else []):
         for group, static in enumerate(as_list(dig(config, "static_configs"))):
@@ -114,7 +115,7 @@ def scrapes_nobody(deployment: Deployment) -> Iterator[Problem]:
                 "use the labels of the pods that run PgCat",
             )
     known = {unit.name for unit in services(deployment)}
-    for location, host, _ in _targets(deployment) if known else ():
+    for location, host, _ in targets(deployment) if known else ():
         # A name with a dot is somewhere else; Compose names its services without.
         if "." not in host and host not in known and host != "localhost":
             pgcat = ", ".join(unit.name for unit in running(deployment, "pgcat"))
