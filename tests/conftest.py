@@ -20,6 +20,7 @@ LIVE_WORKERS = {
     "test_rollouts.py": "waiting",
     "test_kubernetes.py": "kubernetes",
     "test_faults.py": "waiting",
+    "test_alerts.py": "alerts",
     "test_compose.py": "compose",
 }
 

@@ -224,8 +224,8 @@ def test_the_tests_notice_a_mistake_in_any_alert(name: str, which: set[str], tmp
     output = promtool(folder, "test", "rules", *tried).stdout
     passed = set(re.findall(r"Unit Testing:  (\S+)\n  SUCCESS", output))
     assert output.count("Unit Testing: ") == len(tried)
-    unnoticed = [tried[file] for file in sorted(passed) if not file.endswith("-0.yaml")]
-    assert unnoticed == []
+    unnoticed = [tried[file]["expr"] for file in sorted(passed) if not file.endswith("-0.yaml")]
+    assert not unnoticed, "\n".join(unnoticed)
     assert passed == {f"{alert}-0.yaml" for alert in found}
 
 
