@@ -325,7 +325,7 @@ class TestDefault:
     def test_prometheus_scrapes_pgcat_and_loads_the_rules(self, default: Stack) -> None:
         default.up("prometheus")
 
-        assert [group["name"] for group in default.prometheus("rules")["groups"]] == ["pgcat"]
+        assert [group["name"] for group in default.prometheus("rules")["groups"]] == ["pgcat", "postgres"]
         end = time.monotonic() + 40
         while [target["health"] for target in default.prometheus("targets")["activeTargets"]] != ["up"]:
             assert time.monotonic() < end, default.prometheus("targets")
