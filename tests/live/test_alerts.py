@@ -102,7 +102,7 @@ class Watched:
         expected = sum(len(ports) for ports in targets.values())
 
         def begun() -> bool:
-            """Every target answered; on a busy machine an exporter may take so long that its server was missed."""
+            """Every target answered; slow exporters may have let their server be missed until then."""
             with contextlib.suppress(OSError, AssertionError):  # it listens before it is ready
                 return len(self._get("query?query=up%3D%3D1")["result"]) == expected and not self.firing
             return False
