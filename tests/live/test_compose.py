@@ -347,7 +347,7 @@ class TestDefault:
         default.require_images(*watching)
         default.up(*watching)
 
-        assert "pgcat" in [group["name"] for group in default.prometheus("rules")["groups"]]
+        assert [group["name"] for group in default.prometheus("rules")["groups"]] == ["pgcat", "postgres"]
         wait_until_scraped(default, {"pgcat": 1, "postgres": 2})
         seen = default.prometheus("query?query=pg_up")["result"]
         assert {series["metric"]["instance"]: series["value"][1] for series in seen} == {

@@ -68,6 +68,8 @@ plausible = st.fixed_dictionaries(
         "dns_cidrs": st.lists(networks, max_size=2).map(",".join),
         "monitoring_namespace": labels,
         "otlp_endpoint": st.sampled_from(["", "collector:4317", "a.b:4317", "otel.example.com:443"]),
+        "postgres_metrics": st.booleans(),
+        "runbook_url": st.sampled_from(["", "https://git.example.com/team/deploy/-/blob/main/README.md"]),
         "distributed": st.booleans(),
         "priority_class": labels,
     },

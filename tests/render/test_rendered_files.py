@@ -276,17 +276,3 @@ def test_the_move_says_what_is_left_for_the_other_pooling(
     assert of_direct + of_pgcat <= 80
     if pooling == "pgcat":
         assert f"`max_connections` of {left // (2 * both_on_primary)} at most" in text
-
-
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not on PATH")
-@pytest.mark.parametrize("answers", [{}, STANDALONE, {**STANDALONE, "replica_hosts": "r1,r2"}])
-def test_alert_rules_pass_their_own_tests(answers: dict[str, Any], tmp_path: Path) -> None:
-    deploy = render(tmp_path / "deploy", answers)
-    run = subprocess.run(
-        ["promtool", "test", "rules", "rules-test.yaml"],
-        cwd=deploy / "monitoring",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from cases import DIRECT, DOCKER, ELSEWHERE, HELM, SESSION, SIDECAR, STANDALONE, codes, edit, rendered
+from cases import DIRECT, DOCKER, ELSEWHERE, HELM, SESSION, SIDECAR, STANDALONE, codes, edit, one, rendered
 
 FAMILIES = ("PS4", "PS7", "PS8", "PS9")
 PGCAT = "pgcat/pgcat.toml"
@@ -14,6 +16,8 @@ COMPOSE = "compose.yaml"
 KUSTOMIZATION = "kustomization.yaml"
 BOOTSTRAP = "postgres/bootstrap.sql"
 PROMETHEUS = "monitoring/prometheus.yml"
+RULES = "monitoring/rules.yaml"
+PROMETHEUS_RULE = "kubernetes/prometheus-rule.yaml"
 PGCAT_POD = "kubernetes/pgcat-deployment.yaml"
 PGCAT_SERVICE = "kubernetes/pgcat-service.yaml"
 PERMIFY_POD = "kubernetes/permify-deployment.yaml"
@@ -27,6 +31,7 @@ AUTOSCALED = {**STANDALONE, "permify_max_replicas": 5}
 NO_REPLICA = {"topology": "standalone", "primary_host": "10.0.0.1"}
 OPERATOR = {**STANDALONE, "monitoring": "prometheus-operator", "secrets": "external-secrets"}
 PUSHING = {**DOCKER, "advanced": True, "otlp_endpoint": "collector:4317"}
+UNRELEASED = {**DOCKER, "pgcat_image": f"ghcr.io/postgresml/pgcat:{'a' * 40}"}
 DIRECT_DOCKER = {**DOCKER, "pooling": "direct"}
 SILENT_SIDECAR = {**SIDECAR, "monitoring": "none", "permify_max_replicas": 4}
 ALONE = {**STANDALONE, "permify_install": "none", "monitoring": "none"}
@@ -290,9 +295,46 @@ CHANGES = [
     (PUSHING, PERMIFY, "endpoint: collector:4317", "endpoint: collector:14317", {"PS465"}),
     (PUSHING, PROMETHEUS, "collector:8889", "collector:8888", {"PS465"}),
     (PUSHING, COLLECTOR, "  prometheus: .endpoint", "  otlp: {endpoint", {"PS465"}),
+    (DOCKER, RULES, r"pgcat_pools_cl_waiting\{", "pgcat_pools_cl_wait{", {"PS462"}),
+    (DOCKER, RULES, r"(?<=pgcat_pools_cl_waiting\{)", 'host="a", ', {"PS462"}),
+    (
+        DOCKER,
+        RULES,
+        r"pgcat_databases_current_connections\{",
+        'pgcat_databases_current_connections{user=~"a",',
+        {"PS462"},
+    ),
+    (DOCKER, RULES, r"sum by \(host\)", "sum by (index)", {"PS462"}),
+    (DOCKER, RULES, r"sum by \(host\)", "sum by (service)", set()),
+    (DOCKER, RULES, r"absent\(count\(", "absent(pgcat_servers_is_banned) or absent(count(", {"PS462"}),
+    (UNRELEASED, RULES, r"absent\(count\(", "absent(pgcat_servers_is_banned) or absent(count(", set()),
+    (UNRELEASED, RULES, r"sum by \(host\)", "sum by (index)", set()),
+    (DOCKER, RULES, "All PgCat processes are", "All of pgcat_pools_cl_idler are", set()),
+    (DOCKER, "monitoring/rules-test.yaml", "'pgcat_pools_cl_idle", "'pgcat_pools_cl_idler", {"PS462"}),
+    (OPERATOR, PROMETHEUS_RULE, "pgcat_pools_cl_waiting", "pgcat_pools_cl_wait", {"PS462", "PS463"}),
+    (OPERATOR, PROMETHEUS_RULE, "for: 2m", "for: 3m", {"PS463"}),
+    (OPERATOR, RULES, "for: 2m", "for: 3m", {"PS463"}),
 ]
 
 
 @pytest.mark.parametrize(("answers", "path", "old", "new", "expected"), CHANGES)
 def test_a_change(answers, path, old, new, expected):
     assert codes(edit(rendered(answers), path, old, new), *FAMILIES) == expected
+
+
+def test_a_dashboard_asks_for_what_is_served():
+    panel = {
+        "targets": [
+            {"expr": 'sum by (pool) (pgcat_pools_cl_idle{user="permify"})', "legendFormat": "{{pool}}"}
+        ]
+    }
+    dashboard = {"title": "pgcat_pools_cl_idler", "panels": [panel]}
+    files = {**rendered(DOCKER), "monitoring/pgcat.json": json.dumps(dashboard, indent=2)}
+    assert codes(files, *FAMILIES) == set()
+    broken = edit(files, "monitoring/pgcat.json", r"pgcat_pools_cl_idle\{", "pgcat_pools_idle{")
+    found = one(broken, "PS462")
+    assert (found.path, found.message) == (
+        "monitoring/pgcat.json",
+        "there is no series pgcat_pools_idle, as PgCat 1.2 serves it",
+    )
+    assert "pgcat_pools_idle" in broken["monitoring/pgcat.json"].splitlines()[found.line - 1]

@@ -1,7 +1,8 @@
-"""The page of checks is generated, and current."""
+"""The pages of checks and of metrics are generated, and current."""
 
 from __future__ import annotations
 
+from pgcat_stack import metrics
 from pgcat_stack.checks.page import render_page
 from rendering import REPOSITORY
 
@@ -9,3 +10,8 @@ from rendering import REPOSITORY
 def test_the_page_of_checks_is_current() -> None:
     page = (REPOSITORY / "docs" / "checks.md").read_text()
     assert page == render_page(), "run: ./dev python -m pgcat_stack.checks.page > docs/checks.md"
+
+
+def test_the_page_of_metrics_is_current() -> None:
+    page = (REPOSITORY / "docs" / "metrics.md").read_text()
+    assert page == metrics.render_page(), "run: ./dev python -m pgcat_stack.metrics > docs/metrics.md"

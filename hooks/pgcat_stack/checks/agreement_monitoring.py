@@ -1,12 +1,14 @@
-"""PS46x: what scrapes PgCat's exporter asks the right pods on the right port.
+"""PS46x: what scrapes PgCat's exporter asks the right pods on the right port, and for what it serves.
 
 The exporter is off unless `enable_prometheus_exporter`, and listens on `prometheus_exporter_port`, 9930
-by default.
+by default. What it serves stands in `pgcat_stack.metrics`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pgcat_stack.checks import check
 from pgcat_stack.checks._reach import monitored
@@ -14,12 +16,15 @@ from pgcat_stack.containers import Pod, running, services
 from pgcat_stack.deployment import PGCAT, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete
+from pgcat_stack.metrics import PGCAT as SERIES
+from pgcat_stack.metrics import VERSIONS, served
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, as_list, as_mapping, dig
+from pgcat_stack.sources import Key, as_list, as_mapping, dig, strings
 from pgcat_stack.topology import read_topology
 from pgcat_stack.units import is_int, whole_text
 
 PROMETHEUS = "monitoring/prometheus.yml"
+RULES = "monitoring/rules.yaml"
 _SCRAPE, _PORT = "prometheus.io/scrape", "prometheus.io/port"
 
 
@@ -122,3 +127,101 @@ def scrapes_nobody(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(
                 location, f"{show(host)} is no service of compose.yaml", f"PgCat is the service {pgcat}"
             )
+
+
+# Series that nobody serves
+
+_EXPRESSIONS = frozenset({"expr", "query", "series", "definition"})
+"""Keys of what is PromQL in rules, their tests and dashboards."""
+_QUOTED = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`[^`]*`""")
+_SERIES = re.compile(r"\b(pgcat_\w+)(?:\s*\{([^{}]*)\})?")
+_NAMES = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
+_GROUPED = re.compile(r"\b(?:by|on|group_left|group_right)\s*\(([^()]*)\)")
+_LABELS = frozenset(label for metric in SERIES for version in VERSIONS for label in metric.labels(version))
+"""Every label that some version gives to some series; any other is Prometheus's own, from the target."""
+
+
+@check(
+    code="PS462",
+    name="unserved-series",
+    severity="error",
+    why="PgCat's versions serve different series, with different labels. An alert on one that this version"
+    " lacks never fires, and a panel stays empty, without a word.",
+    mend="Ask for what docs/metrics.md lists for the version of PgCat that the deployment runs.",
+)
+def unserved_series(deployment: Deployment) -> Iterator[Problem]:
+    """Series and labels in rules, their tests and dashboards that PgCat of this version does not serve."""
+    if deployment.pgcat is None:
+        return
+    version = deployment.pgcat_version
+    known = served(version)
+    expressions = list(_expressions(deployment))
+    recorded = {text for keys, text, _ in expressions if keys[-1] == "record"}
+    for keys, text, place in expressions:
+        if keys[-1] == "record":
+            continue
+        for message in dict.fromkeys(_unserved(text, known, recorded)):
+            yield Problem(
+                place, f"{message}, as PgCat {version} serves it", "see docs/metrics.md for what there is"
+            )
+
+
+def _unserved(text: str, known: Mapping[str, frozenset[str]], recorded: set[str]) -> Iterator[str]:
+    plain = _QUOTED.sub('""', text)
+    asked = frozenset[str]()
+    for name, selector in _SERIES.findall(plain):
+        if name in recorded:
+            return
+        if name not in known:
+            yield f"there is no series {name}"
+            continue
+        asked |= known[name]
+        for label in _NAMES.findall(selector):
+            if label in _LABELS - known[name]:
+                yield f"{name} has no label {label}"
+    if asked:
+        for group in _GROUPED.findall(plain):
+            for label in group.replace(",", " ").split():
+                if label in _LABELS - asked:
+                    yield f"no series of the expression has the label {label}"
+
+
+def _expressions(deployment: Deployment) -> Iterator[tuple[tuple[Key, ...], str, Location]]:
+    """What is PromQL, and names of recorded series, in files under monitoring/ and in PrometheusRules."""
+    for path, source in deployment.sources.items():
+        if path.startswith("monitoring/") and source.language in ("yaml", "json"):
+            for document, data in enumerate(source.documents):
+                for keys, text in _promql(data):
+                    line = source.line(*keys, document=document)
+                    if source.language == "json":
+                        line = _line_in_json(source.text, text)
+                    yield keys, text, Location(path, line)
+    for manifest in deployment.of_kind("PrometheusRule"):
+        yield from ((keys, text, manifest.at(*keys)) for keys, text in _promql(manifest.data))
+
+
+def _promql(data: Any) -> Iterator[tuple[tuple[Key, ...], str]]:
+    return ((keys, text) for keys, text in strings(data) if keys and keys[-1] in _EXPRESSIONS | {"record"})
+
+
+def _line_in_json(text: str, value: str) -> int:
+    """The first line with the beginning of this text; JSON is read without places."""
+    begins = text.find(value.split('"')[0].split("\n")[0])
+    return text.count("\n", 0, begins) + 1 if begins > 0 else 1
+
+
+@check(
+    code="PS463",
+    name="rules-differ",
+    severity="warning",
+    why="A PrometheusRule cannot be tested by promtool, so monitoring/rules.yaml has the same rules for the"
+    " tests beside it. Rules that differ are applied untested.",
+    mend="Change both alike.",
+)
+def rules_differ(deployment: Deployment) -> Iterator[Problem]:
+    """A PrometheusRule of a deployment that has a rule file, with other groups than the file's."""
+    source = deployment.sources.get(RULES)
+    for manifest in deployment.of_kind("PrometheusRule") if source and source.parsed else ():
+        if source and manifest.get("spec", "groups") != dig(source.data, "groups"):
+            text = f"the rules of the PrometheusRule {manifest.name} are not those of {RULES}"
+            yield Problem(manifest.at("spec"), text, "change both alike, and run promtool test rules")

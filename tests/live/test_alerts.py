@@ -1,0 +1,363 @@
+"""Alerts fire in a real Prometheus when real programs are driven into the condition, and resolve afterwards.
+
+The rules are the rendered ones, with every minute a second long: `for` and ranges alike, and scrapes 60 times
+as often. Thresholds stay, and so do the programs' own times; bans alone end sooner. Hosts are loopback
+addresses, one for each server, since labels tell servers by the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+
+from live.faults import Settings, wait_until, with_settings
+from live.load import Load
+from live.stack import MAX_CONNECTIONS, PgCat, Stack, pgcat_program, require_programs
+from live.support import (
+    Address,
+    Cluster,
+    Process,
+    clean_environment,
+    free_port,
+    get,
+    listens,
+    postgres_cluster,
+    program,
+    running,
+)
+
+pytestmark = pytest.mark.timeout(300)
+
+HOSTS = {"primary": "127.0.0.2", "replica": "127.0.0.3"}
+SMALL = {"writer_pool_size": 2, "reader_pool_size": 2}
+QUICK_BANS: Settings = {("general", "ban_time"): 2}
+CALM_SECONDS = 8.0
+NOT_ASKED = ("database", "locks", "roles", "stat_bgwriter", "stat_user_tables", "statio_user_tables", "wal")
+"""Collectors of postgres_exporter that no alert needs; they take time."""
+
+
+def by_the_second(rules: str) -> str:
+    """The rules with every minute a second long."""
+    rules = re.sub(r"(?<=for: )(\d+)m\b", r"\1s", rules)
+    return re.sub(r"\[(\d+)m(:15s)?\]", lambda m: f"[{m[1]}s{':250ms' if m[2] else ''}]", rules)
+
+
+@dataclass
+class Watched:
+    """A deployment and the Prometheus that watches it."""
+
+    cluster: Cluster
+    stack: Stack
+    pgcat: PgCat
+    exits: contextlib.ExitStack
+    prometheus: Process = field(init=False)
+    port: int = field(init=False)
+
+    def watch(self) -> None:
+        folder = self.stack.folder / "prometheus"
+        folder.mkdir()
+        rules = by_the_second((self.stack.rendered / "monitoring" / "rules.yaml").read_text())
+        for (host, port), (new_host, new_port) in self.stack.moved.values():
+            rules = rules.replace(f"{host}:{port}", f"{new_host}:{new_port}").replace(host, new_host)
+        (folder / "rules.yaml").write_text(rules)
+        rendered = yaml.safe_load((self.stack.rendered / "monitoring" / "prometheus.yml").read_text())
+        (job,) = [job for job in rendered["scrape_configs"] if job["job_name"] == "pgcat"]
+        targets = {"pgcat": [self.pgcat.exporter]}
+        if self.asks_postgres:
+            targets["postgres"] = [self._exporter(address) for _, address in self.stack.moved.values()]
+        jobs = [
+            {
+                **job,
+                "job_name": name,
+                "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in ports]}],
+            }
+            for name, ports in targets.items()
+        ]
+        times = {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "250ms"}
+        for job in jobs:
+            if job["job_name"] == "postgres":  # an exporter's answer takes longer
+                job |= {"scrape_interval": "2s", "scrape_timeout": "2s"}
+        config = {"global": times, "rule_files": ["rules.yaml"], "scrape_configs": jobs}
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        self.port = free_port()
+        command = [program("prometheus"), f"--config.file={folder / 'prometheus.yml'}"]
+        command += [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{self.port}"]
+        command += ["--query.lookback-delta=5s", "--log.level=warn"]
+        self.prometheus = self.exits.enter_context(running(command, folder / "log", clean_environment()))
+
+        expected = sum(len(ports) for ports in targets.values())
+
+        def begun() -> bool:
+            """Every target answered; slow exporters may have let their server be missed until then."""
+            with contextlib.suppress(OSError, AssertionError):  # it listens before it is ready
+                return len(self._get("query?query=up%3D%3D1")["result"]) == expected and not self.firing
+            return False
+
+        self.prometheus.wait_until(begun)
+
+    @property
+    def asks_postgres(self) -> bool:
+        """Whether there is a postgres_exporter; without it, alerts on PostgreSQL are left out."""
+        return shutil.which(os.environ.get("POSTGRES_EXPORTER_BIN", "postgres_exporter")) is not None
+
+    def _exporter(self, address: Address) -> int:
+        """A postgres_exporter, whose connection string names the server as the rules do."""
+        port = free_port()
+        environment = clean_environment(
+            DATA_SOURCE_URI=f"{address[0]}:{address[1]}/postgres?sslmode=disable",
+            DATA_SOURCE_USER="watcher",
+            DATA_SOURCE_PASS="watcher",
+        )
+        command = [program("postgres_exporter"), f"--web.listen-address=127.0.0.1:{port}"]
+        command += [f"--no-collector.{name}" for name in NOT_ASKED]
+        log = self.stack.folder / f"exporter-{port}.log"
+        process = self.exits.enter_context(running(command, log, environment))
+        process.wait_until(lambda: listens(port))
+        return port
+
+    def _get(self, path: str) -> Any:
+        answer = json.loads(get(self.port, f"/api/v1/{path}"))
+        assert answer["status"] == "success"
+        return answer["data"]
+
+    @property
+    def firing(self) -> set[str]:
+        return {
+            alert["labels"]["alertname"]
+            for alert in self._get("alerts")["alerts"]
+            if alert["state"] == "firing"
+            and (self.asks_postgres or not alert["labels"]["alertname"].startswith("Postgres"))
+        }
+
+    def fires(self, *names: str, within: float = 30.0) -> set[str]:
+        """Waits until all of them fire; returns all that do then."""
+        expected = {name for name in names if self.asks_postgres or not name.startswith("Postgres")}
+        if not wait_until(lambda: self.firing >= expected, within):
+            raise TimeoutError(f"only {self.firing} fire, not all of {names}\n{self.told()}")
+        return self.firing
+
+    def resolves(self, *names: str, within: float = 40.0) -> None:
+        if not wait_until(lambda: not self.firing & set(names), within):
+            raise TimeoutError(f"{self.firing} still fire\n{self.told()}")
+
+    def told(self) -> str:
+        return get(self.pgcat.exporter, "/metrics") if listens(self.pgcat.exporter) else "no exporter"
+
+    def restart_pgcat(self) -> None:
+        """As killed and started again by Compose, on the same ports."""
+        self.pgcat.process.kill()
+        self.pgcat.process.wait(5)
+        self.pgcat = PgCat(self.pgcat.process.again(), self.pgcat.port, self.pgcat.exporter)
+        self.exits.callback(self.pgcat.process.stop)
+        self.pgcat.process.wait_until(lambda: listens(self.pgcat.port))
+
+    @contextlib.contextmanager
+    def clients(self, number: int, pool: str, seconds: float, pause_seconds: float = 0.0) -> Iterator[None]:
+        """So many clients of PgCat, each with a statement that takes so long, over and over."""
+        done = threading.Event()
+
+        def client() -> None:
+            while not done.is_set():
+                with (
+                    contextlib.suppress(psycopg.Error),
+                    self.stack.connect(self.pgcat.port, pool) as connection,
+                ):
+                    while not done.is_set():
+                        connection.execute("SELECT pg_sleep(%s)", [seconds])
+                        done.wait(pause_seconds - time.monotonic() % pause_seconds if pause_seconds else 0)
+                done.wait(0.1)
+
+        threads = [threading.Thread(target=client, daemon=True) for _ in range(number)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join(10)
+
+
+_making = threading.Lock()
+
+
+@contextlib.contextmanager
+def watched(
+    folder: Path,
+    answers: Mapping[str, Any],
+    pgcat: str = "pgcat",
+    settings: Settings | None = None,
+    with_permify: bool = True,
+) -> Iterator[Watched]:
+    """A deployment with one PgCat, and with a Permify under a light load."""
+    folder.mkdir()
+    with contextlib.ExitStack() as exits:
+        with _making:
+            listen = ",".join(["127.0.0.1", *HOSTS.values()])
+            cluster = exits.enter_context(postgres_cluster(MAX_CONNECTIONS, {"listen_addresses": listen}))
+        cluster.primary.sql("CREATE ROLE watcher LOGIN PASSWORD 'watcher'")
+        cluster.primary.sql("GRANT pg_monitor TO watcher")
+        by = {server.role: (HOSTS[server.role], server.port) for server in cluster.servers}
+        image = {"pgcat_image": f"ghcr.io/postgresml/pgcat:{'a' * 40}"} if pgcat != "pgcat" else {}
+        stack = Stack(
+            cluster, {**answers, **image}, pgcat_program(pgcat), folder / "deployment", folder / "live", by
+        )
+        toml = stack.rendered / "pgcat" / "pgcat.toml"
+        toml.write_text(with_settings(toml.read_text(), settings or {}))
+        stack.reload()
+        stack.prepare()
+        here = Watched(cluster, stack, exits.enter_context(stack.pgcat()), exits)
+        if with_permify:
+            permify = exits.enter_context(stack.permify(0, here.pgcat.port))
+            permify.write(cluster)
+            exits.enter_context(Load([permify.port], checkers=3, writers=1, pause_seconds=0.1))
+        here.watch()
+        yield here
+
+
+def calm_then_exhausted(folder: Path) -> dict[str, set[str]]:
+    """Nothing for a while, then four times as many clients as the reader pool has connections."""
+    seen = {}
+    with watched(folder, SMALL, settings=QUICK_BANS) as here:
+        calm = set[str]()
+        end = time.monotonic() + CALM_SECONDS
+        while time.monotonic() < end:
+            calm |= here.firing
+            time.sleep(0.2)
+        seen["calm"] = calm
+        with here.clients(16, "permify_reader", 0.6):
+            seen["exhausted"] = here.fires("PgcatClientsWait", "PgcatWaitTooLong", "PgcatPoolBusy")
+        here.resolves("PgcatClientsWait", "PgcatWaitTooLong", "PgcatPoolBusy")
+    return seen
+
+
+def servers_lost(folder: Path, pgcat: str) -> dict[str, set[str]]:
+    """The replica goes and comes back; logins are refused for a while; then the replica is promoted."""
+    seen = {}
+    with watched(folder, {}, pgcat, QUICK_BANS) as here:
+        primary, replica = here.cluster.servers
+        replica.stop()
+        seen["replica lost"] = here.fires(
+            "PgcatReadsOnPrimary", "PostgresAbsent", "PostgresReplicaNotStreaming"
+        )
+        replica.start()
+        here.resolves("PgcatReadsOnPrimary", "PostgresAbsent", "PostgresReplicaNotStreaming")
+
+        user = here.stack.user
+        secret = primary.sql("SELECT rolpassword FROM pg_authid WHERE rolname = %s", user)[0][0]
+        primary.sql(f"ALTER ROLE {user} PASSWORD 'another'")
+        primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", user)
+        seen["logins refused"] = here.fires("PgcatNoServer")
+        primary.sql(f"ALTER ROLE {user} PASSWORD '{secret}'")
+        here.resolves("PgcatNoServer")
+
+        with contextlib.ExitStack() as taken:
+            for _ in range(21):
+                connect = psycopg.connect(
+                    host=HOSTS["primary"],
+                    port=primary.port,
+                    user="watcher",
+                    password="watcher",
+                    dbname="postgres",
+                )
+                taken.enter_context(connect)
+            seen["others"] = here.fires("PostgresOtherConnections")
+        here.resolves("PostgresOtherConnections")
+
+        replica.sql("SELECT pg_promote()")
+        seen["promoted"] = here.fires("PostgresRoleChanged")
+    return seen
+
+
+def connect_spikes(folder: Path, pgcat: str) -> dict[str, set[str]]:
+    """Both causes, one after the other, with a pool that was made larger by hand; then PgCat restarts twice.
+
+    The clients stand for Permify's connections: all in use, or in bursts with rests longer than idle_timeout.
+    """
+    larger: Settings = {
+        **QUICK_BANS,
+        ("pools.permify_reader.users.0", "pool_size"): 20,
+        ("pools.permify_reader.users.0", "idle_timeout"): 200,
+    }
+    seen = {}
+    with watched(folder, SMALL, pgcat, larger, with_permify=False) as here:
+        with here.clients(16, "permify_reader", 0.5):
+            seen["all in use"] = here.fires("PermifyPoolExhausted", "PgcatConnectionsAbovePlan")
+        here.resolves("PermifyPoolExhausted", "PgcatConnectionsAbovePlan")
+        with here.clients(12, "permify_reader", 0.05, pause_seconds=0.8):
+            seen["cold"] = here.fires("PgcatConnectionChurn", within=45)
+
+        with here.clients(2, "permify_writer", 0.05):
+            here.pgcat.process.kill()
+            seen["killed"] = here.fires("PgcatAbsent")
+            here.restart_pgcat()
+            here.resolves("PgcatAbsent")
+            time.sleep(2)
+            here.restart_pgcat()
+            seen["restarted"] = here.fires("PgcatRestarted")
+        here.resolves("PgcatConnectionChurn")
+    return seen
+
+
+SITES: dict[str, Callable[[Path], dict[str, set[str]]]] = {
+    "exhausted": calm_then_exhausted,
+    "servers lost": lambda folder: servers_lost(folder, "pgcat"),
+    "servers lost, PgCat 1.3.0": lambda folder: servers_lost(folder, "pgcat-1.3.0"),
+    "connect spikes": lambda folder: connect_spikes(folder, "pgcat-1.3.0"),
+}
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[dict[str, set[str]]]]]:
+    """What fired at each site; they run side by side."""
+    require_programs()
+    program("prometheus")
+    root = tmp_path_factory.mktemp("alerts")
+    with ThreadPoolExecutor(len(SITES)) as pool:
+        yield {
+            name: pool.submit(visit, root / str(number)) for number, (name, visit) in enumerate(SITES.items())
+        }
+
+
+Sites = dict[str, "Future[dict[str, set[str]]]"]
+
+
+def test_a_healthy_stack_under_load_fires_nothing(sites: Sites) -> None:
+    assert sites["exhausted"].result()["calm"] == set()
+
+
+def test_an_exhausted_pool(sites: Sites) -> None:
+    fired = sites["exhausted"].result()["exhausted"]
+    assert "PgcatNoServer" not in fired
+
+
+@pytest.mark.parametrize("site", ["servers lost", "servers lost, PgCat 1.3.0"])
+def test_a_lost_replica_refused_logins_and_a_failover(sites: Sites, site: str) -> None:
+    seen = sites[site].result()
+    assert not seen["replica lost"] & {"PgcatNoServer", "PgcatWaitTooLong", "PostgresRoleChanged"}
+    assert not seen["others"] & {"PgcatNoServer", "PgcatConnectionsAbovePlan"}
+
+
+def test_the_two_causes_of_connect_spikes_are_told_apart(sites: Sites) -> None:
+    seen = sites["connect spikes"].result()
+    assert "PgcatConnectionChurn" not in seen["all in use"]
+    assert "PermifyPoolExhausted" not in seen["cold"]
+
+
+def test_a_pgcat_that_ends_and_comes_back(sites: Sites) -> None:
+    seen = sites["connect spikes"].result()
+    assert "PgcatRestarted" not in seen["killed"]
