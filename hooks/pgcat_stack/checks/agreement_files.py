@@ -83,12 +83,19 @@ def config_map_missing(deployment: Deployment) -> Iterator[Problem]:
                 places.append((("projected", "sources", number, "configMap"), dig(source, "configMap")))
             for keys, reference in places:
                 name = dig(reference, "name")
-                if isinstance(name, str) and name not in known and dig(reference, "optional") is not True:
+                if _certificate_alone(reference) or dig(reference, "optional") is True:
+                    continue
+                if isinstance(name, str) and name not in known:
                     yield Problem(
                         pod.manifest.at(*pod.path, "volumes", index, *keys),
                         f"{pod.text} mounts the ConfigMap {show(name)}, which nothing makes",
                         f"use one of {', '.join(sorted(known)) or 'configMapGenerator'}",
                     )
+
+
+def _certificate_alone(reference: object) -> bool:
+    """Whether nothing but a CA's certificate is taken: whoever runs PostgreSQL makes that ConfigMap."""
+    return [dig(item, "key") for item in as_list(dig(reference, "items"))] == ["ca.crt"]
 
 
 @check(
