@@ -34,6 +34,8 @@ CASES: dict[str, dict[str, Any]] = {
         **OPERATOR,
         "database_namespace": "postgresql",
         "pgcat_max_replicas": 4,
+        "client_tls": "cert-manager",
+        "client_tls_issuer": "private-ca",
     },
     "sidecar": SIDECAR,
     "sidecar, full": {**SIDECAR, **FULL, **OPERATOR, "database_labels": "cnpg.io/cluster=permify"},
