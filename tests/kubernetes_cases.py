@@ -26,6 +26,8 @@ CASES: dict[str, dict[str, Any]] = {
         **OPERATOR,
         "database_namespace": "postgresql",
         "pgcat_max_replicas": 4,
+        "client_tls": "cert-manager",
+        "client_tls_issuer": "private-ca",
     },
     "sidecar-full": {**SIDECAR, **FULL, **OPERATOR, "database_labels": "cnpg.io/cluster=permify"},
     "sidecar-unmonitored": {**SIDECAR, "monitoring": "none"},

@@ -58,6 +58,7 @@ ADDRESSES: dict[str, tuple[Address, Address]] = {
 }
 READY = "/etc/pgcat/ready.sh"
 CA_FILE = "/etc/postgresql-ca/ca.crt"
+TLS_FOLDER = "/etc/pgcat-tls"
 # Of whatever start.sh must get right, and a word that is found however the rest is quoted.
 MARK = "Kx9vQz"
 PASSWORD = f"p\\a\"s's #&$/{{}}%:@ {MARK} é漢🐈 "
@@ -183,7 +184,11 @@ class Stack:
     ca_file: Path | None = None
     """What the answer database_ca mounts."""
     replaced: dict[str, str] = field(default_factory=dict)
-    """Addresses in permify.yaml beside those of PgCat and PostgreSQL, and what stands for them here."""
+    """Addresses beside those of PgCat and PostgreSQL, and files, and what stands for them here."""
+    pgcat_host: str = LOOPBACK
+    """By which name PgCat is reached."""
+    pgcat_tls: Path | None = None
+    """The Secret with PgCat's certificate, as it is mounted."""
     more_environment: dict[str, str] = field(default_factory=dict)
     """Of Permify and of what its pods and the migration start with."""
     migration_peaks: Peaks | None = None
@@ -386,10 +391,10 @@ class Stack:
         container = self.container(name)
         moved = dict([self.moved["primary"]])
         if pgcat_port is not None:
-            moved = {self._pgcat_address: (LOOPBACK, pgcat_port)}
+            moved = {self._pgcat_address: (self.pgcat_host, pgcat_port)}
 
         def here(text: str) -> str:
-            return readdressed(text, moved).replace(CA_FILE, str(self.ca_file)) if "://" in text else text
+            return self._with_files(readdressed(text, moved)) if "://" in text else text
 
         words = [*container.get("command", ["permify"]), *container.get("args", [])]
         command = [here(word) for word in words]
@@ -409,6 +414,11 @@ class Stack:
             clean_environment(**environment),
             **({} if self.ca_file or self.more_environment else self.as_pod),
         )
+
+    def _with_files(self, text: str) -> str:
+        for there, here in {**self.replaced, CA_FILE: str(self.ca_file)}.items():
+            text = text.replace(there, here)
+        return text
 
     @property
     def as_pod(self) -> dict[str, Any]:
@@ -435,6 +445,7 @@ class Stack:
         text = readdressed((self.rendered / "pgcat" / "pgcat.toml").read_text(), dict(self.moved.values()))
         text = with_port(text, "port = {}", 6432, port)
         text = with_port(text, "prometheus_exporter_port = {}", 9930, exporter)
+        text = text.replace(f'"{TLS_FOLDER}/', f'"{self.pgcat_tls}/')
         (folder / "pgcat.toml").write_text(text)
         environment = clean_environment(
             PGCAT_CONFIG=str(folder / "pgcat.toml"),
@@ -481,7 +492,9 @@ class Stack:
             str(self.rendered / "pgcat" / "ready.sh") if word == READY else word
             for word in probe["exec"]["command"]
         ]
-        environment = clean_environment(SECRETS_DIR=str(self.secrets), READY_PORT=str(port))
+        environment = clean_environment(
+            SECRETS_DIR=str(self.secrets), READY_PORT=str(port), TLS_DIR=str(self.pgcat_tls)
+        )
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=probe["timeoutSeconds"]
         )
@@ -500,11 +513,9 @@ class Stack:
             assert named.keys() == {name for name, _ in self.moved.values()}
             text = readdressed(text, named)
         else:
-            text = readdressed(text, {self._pgcat_address: (LOOPBACK, pgcat_port)})
+            text = readdressed(text, {self._pgcat_address: (self.pgcat_host, pgcat_port)})
         text = with_port(with_port(text, 'port: "{}"', 3476, port), 'port: "{}"', 3478, grpc_port)
-        for there, here in {**self.replaced, CA_FILE: str(self.ca_file)}.items():
-            text = text.replace(there, here)
-        (folder / "permify.yaml").write_text(text)
+        (folder / "permify.yaml").write_text(self._with_files(text))
         mounted = "/etc/permify/permify.yaml"
         assert mounted in self._serve
         arguments = [str(folder / "permify.yaml") if word == mounted else word for word in self._serve]

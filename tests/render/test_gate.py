@@ -91,6 +91,10 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({**STANDALONE, "pooling": "direct", "database_ca": "ca.crt"}, "names no object; write configmap/NAME"),
     ({**STANDALONE, "distributed": "perhaps"}, "neither true nor false"),
     (
+        {**STANDALONE, "client_tls": "cert-manager", "client_tls_issuer": "Private CA"},
+        'client_tls_issuer: "Private CA" is not a name of Kubernetes',
+    ),
+    (
         {**STANDALONE, "database_policy": "calico"},
         'database_policy: "calico" is not a choice; answer network, ',
     ),
@@ -145,6 +149,7 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         {**STANDALONE, "permify_install": "helm", "distributed": True},
         "distributed: needs Permify's manifests, and permify_install is helm",
     ),
+    ({**STANDALONE, "client_tls": "cert-manager"}, "client_tls_issuer: is missing; answer the name of a Cl"),
     (
         {**STANDALONE, "database_policy": "cilium"},
         "database_policy: cilium knows the full name that DNS is asked for, and db of primary_host is part",
@@ -262,6 +267,8 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
         },
         {**STANDALONE, "database_policy": "cilium", "database_labels": "app=postgres"},
         {**STANDALONE, "database_policy": "cilium", "network_policies": False},
+        {**STANDALONE, "client_tls": "cert-manager", "client_tls_issuer": "private.ca-1"},
+        {**SIDECAR, "client_tls": "cert-manager"},
         {"topology": "docker", "permify_max_replicas": 10, "pgcat_replicas": 5, "namespace": "unused"},
     ],
 )

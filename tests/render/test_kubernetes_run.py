@@ -77,7 +77,8 @@ def test_the_readme_has_the_commands_that_it_runs(topology: str, tmp_path: Path)
     assert "<FILE" in secrets and "FILE" not in apply
     assert f"kubectl -n {topology} wait --for=condition=complete job/permify-migrate-" in apply
     assert f"kubectl -n {topology} rollout status deployment/permify\n" in apply
-    assert (f"kubectl -n {topology} rollout status deployment/pgcat &&\n" in apply) == (topology == "standalone")
+    waits_for_pgcat = f"kubectl -n {topology} rollout status deployment/pgcat &&\n" in apply
+    assert waits_for_pgcat == (topology == "standalone")
 
 
 def test_the_manifests_of_its_postgresql_pass_the_schema() -> None:

@@ -60,6 +60,8 @@ plausible = st.fixed_dictionaries(
         "drain_seconds": st.integers(1, 900),
         "database_tls": st.sampled_from(["disable", "require", "verify-full"]),
         "network_policies": st.booleans(),
+        "client_tls": st.sampled_from(["none", "cert-manager"]),
+        "client_tls_issuer": st.sampled_from(["", "private-ca"]),
         "database_policy": st.sampled_from(["network", "cilium"]),
         "watch": st.booleans(),
         "database_ca": st.sampled_from(["", "configmap/roots", "secret/db-ca"]),

@@ -86,7 +86,7 @@ def _flows(deployment: Deployment) -> Iterator[Flow]:
     for connection in [*migration_connections(deployment), *direct_connections(deployment)]:
         yield from _to_servers(deployment, connection)
     through = permify_connections(deployment) if elsewhere and pgcats else []
-    for connection in [*_psql_connections(deployment), *through]:
+    for connection in [*psql_connections(deployment), *through]:
         yield from _to_servers(deployment, connection)
         yield from _to_pgcat(deployment, connection)
     for pod in dict.fromkeys([*pgcats, *permifys, *_pods(deployment, "migrate")]):
@@ -140,7 +140,7 @@ def _of_permify(deployment: Deployment, pod: Pod) -> Iterator[Flow]:
             yield Flow(pod, "Ingress", peers, "TCP", f"be asked by its other pods on {peers}", pod)
 
 
-def _psql_connections(deployment: Deployment) -> Iterator[Connection]:
+def psql_connections(deployment: Deployment) -> Iterator[Connection]:
     """What the containers open that wait for the migration, or note it."""
     for unit in own_units(deployment):
         if unit.pod is not None and not unit.program:
