@@ -37,14 +37,17 @@ def _controllers(plane: ControlPlane) -> Iterator[None]:
 # What a kubelet would say.
 
 
+def tell(plane: ControlPlane, pod: dict[str, Any], status: dict[str, Any]) -> None:
+    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/status"
+    with contextlib.suppress(urllib.error.HTTPError):  # it has gone meanwhile
+        plane.call("PATCH", path, {"status": status}, "application/strategic-merge-patch+json")
+
+
 def make_ready(plane: ControlPlane, pod: dict[str, Any]) -> None:
     """A pod of a Job has ended well; any other is ready, and long enough to be available."""
     ended = pod["metadata"]["ownerReferences"][0]["kind"] == "Job"
     condition = {"type": "Ready", "status": "True", "lastTransitionTime": LONG_AGO}
-    status = {"phase": "Succeeded"} if ended else {"phase": "Running", "conditions": [condition]}
-    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/status"
-    with contextlib.suppress(urllib.error.HTTPError):  # it has gone meanwhile
-        plane.call("PATCH", path, {"status": status}, "application/strategic-merge-patch+json")
+    tell(plane, pod, {"phase": "Succeeded"} if ended else {"phase": "Running", "conditions": [condition]})
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
@@ -150,11 +153,15 @@ def test_a_drain_takes_one_ready_pod_at_a_time(
     plane.wait_until(lambda: allowed() == 1, "the budget allows one disruption")
     assert evict(plane, pods[0]) == 201
     assert evict(plane, pods[1]) == 429
-    plane.wait_until(lambda: len(pods_of(plane, namespace, name)) == 2, "the evicted pod has a successor")
-    (successor,) = [pod for pod in pods_of(plane, namespace, name) if not is_ready(pod)]
-    # It holds up no drain, for it was never ready.
-    assert evict(plane, successor) == 201
-    assert evict(plane, pods[1]) == 429
+
+
+def test_pods_that_never_got_ready_hold_up_no_drain(plane: ControlPlane, tmp_path: Path) -> None:
+    plane.apply(deployment(tmp_path / "deploy", "unready", STANDALONE))
+    plane.wait_until(lambda: len(pods_of(plane, "unready", "pgcat")) == 2, "both pods are there")
+    pods = pods_of(plane, "unready", "pgcat")
+    for pod in pods:
+        tell(plane, pod, {"phase": "Running"})
+    assert [evict(plane, pod) for pod in pods] == [201, 201]
 
 
 # The autoscaler. Nothing is measured here: what it does without figures is to keep to its bounds.
