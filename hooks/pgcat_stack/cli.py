@@ -187,6 +187,8 @@ def _doctor(options: argparse.Namespace) -> int:
         width = shutil.get_terminal_size().columns
     if options.format == "json":
         _print(json_report(findings))
+        for note in diagnosis.notes:
+            _complain(f"note: {note}")
     else:
         _print(report(findings, diagnosis.notes, case, width=width))
     if not case.anybody:

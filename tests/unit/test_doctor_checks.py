@@ -61,22 +61,11 @@ def pgcat_facts(facts: Facts) -> PgcatFacts:
     """What a PgCat that runs from the file says."""
     assert facts.topology.pgcat is not None
     servers = tuple(
-        PoolServerState(
-            pool.pool,
-            server.role,
-            server.address,
-            "permify",
-            pool.user,
-            pool.size.value,
-            pool.mode,
-            2,
-            False,
-            False,
-        )
+        PoolServerState(pool.pool, server.role, server.address, "permify", pool.user, pool.size.value, False)
         for pool in facts.topology.pgcat.pools
         for server in pool.servers
     )
-    calm = tuple(PoolState(pool.name, "permify", 3, 0, 1, 0.0) for pool in facts.pools)
+    calm = tuple(PoolState(pool.name, 3, 0, 1, 0.0) for pool in facts.pools)
     config = {
         "ban_time": "60",
         "pools.permify_writer.load_balancing_mode": "least_outstanding_connections",
@@ -235,7 +224,7 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = 
     "long wait": (
         "PD306",
         STANDALONE,
-        lambda c: with_pgcat(c, samples=((PoolState("permify_reader", "permify", 9, 0, 5, 1.5),),)),
+        lambda c: with_pgcat(c, samples=((PoolState("permify_reader", 9, 0, 5, 1.5),),)),
         "the longest 1.5 s",
     ),
     "banned": (
@@ -322,12 +311,12 @@ NO_FAULT: dict[str, tuple[Mapping[str, Any], Callable[[Case], Case]]] = {
             c,
             samples=(
                 (
-                    PoolState("permify_writer", "permify", 9, 2, 9, 0.1),
-                    PoolState("permify_reader", "permify", 9, 0, 1, 0.0),
+                    PoolState("permify_writer", 9, 2, 9, 0.1),
+                    PoolState("permify_reader", 9, 0, 1, 0.0),
                 ),
                 (
-                    PoolState("permify_writer", "permify", 9, 0, 9, 0.0),
-                    PoolState("permify_reader", "permify", 9, 0, 1, 0.0),
+                    PoolState("permify_writer", 9, 0, 9, 0.0),
+                    PoolState("permify_reader", 9, 0, 1, 0.0),
                 ),
             ),
         ),
@@ -374,8 +363,8 @@ def test_a_writer_pool_on_a_replica_is_said_once() -> None:
 def test_nobody_in_the_pools_while_permify_serves() -> None:
     idle = (
         (
-            PoolState("permify_writer", "permify", 0, 0, 0, 0.0),
-            PoolState("permify_reader", "permify", 0, 0, 0, 0.0),
+            PoolState("permify_writer", 0, 0, 0, 0.0),
+            PoolState("permify_reader", 0, 0, 0, 0.0),
         ),
     )
     case = healthy(rendered(STANDALONE))

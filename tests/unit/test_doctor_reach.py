@@ -17,6 +17,7 @@ import pytest
 from cases import DIRECT, DOCKER, HELM, SIDECAR, STANDALONE, edit, load, rendered
 from pgcat_stack import cli
 from pgcat_stack.deployment import Deployment, DeploymentError
+from pgcat_stack.doctor import reach as reach_module
 from pgcat_stack.doctor.answers import Answers, Case
 from pgcat_stack.doctor.asking import Failed, Trouble, cut_after, probe, resolve, together
 from pgcat_stack.doctor.checks.page import MARK, with_checks
@@ -25,8 +26,8 @@ from pgcat_stack.doctor.credentials import Credentials, Password, read_credentia
 from pgcat_stack.doctor.display import report
 from pgcat_stack.doctor.facts import Facts
 from pgcat_stack.doctor.http import fetch
-from pgcat_stack.doctor.platforms import Place, _container, _pod_processes
-from pgcat_stack.doctor.postgres import first_line
+from pgcat_stack.doctor.platforms import Place, Process, _container, _pod_processes
+from pgcat_stack.doctor.postgres import ask_facts, first_line
 from pgcat_stack.doctor.reach import Options, Target, open_reach, parse_mapping
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Finding
@@ -120,6 +121,40 @@ def test_a_name_that_is_not_there_is_refused() -> None:
         opened(STANDALONE, "db3=h:1")
     with pytest.raises(DeploymentError, match="it has permify, db1, db2"):
         opened(DIRECT, "pgcat=h:1")
+
+
+def test_a_bundled_server_is_reached_by_its_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {5432: (Place("172.18.0.2", 5432),)}
+    running = [
+        Process("postgres-primary", "p", "i", places=places),
+        Process("pgcat", "c", "i", places={6432: (Place("172.18.0.3", 6432),)}),
+        Process("pgcat", "old", "i", going=True),
+    ]
+    monkeypatch.setattr(reach_module, "docker_processes", lambda folder, ports, seconds: running)
+    monkeypatch.setattr(reach_module.shutil, "which", lambda name: name)
+    with open_reach(Facts(load(rendered(DOCKER))), Options()) as reach:
+        assert reach.servers[Address("postgres-primary")].places == places
+        assert reach.servers[Address("postgres-replica")].places == {5432: (Place("postgres-replica", 5432),)}
+        assert [target.name for target in reach.pgcats] == ["c"]
+        assert reach.permifys == ()
+
+
+def test_a_server_without_functions_of_its_wal_is_asked_for_the_rest() -> None:
+    asked = []
+
+    def ask(statement: str) -> list[tuple[Any, ...]]:
+        asked.append(statement)
+        raise Failed("failed", "pg_last_wal_replay_lsn is not supported")
+
+    assert failure(lambda: ask_facts(ask, direct=True)).kind == "failed"
+    assert ["pg_last_wal_replay_lsn" in statement for statement in asked] == [True, False]
+
+    def mute(statement: str) -> list[tuple[Any, ...]]:
+        asked.append(statement)
+        raise Failed("mute", "no answer")
+
+    asked.clear()
+    assert failure(lambda: ask_facts(mute, direct=True)).kind == "mute" and len(asked) == 1
 
 
 def test_the_first_place_that_takes_connections_is_taken() -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from pgcat_stack.doctor.asking import Trouble
-from pgcat_stack.doctor.postgres import Ask, Connector, ServerFacts, ask_facts
+from pgcat_stack.doctor.postgres import ADMIN_DATABASE, Ask, Connector, ServerFacts, ask_facts
 from pgcat_stack.endpoints import Address
 
 SAMPLES = 3
@@ -26,10 +26,7 @@ class PoolServerState:
     database: str
     user: str
     size: int
-    mode: str
-    connections: int
     paused: bool
-    banned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,6 @@ class PoolState:
     """A row of SHOW POOLS: how busy a pool is at one moment."""
 
     pool: str
-    user: str
     clients: int
     waiting: int
     active_servers: int
@@ -84,7 +80,7 @@ class PgcatAnswer:
 
 def ask_pgcat(connector: Connector, user: str) -> PgcatFacts:
     """Ask the admin database, and watch the pools for about a second. Raises `Failed`."""
-    with connector.connected("pgcat", user) as ask:
+    with connector.connected(ADMIN_DATABASE, user) as ask:
         ((version,),) = ask("SHOW VERSION")
         config = {row[0]: row[1] for row in ask("SHOW CONFIG")}
         before = _errors(ask)
@@ -111,7 +107,6 @@ def _errors(ask: Ask) -> dict[str, int]:
 def _pool(row: tuple[Any, ...]) -> PoolState:
     return PoolState(
         pool=row[0],
-        user=row[1],
         clients=_int(row[3]) + _int(row[4]) + _int(row[5]),
         waiting=_int(row[5]),
         active_servers=_int(row[7]),
@@ -129,10 +124,7 @@ def _server(row: tuple[Any, ...]) -> PoolServerState:
         database=row[3],
         user=row[4],
         size=_int(row[5]),
-        mode=str(row[8]).lower(),
-        connections=_int(row[10]),
         paused=bool(_int(row[11])),
-        banned=bool(_int(row[12])),
     )
 
 

@@ -22,6 +22,7 @@ from pgcat_stack.doctor.facts import Login
 from pgcat_stack.doctor.platforms import Place
 
 APPLICATION = "pgcat-stack doctor"
+ADMIN_DATABASE = "pgcat"
 MOST_TENANTS = 100
 
 _FACTS = f"""
@@ -63,15 +64,20 @@ SELECT json_build_object(
     FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid
     WHERE datid IS NOT NULL AND usename <> session_user
   ),
-  'position', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text,
-  'receives', (SELECT count(*) > 0 FROM pg_stat_wal_receiver),
-  'replay_paused', CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
+  {{wal}},
   'tables', to_regclass('relation_tuples') IS NOT NULL AND to_regclass('schema_definitions') IS NOT NULL
     AND to_regclass('migrations') IS NOT NULL,
   'noted', to_regclass('pgcat_stack_migrations') IS NOT NULL,
   'invalid', (SELECT json_agg(indexrelid::regclass::text ORDER BY 1) FROM pg_index WHERE NOT indisvalid)
 )
 """
+_WAL = """
+  'position', CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text,
+  'receives', (SELECT count(*) > 0 FROM pg_stat_wal_receiver),
+  'replay_paused', CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END
+"""
+_NO_WAL = "'position', '', 'receives', true, 'replay_paused', false"
+"""Where a server has none of these functions: storage that replicates by itself, as of some clouds."""
 _SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
 _TENANTS = f"SELECT id, created_at::timestamp FROM tenants ORDER BY id LIMIT {MOST_TENANTS}"
 _NOTES = "SELECT migration FROM pgcat_stack_migrations"
@@ -209,21 +215,29 @@ class Connector:
         except psycopg.Error as error:
             raise self._refused(error) from None
         try:
-            yield self._asker(connection)
+            yield self._asker(connection, read_only=self.pooled and database != ADMIN_DATABASE)
         finally:
             connection.close()
 
-    def _asker(self, connection: psycopg.Connection[Any]) -> Ask:
+    def _asker(self, connection: psycopg.Connection[Any], *, read_only: bool) -> Ask:
+        """With `read_only` each statement is a transaction that says so itself: PgCat drops the option."""
+
         def ask(statement: str) -> list[tuple[Any, ...]]:
+            sent = f"BEGIN READ ONLY; {statement}; COMMIT" if read_only else statement
             with cut_after(self.seconds, connection.fileno()) as cut:
                 try:
-                    cursor = connection.execute(statement.encode())
+                    cursor = connection.execute(sent.encode())
+                    while cursor.description is None and cursor.nextset():
+                        pass
                     return cursor.fetchall() if cursor.description else []
                 except psycopg.Error as error:
                     if cut():
                         raise Failed(
                             "mute", f"{self.place} gave no answer within {self.seconds:g} s"
                         ) from None
+                    if read_only:
+                        with contextlib.suppress(psycopg.Error):
+                            connection.execute("ROLLBACK")
                     raise Failed("failed", first_line(error)) from None
 
         return ask
@@ -257,7 +271,12 @@ def first_line(error: psycopg.Error) -> str:
 
 def ask_facts(ask: Ask, *, direct: bool) -> ServerFacts:
     """Everything of `ServerFacts`; what is Permify's own only where the statements reach one server."""
-    ((answer,),) = ask(_FACTS)
+    try:
+        ((answer,),) = ask(_FACTS.format(wal=_WAL))
+    except Failed as failed:
+        if failed.trouble.kind != "failed":
+            raise
+        ((answer,),) = ask(_FACTS.format(wal=_NO_WAL))
     others = answer["others"]
     facts = ServerFacts(
         **{key: answer[key] for key in _PLAIN},

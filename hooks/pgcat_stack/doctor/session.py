@@ -195,7 +195,7 @@ class _Session:
         """Watch each replica until it has what the primary has now."""
         primary = self.facts.primary
         at = servers[primary.address].facts if primary else None
-        if at is None or at.in_recovery:
+        if at is None or at.in_recovery or not at.position:
             return servers
         position = at.position
 
@@ -217,7 +217,7 @@ class _Session:
             server.address: job(server, facts)
             for server in self.facts.replicas
             for facts in [servers[server.address].facts]
-            if facts is not None and facts.in_recovery and facts.system in ("", at.system)
+            if facts is not None and facts.in_recovery and facts.position and facts.system in ("", at.system)
         }
         if not jobs:
             return servers
