@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def hook(root: Path) -> int:
     """What runs after generation: make missing docker secrets, then validate and print the report as text.
 
+    After an update, where Copier sets STAGE, what it changed in the budget comes first.
+
     Returns 0 without errors, 1 with errors, 2 where `root` is no deployment or nothing can be printed.
     """
     return guarded(lambda: _hook(root))
@@ -167,6 +169,10 @@ def _hook(root: Path) -> int:
 
     deployment = Deployment.load(root)
     secrets_code = _make_secrets(deployment, quiet=True)
+    if os.environ.get("STAGE") == "after":
+        from pgcat_stack.budget_change import budget_change
+
+        _print(budget_change(root, deployment))
     return max(secrets_code, _report(deployment, "text", strict=False))
 
 
