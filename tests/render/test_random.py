@@ -68,6 +68,7 @@ plausible = st.fixed_dictionaries(
         "otlp_endpoint": st.sampled_from(["", "collector:4317", "a.b:4317", "otel.example.com:443"]),
         "distributed": st.booleans(),
         "priority_class": labels,
+        "forge": st.sampled_from(["none", "github"]),
     },
 )
 

@@ -19,6 +19,7 @@ import copier
 import jinja2
 import pytest
 import yaml
+from copier._template import Template
 from packaging.version import InvalidVersion, Version
 from plumbum import local
 
@@ -118,29 +119,35 @@ class InProcess:
         return folder
 
     def render(self, folder: Path, version: str, answers: dict[str, Any]) -> dict[str, bytes]:
-        with _at_home(self.home):
+        with self.at_home():
             copier.run_copy(
                 URL, folder, data=answers, defaults=True, quiet=True, vcs_ref=version, skip_tasks=True
             )
         return tree(folder)
 
-    def update(self, folder: Path, **answers: Any) -> None:
+    def update(self, folder: Path, to: str = NEXT, conflict: Any = "inline", **answers: Any) -> None:
         """With the hooks but for the one before, which others test. Raises `TaskError` where one fails."""
-        with _at_home(self.home), local.env(PGCAT_STACK_DISCARD_EDITS="1"):
+        with self.at_home(), local.env(PGCAT_STACK_DISCARD_EDITS="1"):
             copier.run_update(folder, data=answers, defaults=True, overwrite=True, quiet=True, unsafe=True)
 
+    def update_without_hooks(
+        self, folder: Path, to: str = NEXT, conflict: Any = "inline", **answers: Any
+    ) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Template, "migration_tasks", lambda *_: [])
+            self.update(folder, to, conflict, **answers)
 
-@contextlib.contextmanager
-def _at_home(home: Home) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(home.environment)
-    try:
-        with local.env(HOME=str(home.folder)):
-            yield
-    finally:
+    @contextlib.contextmanager
+    def at_home(self) -> Iterator[None]:
+        before = dict(os.environ)
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(self.home.environment)
+        try:
+            with local.env(HOME=str(self.home.folder)):
+                yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

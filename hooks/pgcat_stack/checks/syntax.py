@@ -110,8 +110,8 @@ def duplicate_key(deployment: Deployment) -> Iterator[Problem]:
 def conflict_marker(deployment: Deployment) -> Iterator[Problem]:
     """Markers of an unresolved merge in any text file, Copier's answers too.
 
-    A code block of Markdown may show an example of one, but not in the README.md that is rendered, and not with
-    the words that Copier puts into its own.
+    A code block of Markdown may show an example of one, but not in the README.md that is rendered, and not
+    with the words that Copier puts into its own.
     """
     for source in (*deployment.sources.values(), *deployment.answers):
         if "<<<<<<< " not in source.text and ">>>>>>> " not in source.text:
