@@ -90,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     secrets = commands.add_parser("secrets", help="make the docker secrets that are missing")
     secrets.add_argument("directory", metavar="DIR", type=Path)
     secrets.set_defaults(run=_secrets)
+
+    adopt = commands.add_parser(
+        "adopt", help="answers for `copier copy --data-file` from a pgcat.toml and a Permify configuration"
+    )
+    adopt.add_argument("files", metavar="FILE", type=Path, nargs="+")
+    adopt.add_argument("--topology", choices=("docker", "standalone", "sidecar"), default="standalone")
+    adopt.set_defaults(run=_adopt)
     return parser
 
 
@@ -121,6 +128,13 @@ def _plan(options: argparse.Namespace) -> int:
         plan_json(budget) if options.format == "json" else plan_text(budget, terminal=terminal, width=width)
     )
     return OK if budget.holds else ERRORS
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    from pgcat_stack.adopt import adopt, adoption_yaml
+
+    _print(adoption_yaml(adopt(options.files, options.topology)))
+    return OK
 
 
 def _report(deployment: Deployment, style: str, *, strict: bool) -> int:

@@ -64,8 +64,8 @@ def test_a_changed_deployment_equals_a_fresh_one(in_process: InProcess, tmp_path
 def edited_standalone(home: Home, in_process: InProcess, folder: Path) -> Path:
     """A deployment with an edit in a file that a sidecar has not, and one in a file that it has."""
     deploy = in_process.copy(folder, NEXT, ANSWERS["standalone"])
-    for name in ("kubernetes/pgcat-deployment.yaml", "kubernetes/permify-deployment.yaml"):
-        (deploy / name).write_text((deploy / name).read_text() + "# ours\n")
+    for name in ("kubernetes/pgcat-deployment.yaml", "budget.yaml"):
+        (deploy / name).write_text("# ours\n" + (deploy / name).read_text())
     home.commit(deploy, "edits")
     return deploy
 
@@ -82,7 +82,7 @@ def test_edits_that_would_go_stop_the_update(home: Home, in_process: InProcess, 
     run = home.copier(*update, PGCAT_STACK_DISCARD_EDITS="1")
     assert run.returncode == 0, run.stdout + run.stderr
     assert not (deploy / "kubernetes/pgcat-deployment.yaml").exists()
-    assert (deploy / "kubernetes/permify-deployment.yaml").read_text().endswith("# ours\n")
+    assert (deploy / "budget.yaml").read_text().startswith("# ours\n")
     assert "# ours" in home.git(deploy, "show", "HEAD:kubernetes/pgcat-deployment.yaml")
 
 
