@@ -152,8 +152,8 @@ def _sizes(
         return
     sizes = [user.size.value for pool in pools for user in pool.users if user.size]
     found.notes.append(
-        f"pool_size {', '.join(map(str, sizes))}: writer and reader get a pool each, in place of splitting by a"
-        " query parser; sizes are derived from the budget, or answer writer_pool_size, reader_pool_size"
+        f"pool_size {', '.join(map(str, sizes))}: writer and reader get a pool each, in place of splitting by"
+        " a query parser; sizes are derived from the budget, or answer writer_pool_size, reader_pool_size"
     )
 
 
