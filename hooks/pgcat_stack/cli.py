@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def hook(root: Path) -> int:
     """What runs after generation: make missing docker secrets, then validate and print the report as text.
 
+    After an update, where Copier sets STAGE, what it changed in the budget comes first.
+
     Returns 0 without errors, 1 with errors, 2 where `root` is no deployment or nothing can be printed.
     """
     return guarded(lambda: _hook(root))
@@ -91,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     secrets = commands.add_parser("secrets", help="make the docker secrets that are missing")
     secrets.add_argument("directory", metavar="DIR", type=Path)
     secrets.set_defaults(run=_secrets)
+
+    adopt = commands.add_parser(
+        "adopt", help="answers for `copier copy --data-file` from a pgcat.toml and a Permify configuration"
+    )
+    adopt.add_argument("files", metavar="FILE", type=Path, nargs="+")
+    adopt.add_argument("--topology", choices=("docker", "standalone", "sidecar"), default="standalone")
+    adopt.set_defaults(run=_adopt)
     return parser
 
 
@@ -228,6 +237,13 @@ def _plan(options: argparse.Namespace) -> int:
     return OK if budget.holds else ERRORS
 
 
+def _adopt(options: argparse.Namespace) -> int:
+    from pgcat_stack.adopt import adopt, adoption_yaml
+
+    _print(adoption_yaml(adopt(options.files, options.topology)))
+    return OK
+
+
 def _report(deployment: Deployment, style: str, *, strict: bool) -> int:
     from pgcat_stack.checks import run_checks
     from pgcat_stack.report import json_report, text_report
@@ -274,6 +290,10 @@ def _hook(root: Path) -> int:
 
     deployment = Deployment.load(root)
     secrets_code = _make_secrets(deployment, quiet=True)
+    if os.environ.get("STAGE") == "after":
+        from pgcat_stack.budget_change import budget_change
+
+        _print(budget_change(root, deployment))
     return max(secrets_code, _report(deployment, "text", strict=False))
 
 

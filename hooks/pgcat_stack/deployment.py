@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,7 +35,8 @@ _KNOWN_FILES = (COMPOSE, KUSTOMIZATION, PGCAT, PERMIFY, BUDGET)
 _SKIPPED_FOLDERS = frozenset(
     {".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__", "secrets", ".terraform"}
 )
-_SKIPPED_FILES = frozenset({".copier-answers.yml", ".copier-answers.yaml", ".DS_Store"})
+_SKIPPED_FILES = frozenset({".DS_Store"})
+_ANSWERS = re.compile(r"\.copier-answers.*\.ya?ml")
 _MOST_FILES = 5000
 
 
@@ -48,6 +50,8 @@ class Deployment:
 
     root: Path
     sources: Mapping[str, Source] = field(repr=False)
+    answers: tuple[Source, ...] = field(default=(), repr=False)
+    """Copier's answers files, as text. What they say is never looked at, only whether a merge broke them."""
 
     @classmethod
     def load(cls, root: Path) -> Deployment:
@@ -70,7 +74,12 @@ class Deployment:
                 f"{root}: not a rendered deployment: neither {COMPOSE} nor {KUSTOMIZATION} nor {PERMIFY}"
             )
         paths = _text_files(root)
-        return cls(root, {path: read_source(root, path) for path in paths})
+        answers = sorted(path.name for path in root.iterdir() if _ANSWERS.fullmatch(path.name))
+        return cls(
+            root,
+            {path: read_source(root, path) for path in paths},
+            tuple(Source(path, read_source(root, path).text) for path in answers),
+        )
 
     @property
     def compose(self) -> Source | None:
@@ -153,7 +162,11 @@ def _text_files(root: Path) -> list[str]:
             folders.clear()
             continue
         base = Path(folder).relative_to(root)
-        found.update((base / name).as_posix() for name in files if name not in _SKIPPED_FILES)
+        found.update(
+            (base / name).as_posix()
+            for name in files
+            if name not in _SKIPPED_FILES and not _ANSWERS.fullmatch(name)
+        )
         if len(found) > _MOST_FILES:
             raise DeploymentError(f"{root}: not a rendered deployment: more than {_MOST_FILES} files")
     return sorted(found)

@@ -9,74 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from rendering import REPOSITORY
-
-URL = "gh:org/pgcat-stack"
-
-
-def _git(folder: Path, *arguments: str, home: Path) -> str:
-    run = subprocess.run(
-        ["git", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "HOME": str(home)},
-    )
-    return run.stdout.strip()
+from versions import URL, Home
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose git finds github.com/org/pgcat-stack in a local repository, tagged 0.1.0 and 0.2.0."""
-    home = tmp_path_factory.mktemp("home")
-    repository = home / "pgcat-stack.git"
-    (home / ".gitconfig").write_text(
-        "[user]\n\tname = Test\n\temail = test@example.com\n"
-        f'[url "file://{repository}"]\n\tinsteadOf = https://github.com/org/pgcat-stack.git\n'
-    )
-    repository.mkdir()
-    files = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")
-    for name in filter(None, files):
-        if (
-            name.split("/")[0] in ("copier.yml", "questions", "template", "hooks")
-            and (REPOSITORY / name).exists()
-        ):
-            (repository / name).parent.mkdir(parents=True, exist_ok=True)
-            (repository / name).write_bytes((REPOSITORY / name).read_bytes())
-            (repository / name).chmod((REPOSITORY / name).stat().st_mode)
-    _git(repository, "init", "--quiet", "--initial-branch=main", home=home)
-    _git(repository, "add", "--all", home=home)
-    _git(repository, "commit", "--quiet", "--message=first", home=home)
-    _git(repository, "tag", "0.1.0", home=home)
-    (repository / "template" / "NEWS.md").write_text("new in 0.2.0\n")
-    _git(repository, "add", "--all", home=home)
-    _git(repository, "commit", "--quiet", "--message=second", home=home)
-    _git(repository, "tag", "0.2.0", home=home)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The template as it is, tagged 0.1.0, and with one more file, tagged 0.2.0."""
+    home = Home(tmp_path_factory.mktemp("home")).prepare()
+    home.release("0.1.0")
+    home.release("0.2.0", files={"template/NEWS.md": "new in 0.2.0\n"})
     return home
 
 
-def copier(home: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("COPIER_", "XDG_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "copier", *arguments],
-        cwd=cwd or home,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-        env={**environment, "HOME": str(home)},
-    )
-
-
-def test_copy_with_trust_validates_and_makes_secrets(home: Path, tmp_path: Path) -> None:
-    run = copier(home, "copy", "--trust", "--defaults", URL, str(tmp_path / "deploy"))
+def test_copy_with_trust_validates_and_makes_secrets(home: Home, tmp_path: Path) -> None:
+    run = home.copier("copy", "--trust", "--defaults", URL, str(tmp_path / "deploy"))
     assert run.returncode == 0, run.stderr
     output = run.stdout + run.stderr
     assert "0 errors, 0 warnings" in output
@@ -89,7 +35,7 @@ def test_copy_with_trust_validates_and_makes_secrets(home: Path, tmp_path: Path)
         assert line.read_text().strip() not in output + answers
 
 
-def test_trusted_settings_need_no_flag(home: Path, tmp_path: Path) -> None:
+def test_trusted_settings_need_no_flag(home: Home, tmp_path: Path) -> None:
     settings = tmp_path / "settings.yml"
     settings.write_text('trust: ["gh:org/"]\n')
     os.environ["COPIER_SETTINGS_PATH"] = str(settings)
@@ -99,7 +45,7 @@ def test_trusted_settings_need_no_flag(home: Path, tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             timeout=120,
-            env={**os.environ, "HOME": str(home)},
+            env={**os.environ, "HOME": str(home.folder)},
         )
     finally:
         del os.environ["COPIER_SETTINGS_PATH"]
@@ -107,15 +53,15 @@ def test_trusted_settings_need_no_flag(home: Path, tmp_path: Path) -> None:
     assert "0 errors, 0 warnings" in run.stdout + run.stderr
 
 
-def test_without_trust_nothing_is_made(home: Path, tmp_path: Path) -> None:
-    run = copier(home, "copy", "--defaults", URL, str(tmp_path / "deploy"))
+def test_without_trust_nothing_is_made(home: Home, tmp_path: Path) -> None:
+    run = home.copier("copy", "--defaults", URL, str(tmp_path / "deploy"))
     assert run.returncode == 4
     assert "--trust" in run.stderr
     assert not (tmp_path / "deploy").exists()
 
 
-def test_skip_tasks_copies_without_trust_and_says_so(home: Path, tmp_path: Path) -> None:
-    run = copier(home, "copy", "--skip-tasks", "--defaults", URL, str(tmp_path / "deploy"))
+def test_skip_tasks_copies_without_trust_and_says_so(home: Home, tmp_path: Path) -> None:
+    run = home.copier("copy", "--skip-tasks", "--defaults", URL, str(tmp_path / "deploy"))
     assert run.returncode == 0, run.stderr
     assert "The hooks were skipped" in run.stdout + run.stderr
     assert not (tmp_path / "deploy" / "secrets").exists()
@@ -134,10 +80,10 @@ def test_skip_tasks_copies_without_trust_and_says_so(home: Path, tmp_path: Path)
     ids=" ".join,
 )
 def test_a_refusal_is_one_line_and_leaves_nothing(
-    home: Path, tmp_path: Path, arguments: list[str], tasks: str
+    home: Home, tmp_path: Path, arguments: list[str], tasks: str
 ) -> None:
     (tmp_path / "answers.yml").write_text("topology: standalone\nprimary_host: [db1, db2]\n")
-    run = copier(home, "copy", tasks, *arguments, URL, str(tmp_path / "deploy"), cwd=tmp_path)
+    run = home.copier("copy", tasks, *arguments, URL, str(tmp_path / "deploy"), cwd=tmp_path)
     assert run.returncode == 1
     lines = run.stderr.strip().splitlines()
     assert len(lines) == 1, run.stderr
@@ -145,32 +91,22 @@ def test_a_refusal_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "deploy").exists()
 
 
-def test_no_terminal_and_no_answers_is_one_line(home: Path, tmp_path: Path) -> None:
-    run = copier(home, "copy", "--trust", URL, str(tmp_path / "deploy"))
+def test_no_terminal_and_no_answers_is_one_line(home: Home, tmp_path: Path) -> None:
+    run = home.copier("copy", "--trust", URL, str(tmp_path / "deploy"))
     assert run.returncode == 1
     assert "--defaults" in run.stderr
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "deploy").exists()
 
 
-def _deployment(home: Path, folder: Path, *data: str) -> Path:
-    """A committed deployment of version 0.1.0."""
-    deploy = folder / "deploy"
-    arguments = [part for item in data for part in ("--data", item)]
-    run = copier(home, "copy", "--trust", "--defaults", "--vcs-ref=0.1.0", *arguments, URL, str(deploy))
-    assert run.returncode == 0, run.stderr
-    _git(deploy, "init", "--quiet", home=home)
-    _git(deploy, "add", "--all", home=home)
-    _git(deploy, "commit", "--quiet", "--message=deployment", home=home)
-    return deploy
-
-
-def test_update_keeps_edits_answers_and_secrets(home: Path, tmp_path: Path) -> None:
-    deploy = _deployment(home, tmp_path, "topology=standalone", "primary_host=db", "permify_replicas=3")
+def test_update_keeps_edits_answers_and_secrets(home: Home, tmp_path: Path) -> None:
+    deploy = home.deployment(
+        tmp_path / "deploy", "0.1.0", "topology=standalone", "primary_host=db", "permify_replicas=3"
+    )
     toml = deploy / "pgcat" / "pgcat.toml"
     toml.write_text(toml.read_text().replace("ban_time = 60", "ban_time = 30"))
-    _git(deploy, "commit", "--quiet", "--all", "--message=edit", home=home)
-    run = copier(home, "update", "--trust", "--defaults", str(deploy))
+    home.git(deploy, "commit", "--quiet", "--all", "--message=edit")
+    run = home.copier("update", "--trust", "--defaults", str(deploy))
     assert run.returncode == 0, run.stderr
     assert "ban_time = 30" in toml.read_text()
     assert (deploy / "NEWS.md").exists()
@@ -179,38 +115,40 @@ def test_update_keeps_edits_answers_and_secrets(home: Path, tmp_path: Path) -> N
     assert "_commit: 0.2.0" in answers
 
 
-def test_update_that_finds_errors_keeps_the_edits(home: Path, tmp_path: Path) -> None:
+def test_update_that_finds_errors_keeps_the_edits(home: Home, tmp_path: Path) -> None:
     """The hook runs when the edits are back in place: it reports what they break and loses none of them."""
-    deploy = _deployment(home, tmp_path)
+    deploy = home.deployment(tmp_path / "deploy", "0.1.0")
     toml = deploy / "pgcat" / "pgcat.toml"
     toml.write_text(toml.read_text().replace("ban_time = 60", "bann_time = 60"))
-    _git(deploy, "commit", "--quiet", "--all", "--message=edit", home=home)
-    run = copier(home, "update", "--trust", "--defaults", str(deploy))
+    home.git(deploy, "commit", "--quiet", "--all", "--message=edit")
+    run = home.copier("update", "--trust", "--defaults", str(deploy))
     assert run.returncode != 0
     assert "bann_time" in run.stdout + run.stderr
     assert "bann_time = 60" in toml.read_text()
     assert (deploy / "NEWS.md").exists()
 
 
-def test_a_refused_update_changes_nothing(home: Path, tmp_path: Path) -> None:
-    deploy = _deployment(home, tmp_path, "topology=sidecar", "primary_host=db")
-    run = copier(home, "update", "--trust", "--defaults", "--data", "permify_replicas=40", str(deploy))
+def test_a_refused_update_changes_nothing(home: Home, tmp_path: Path) -> None:
+    deploy = home.deployment(tmp_path / "deploy", "0.1.0", "topology=sidecar", "primary_host=db")
+    run = home.copier("update", "--trust", "--defaults", "--data", "permify_replicas=40", str(deploy))
     assert run.returncode == 1
     assert "pgcat-stack refuses budget" in run.stderr
-    assert _git(deploy, "status", "--porcelain", home=home) == ""
+    assert home.status(deploy) == ""
 
 
-def test_an_answer_that_would_be_forgotten_is_refused(home: Path, tmp_path: Path) -> None:
-    deploy = _deployment(home, tmp_path, "topology=standalone", "primary_host=db")
-    run = copier(home, "update", "--trust", "--defaults", "--data", "drain_seconds=90", str(deploy))
+def test_an_answer_that_would_be_forgotten_is_refused(home: Home, tmp_path: Path) -> None:
+    deploy = home.deployment(tmp_path / "deploy", "0.1.0", "topology=standalone", "primary_host=db")
+    run = home.copier("update", "--trust", "--defaults", "--data", "drain_seconds=90", str(deploy))
     assert run.returncode == 1
     assert "answer advanced=true, too" in run.stderr
-    assert _git(deploy, "status", "--porcelain", home=home) == ""
+    assert home.status(deploy) == ""
 
 
-def test_a_deployment_that_moves_to_docker_keeps_its_database(home: Path, tmp_path: Path) -> None:
-    deploy = _deployment(home, tmp_path, "topology=standalone", "primary_host=db", "replica_hosts=r")
-    run = copier(home, "update", "--trust", "--defaults", "--data", "topology=docker", str(deploy))
+def test_a_deployment_that_moves_to_docker_keeps_its_database(home: Home, tmp_path: Path) -> None:
+    deploy = home.deployment(
+        tmp_path / "deploy", "0.1.0", "topology=standalone", "primary_host=db", "replica_hosts=r"
+    )
+    run = home.copier("update", "--trust", "--defaults", "--data", "topology=docker", str(deploy))
     assert run.returncode == 0, run.stderr
     answers = (deploy / ".copier-answers.yml").read_text()
     assert "database: external" in answers
@@ -218,12 +156,12 @@ def test_a_deployment_that_moves_to_docker_keeps_its_database(home: Path, tmp_pa
     assert not (deploy / "kubernetes").exists()
 
 
-def test_copy_over_a_leftover_of_an_update_reports_it(home: Path, tmp_path: Path) -> None:
+def test_copy_over_a_leftover_of_an_update_reports_it(home: Home, tmp_path: Path) -> None:
     """A task that fails on copy removes the folder that the copy made."""
-    run = copier(home, "copy", "--trust", "--defaults", URL, str(tmp_path / "deploy"))
+    run = home.copier("copy", "--trust", "--defaults", URL, str(tmp_path / "deploy"))
     assert run.returncode == 0
     (tmp_path / "deploy" / "pgcat" / "pgcat.toml.rej").write_text("left over\n")
-    again = copier(home, "copy", "--trust", "--defaults", "--overwrite", URL, str(tmp_path / "deploy"))
+    again = home.copier("copy", "--trust", "--defaults", "--overwrite", URL, str(tmp_path / "deploy"))
     assert again.returncode != 0
     assert "pgcat.toml.rej" in again.stdout + again.stderr
     assert (tmp_path / "deploy" / "compose.yaml").exists()

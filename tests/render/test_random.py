@@ -74,6 +74,7 @@ plausible = st.fixed_dictionaries(
         "runbook_url": st.sampled_from(["", "https://git.example.com/team/deploy/-/blob/main/README.md"]),
         "distributed": st.booleans(),
         "priority_class": labels,
+        "forge": st.sampled_from(["none", "github"]),
     },
 )
 

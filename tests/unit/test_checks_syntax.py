@@ -77,6 +77,36 @@ def test_conflict_markers_are_named_and_nothing_else(folder: Path) -> None:
     assert codes(folder) == [("PS105", "permify/permify.yaml", line) for line in (13, 15, 17)]
 
 
+CONFLICT = "<<<<<<< before updating\nours\n=======\ntheirs\n>>>>>>> after updating\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("README.md", "postgres/bootstrap.sql", "pgcat/start.sh", "notes/x.json", "pgcat/pgcat.toml"),
+        *("compose.yaml", ".gitignore", ".copier-answers.yml", ".copier-answers.pgcat-stack.yml", "Makefile"),
+        "docs/ours.md",
+    ],
+)
+@pytest.mark.parametrize("before", ["", "```bash\n"], ids=["plain", "in a code block"])
+def test_conflicts_of_an_update_are_found_in_any_file(folder: Path, name: str, before: str) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(before + CONFLICT)
+    first = 1 + before.count("\n")
+    found = [(path, line) for code, path, line in codes(folder) if code == "PS105"]
+    assert found in (
+        [(name, first), (name, first + 2), (name, first + 4)],
+        [(name, first), (name, first + 4)],
+    )
+
+
+def test_conflicts_of_a_merge_in_a_code_block(folder: Path) -> None:
+    text = "```\n" + CONFLICT.replace("before updating", "HEAD").replace("after updating", "branch") + "```\n"
+    (folder / "README.md").write_text(text)  # rendered: no place for examples
+    (folder / "git.md").write_text(text)
+    assert codes(folder) == [("PS105", "README.md", line) for line in (2, 4, 6)]
+
+
 def test_underlined_headings_are_no_conflict(folder: Path) -> None:
     (folder / "README.md").write_text("Title\n=======\n\n    <<<<<<< quoted\n")
     assert codes(folder) == []

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from yamllint.config import YamlLintConfig
 
 _CONFLICT = re.compile(r"^(?:<<<<<<< |>>>>>>> )", re.MULTILINE)
+_COPIERS = ("<<<<<<< before updating", ">>>>>>> after updating")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _LEFTOVERS = {
     ".rej": "a hunk of an update that did not apply",
@@ -107,12 +108,18 @@ def duplicate_key(deployment: Deployment) -> Iterator[Problem]:
     mend="Choose one version, or write a third, and remove the lines of <<<<<<<, ======= and >>>>>>>.",
 )
 def conflict_marker(deployment: Deployment) -> Iterator[Problem]:
-    """Markers of an unresolved merge in any text file, but for examples in code blocks of Markdown."""
-    for source in deployment.sources.values():
+    """Markers of an unresolved merge in any text file, Copier's answers too.
+
+    A code block of Markdown may show an example of one, but not in the README.md that is rendered, and not
+    with the words that Copier puts into its own.
+    """
+    for source in (*deployment.sources.values(), *deployment.answers):
         if "<<<<<<< " not in source.text and ">>>>>>> " not in source.text:
             continue
         is_open = False
-        for number, line in _outside_of_code(source):
+        for number, line, is_example in _with_examples(source):
+            if is_example and not line.startswith(_COPIERS):
+                continue
             is_open = is_open or line.startswith("<<<<<<< ")
             if line.startswith(("<<<<<<< ", ">>>>>>> ")) or (is_open and line == "======="):
                 yield Problem(
@@ -123,18 +130,17 @@ def conflict_marker(deployment: Deployment) -> Iterator[Problem]:
             is_open = is_open and not line.startswith(">>>>>>> ")
 
 
-def _outside_of_code(source: Source) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers; of Markdown, those outside of fenced code."""
-    markdown = source.path.lower().endswith((".md", ".markdown"))
+def _with_examples(source: Source) -> Iterator[tuple[int, str, bool]]:
+    """The lines of a file with their numbers, and whether they are in a code block of a user's Markdown."""
+    markdown = source.path.lower().endswith((".md", ".markdown")) and source.path != "README.md"
     fence = ""
     for number, line in enumerate(source.text.splitlines(), 1):
         mark = _FENCE.match(line) if markdown else None
+        yield number, line, bool(fence)
         if mark and not fence:
             fence = mark[1]
         elif mark and mark[1].startswith(fence) and not line.strip(" \t`~"):
             fence = ""
-        elif not fence:
-            yield number, line
 
 
 @check(

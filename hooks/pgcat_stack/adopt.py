@@ -1,0 +1,242 @@
+"""Answers that render a deployment like one made by hand, from its pgcat.toml and Permify's configuration.
+
+What no question asks for, or the contract does not allow, is a note instead. No password gets into either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pgcat_stack.deployment import DeploymentError
+from pgcat_stack.endpoints import DEFAULT_PORT, Address, Uri, parse_uri
+from pgcat_stack.models.issues import UNKNOWN_KEY, place
+from pgcat_stack.models.permify import Database, PermifyConfig, read_permify
+from pgcat_stack.models.pgcat import read_pgcat
+from pgcat_stack.pools import Pool, read_pools
+from pgcat_stack.sources import Source, as_mapping, read_source
+
+Answer = str | int | bool
+
+PGCAT_KEYS = {"admin_password", "server_tls"}
+"""Keys of [general] that a note or an answer speaks of."""
+DATABASE_KEYS = {
+    *("engine", "uri", "writer", "reader", "auto_migrate", "max_connections", "max_open_connections"),
+    *("min_connections", "max_idle_connections", "min_idle_connections", "connect_timeout"),
+    *("max_connection_lifetime", "max_connection_lifetime_jitter", "max_connection_idle_time"),
+    "health_check_period",
+}
+ADVANCED = {
+    *("pool_mode", "writer_pool_size", "reader_pool_size", "primary_reads", "permify_max_connections"),
+    *("database_tls", "otlp_endpoint", "distributed", "watch"),
+}
+SUPERUSERS = ("postgres", "public", "none")
+
+
+@dataclass
+class Adoption:
+    """Answers by key, and in words what they do not carry over."""
+
+    answers: dict[str, Answer]
+    notes: list[str] = field(default_factory=list)
+
+
+def adopt(files: list[Path], topology: str) -> Adoption:
+    """The answers for a pgcat.toml (its suffix is .toml) and a Permify configuration (.yaml, .yml), or one.
+
+    Raises `DeploymentError` where a file cannot be read as what it should be.
+    """
+    pgcat, permify = _sources(files)
+    found = Adoption({"topology": topology})
+    config = _permify(permify, found) if permify else None
+    database = config.database if config else Database()
+    uris = (
+        [parse_uri(uri, permify.here()) for uri in (database.writer_uri, database.reader_uri)]
+        if permify
+        else []
+    )
+    if topology == "docker":
+        found.answers["database"] = "external"
+    if pgcat:
+        _pools(pgcat, uris, found)
+    else:
+        _direct(uris, found)
+    if config:
+        _processes(config, as_mapping(permify.mapping if permify else {}), found)
+    if any(uri.password is not None for uri in uris):
+        found.notes.append(
+            "passwords in Permify's URIs: a Secret or a file under secrets/ takes them; choose a new one"
+        )
+    if ADVANCED & found.answers.keys():
+        found.answers["advanced"] = True
+    return found
+
+
+def adoption_yaml(adoption: Adoption) -> str:
+    """A data file for `copier copy --data-file`, with the notes above."""
+    import yaml
+
+    notes = "".join(f"# not carried over: {note}\n" for note in adoption.notes)
+    unknown = (
+        "# not in these files: postgres_max_connections, other_connections, and how many processes run\n"
+    )
+    return notes + unknown + yaml.safe_dump(adoption.answers, sort_keys=False, allow_unicode=True)
+
+
+def _sources(files: list[Path]) -> tuple[Source | None, Source | None]:
+    found: dict[str, Source] = {}
+    for file in files:
+        source = read_source(file.parent, file.name)
+        if source.language not in ("toml", "yaml"):
+            raise DeploymentError(f"{file}: neither pgcat.toml nor Permify's configuration in YAML")
+        if source.problems:
+            problem = source.problems[0]
+            raise DeploymentError(f"{file}:{problem.line}: {problem.message}")
+        if source.language in found:
+            raise DeploymentError(f"{file}: a second file of its kind; give pgcat.toml and permify.yaml")
+        section = "pools" if source.language == "toml" else "database"
+        if not as_mapping(source.mapping.get(section)):
+            kind = "pgcat.toml" if section == "pools" else "configuration of Permify"
+            raise DeploymentError(
+                f"{file}: no {kind}, for it has no {section}; give the file itself, not a ConfigMap"
+            )
+        found[source.language] = source
+    return found.get("toml"), found.get("yaml")
+
+
+def _pools(source: Source, uris: list[Uri], found: Adoption) -> None:
+    pools = list(read_pools(source).named.values())
+    servers = list(dict.fromkeys(server.address for pool in pools for server in pool.servers))
+    primaries = {server.address for pool in pools for server in pool.servers if server.role == "primary"}
+    if len(primaries) != 1:
+        found.notes.append(
+            f"{len(primaries)} primaries in pgcat.toml: there is one, so name it: primary_host"
+        )
+    primary = next((server for server in servers if server in primaries), None)
+    replicas = [server for server in servers if server != primary]
+    _hosts(primary, replicas, found)
+    _identity(
+        {shard.database or "" for pool in pools for shard in pool.shards},
+        {user.server_name for pool in pools for user in pool.users},
+        found,
+    )
+    if any(len(pool.shards) > 1 for pool in pools):
+        found.notes.append("several shards: Permify's tables are in one database")
+    if any(user.mode == "session" for pool in pools for user in pool.users):
+        found.answers["pool_mode"] = "session"
+    _sizes(pools, primary, replicas, uris, found)
+    general = as_mapping(source.mapping.get("general"))
+    found.answers["database_tls"] = "require" if general.get("server_tls") is True else "disable"
+    found.notes.append("admin_password, passwords of users: none stands in a rendered file; choose new ones")
+    if general.keys() - PGCAT_KEYS:
+        found.notes.append(
+            "timeouts, ports and logs of [general]: rendered by what was measured; edit pgcat/pgcat.toml"
+        )
+    unknown = [issue for issue in read_pgcat(source.mapping, "1.2").issues if issue.kind == UNKNOWN_KEY]
+    found.notes += [f"{place(issue.keys)}: PgCat has never read it" for issue in unknown]
+
+
+def _sizes(
+    pools: list[Pool], primary: Address | None, replicas: list[Address], uris: list[Uri], found: Adoption
+) -> None:
+    by_name = {pool.name: pool for pool in pools}
+    named = [by_name[uri.database] for uri in uris if uri.database in by_name]
+    if len(pools) == 2 and len(named) == 2 and named[0] is not named[1]:
+        for key, pool in zip(("writer_pool_size", "reader_pool_size"), named, strict=True):
+            sizes = [user.size.value for user in pool.users if user.size]
+            found.answers[key] = max(sizes, default=0)
+        if replicas and primary not in [server.address for server in named[1].servers]:
+            found.answers["primary_reads"] = False
+        return
+    sizes = [user.size.value for pool in pools for user in pool.users if user.size]
+    found.notes.append(
+        f"pool_size {', '.join(map(str, sizes))}: writer and reader get a pool each, in place of splitting by"
+        " a query parser; sizes are derived from the budget, or answer writer_pool_size, reader_pool_size"
+    )
+
+
+def _direct(uris: list[Uri], found: Adoption) -> None:
+    writer, reader = uris
+    found.answers["pooling"] = "direct"
+    primary = writer.servers[0] if writer.servers else None
+    _hosts(primary, [server for server in reader.servers if server != primary], found)
+    _identity({uri.database for uri in uris}, {uri.user for uri in uris}, found)
+    tls = writer.options.get("sslmode", "")
+    if tls in ("disable", "require", "verify-full"):
+        found.answers["database_tls"] = tls
+    elif tls:
+        found.notes.append(f"sslmode={tls}: answer database_tls disable, require or verify-full")
+
+
+def _hosts(primary: Address | None, replicas: list[Address], found: Adoption) -> None:
+    if primary:
+        found.answers["primary_host"] = _written(primary)
+    if replicas:
+        found.answers["replica_hosts"] = ",".join(map(_written, replicas))
+
+
+def _written(address: Address) -> str:
+    return address.host if address.port == DEFAULT_PORT else f"{address.host}:{address.port}"
+
+
+def _identity(databases: set[str], users: set[str], found: Adoption) -> None:
+    for key, values in (("database_name", databases - {""}), ("database_user", users - {""})):
+        if len(values) > 1:
+            found.notes.append(f"{key}: there are {', '.join(sorted(values))}, and Permify has one")
+        elif values:
+            (value,) = values
+            if key == "database_user" and (value in SUPERUSERS or value.startswith("pg_")):
+                found.notes.append(
+                    f"database_user {value}: no connection limit binds a superuser; permify is made, and must"
+                    " own the tables, see docs/adopt.md"
+                )
+            else:
+                found.answers[key] = value
+
+
+def _permify(source: Source, found: Adoption) -> PermifyConfig | None:
+    reading = read_permify(source.mapping)
+    if reading.config is None:
+        raise DeploymentError(f"{source.path}: Permify cannot read it: {reading.issues[0].message}")
+    found.notes += [
+        f"{place(i.keys)}: Permify has never read it" for i in reading.issues if i.kind == UNKNOWN_KEY
+    ]
+    return reading.config
+
+
+def _processes(config: PermifyConfig, data: Mapping[str, Any], found: Adoption) -> None:
+    database = as_mapping(data.get("database"))
+    if "max_connections" in database or "max_open_connections" in database:
+        found.answers["permify_max_connections"] = config.database.pool_max_connections
+    for old, new in _deprecated(database):
+        found.notes.append(f"database.{old} is deprecated: {new}")
+    if config.database.auto_migrate:
+        found.notes.append("database.auto_migrate: a migration of its own runs, once, before Permify serves")
+    if config.service.watch.enabled:
+        found.answers["watch"] = True
+    if config.distributed.enabled and found.answers["topology"] != "docker":
+        found.answers["distributed"] = True
+    pushed = next(
+        (part for part in (config.meter, config.tracer) if part.enabled and part.exporter == "otlp"), None
+    )
+    if pushed:
+        found.answers["otlp_endpoint"] = pushed.endpoint
+        if pushed.protocol != "grpc":
+            found.notes.append(f"OTLP over {pushed.protocol}: Permify is told to push over gRPC")
+    others = sorted(
+        {f"database.{key}" for key in database.keys() - DATABASE_KEYS} | (data.keys() - {"database"})
+    )
+    if others:
+        found.notes.append(
+            f"{', '.join(others)}: what no question asks for, write into permify/permify.yaml once it is"
+            " rendered; updates keep it"
+        )
+
+
+def _deprecated(database: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "max_open_connections" in database:
+        yield "max_open_connections", "permify_max_connections is rendered as max_connections"
+    if "max_idle_connections" in database:
+        yield "max_idle_connections", "what is rendered is min_connections, one at least"

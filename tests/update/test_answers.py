@@ -1,0 +1,213 @@
+"""No answer changes silently: stored ones are kept, or the update is refused and changes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from copier.errors import UserMessageError
+from jinja2 import DictLoader
+from jinja2.sandbox import SandboxedEnvironment
+from jinja2_ansible_filters import AnsibleCoreFiltersExtension
+
+from conftest import NEXT, VERSIONS, InProcess, stored
+from rendering import REPOSITORY
+from versions import Home
+
+MOST = {
+    "topology": "standalone",
+    "pooling": "pgcat",
+    "primary_host": "10.0.0.5:65535",
+    "replica_hosts": "10.0.0.6:1,10.0.0.7",
+    "database_name": "_" + "a" * 62,
+    "database_user": "permify-1",
+    "postgres_max_connections": 262143,
+    "other_connections": 0,
+    "permify_replicas": 1000,
+    "permify_max_replicas": 1000,
+    "pgcat_replicas": 100,
+    "namespace": "n" * 63,
+    "client_namespaces": "a,b-c, d",
+    "database_cidrs": "10.0.0.0/24,fd00::/8",
+    "secrets": "external-secrets",
+    "secret_store": "vault",
+    "permify_install": "none",
+    "monitoring": "none",
+    "advanced": True,
+    "pool_mode": "transaction",
+    "writer_pool_size": 0,
+    "reader_pool_size": 0,
+    "primary_reads": False,
+    "permify_max_connections": 1000,
+    "drain_seconds": 3600,
+    "database_tls": "disable",
+    "network_policies": True,
+    "database_namespace": "postgres",
+    "database_labels": "cnpg.io/cluster=db,role=primary",
+    "dns_cidrs": "10.96.0.10/32",
+    "otlp_endpoint": "collector.monitoring:4317",
+    "distributed": False,
+    "pgcat_image": "ghcr.io/postgresml/pgcat@sha256:" + "0" * 64,
+    "permify_image": "registry.example.com:5000/permify/permify:v1.7.3",
+    "pgcat_cpu": "999.999",
+    "pgcat_memory": "9999999k",
+    "permify_cpu": "1m",
+    "permify_memory": "1Ki",
+    "priority_class": "high",
+    "watch": True,
+    "forge": "github",
+}
+SETS: dict[str, dict[str, Any]] = {
+    "most": MOST,
+    "pools": {
+        **{
+            key: MOST[key]
+            for key in ("topology", "primary_host", "postgres_max_connections", "other_connections")
+        },
+        **{"advanced": True, "writer_pool_size": 10000, "reader_pool_size": 10000, "pgcat_replicas": 1},
+        **{"permify_replicas": 1, "permify_max_replicas": 0, "pool_mode": "session", "watch": False},
+        **{"monitoring": "prometheus-operator", "monitoring_namespace": "watchers", "secrets": "existing"},
+        **{"primary_reads": True, "replica_hosts": "db-2", "permify_install": "helm"},
+    },
+    "sidecar": {
+        **{"topology": "sidecar", "primary_host": "db", "advanced": True, "drain_seconds": 1},
+        **{"permify_max_connections": 0, "network_policies": False, "distributed": True},
+        **{"database_tls": "require", "monitoring": "prometheus", "permify_install": "manifests"},
+        **{"permify_replicas": 2, "forge": "none"},
+    },
+    "direct": {
+        **{"topology": "standalone", "pooling": "direct", "primary_host": "db", "advanced": True},
+        **{"database_tls": "verify-full", "database_ca": "secret/db-ca"},
+    },
+    "bundled": {"topology": "docker", "database": "bundled", "advanced": False, "permify_replicas": 1},
+    "external": {"topology": "docker", "database": "external", "primary_host": "db", "monitoring": "none"},
+}
+IMPOSSIBLE = {
+    ("postgres_max_connections", 1): "the smallest deployment needs more",
+    ("other_connections", 262143): "it would leave nothing",
+}
+
+
+def rules(commit: str = "") -> Any:
+    """questions/answers.jinja of the working tree or of a commit, as a module."""
+    name = "questions/answers.jinja"
+    text = (
+        subprocess.run(
+            ["git", "show", f"{commit}:{name}"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ).stdout
+        if commit
+        else (REPOSITORY / name).read_text()
+    )
+    environment = SandboxedEnvironment(
+        loader=DictLoader({name: text}), extensions=[AnsibleCoreFiltersExtension], trim_blocks=True
+    )
+    return environment.get_template(name).module
+
+
+def known_to(version: str, answers: dict[str, Any]) -> dict[str, Any]:
+    keys = rules(VERSIONS[version]).keys
+    return {key: value for key, value in answers.items() if key in keys}
+
+
+def test_the_sets_hold_every_key_choice_and_limit() -> None:
+    now = rules()
+    used = {(key, value) for answers in SETS.values() for key, value in answers.items()}
+    wanted = {(key, value) for key, values in now.choices.items() for value in values}
+    wanted |= {(key, limit) for key, limits in now.numbers.items() for limit in limits}
+    wanted |= {(key, value) for key in now.booleans for value in (True, False)}
+    lowest = {("pgcat_replicas", 1), ("permify_replicas", 1)}
+    assert wanted - used - IMPOSSIBLE.keys() == set()
+    assert lowest <= used
+    assert set(now.keys) - {key for key, _ in used} == set()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_stored_answers_stay(
+    in_process: InProcess, tmp_path: Path, name: str, pytestconfig: pytest.Config
+) -> None:
+    versions = list(VERSIONS)
+    if not pytestconfig.getoption("--every-combination"):
+        versions = [versions[list(SETS).index(name) % len(versions)]]
+    for old in versions:
+        answers = known_to(old, SETS[name])
+        deploy = in_process.copy(tmp_path / old, old, answers)
+        before = stored(deploy)
+        assert answers.items() <= before.items()
+        in_process.update_without_hooks(deploy)
+        after = stored(deploy)
+        assert before == {key: after.get(key) for key in before}
+
+
+def test_no_rule_for_a_single_answer_was_tightened(old: str) -> None:
+    """What the old version took and this one does not would be refused in each update: let a gate say why."""
+    before, now = rules(VERSIONS[old]), rules()
+    samples: dict[str, set[Any]] = {}
+    for answers in SETS.values():
+        for key, value in answers.items():
+            samples.setdefault(key, set()).add(value)
+    for key in before.keys:
+        assert key in now.keys, f"{key} is gone: CONTRIBUTING.md says how its answers are carried over"
+        for value in samples[key] | set(before.choices.get(key, ())) | set(before.numbers.get(key, ())):
+            if not str(before.check(key, value)).strip():
+                assert not str(now.check(key, value)).strip(), f"{key}={value}"
+
+
+def test_answers_that_no_longer_go_together_are_refused(home: Home, tmp_path: Path) -> None:
+    """An image by digest for Permify's chart: rendered by 0.1.0, refused since."""
+    if "0.1.0" not in home.git(home.template, "tag"):
+        pytest.skip("version 0.1.0 is not in this clone")
+    image = "ghcr.io/permify/permify@sha256:" + "0" * 64
+    answers = ("topology=standalone", "primary_host=db", "permify_install=helm", "advanced=true")
+    deploy = home.deployment(tmp_path / "deploy", "0.1.0", *answers, f"permify_image={image}")
+    run = home.copier("update", "--trust", "--defaults", str(deploy))
+    assert run.returncode == 1
+    (line,) = (line for line in run.stderr.splitlines() if "pgcat-stack refuses" in line)
+    assert "permify_image: Permify's chart writes the tag into a label" in line
+    assert "Traceback" not in run.stderr
+    assert home.status(deploy) == ""
+
+
+def test_a_rule_that_was_tightened_refuses_instead_of_forgetting(
+    home: Home, in_process: InProcess, tmp_path: Path
+) -> None:
+    text = (REPOSITORY / "questions/answers.jinja").read_text()
+    tight = text.replace("'permify_replicas': [1, 1000]", "'permify_replicas': [1, 3]")
+    assert tight != text
+    home.release("1001.0.0", files={"questions/answers.jinja": tight})
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, {"permify_replicas": 4})
+    with pytest.raises(UserMessageError, match="refuses permify_replicas: 4 is out of range; answer 1 to 3"):
+        in_process.update_without_hooks(deploy, to="1001.0.0")
+    assert home.status(deploy) == ""
+
+
+def test_a_renamed_question_takes_the_old_answer(home: Home, in_process: InProcess, tmp_path: Path) -> None:
+    """As CONTRIBUTING.md says: the old name in the default of the new one, and nothing else."""
+    files = {}
+    for path in (*REPOSITORY.glob("questions/*"), *REPOSITORY.glob("template/**/*")):
+        if path.is_file() and "client_namespaces" in path.read_text():
+            text = path.read_text().replace("client_namespaces", "callers")
+            files[path.relative_to(REPOSITORY).as_posix()] = text
+    question = files["questions/kubernetes.yml"]
+    start = question.index("\ncallers:")
+    renamed = question[start:].replace('default: ""', "default: \"{{ client_namespaces | default('') }}\"", 1)
+    files["questions/kubernetes.yml"] = question[:start] + renamed
+    home.release("1002.0.0", files=files)
+
+    answers = {"topology": "standalone", "primary_host": "db", "client_namespaces": "shop,billing"}
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, answers)
+    with pytest.raises(UserMessageError, match="refuses permify_replicas"):
+        in_process.update_without_hooks(deploy, to="1002.0.0", permify_replicas=0)
+    assert home.status(deploy) == "", "a refused update left a trace of the new name"
+
+    in_process.update_without_hooks(deploy, to="1002.0.0")
+    now = stored(deploy)
+    assert now["callers"] == "shop,billing"
+    assert "client_namespaces" not in now
+    assert home.status(deploy) == "M .copier-answers.yml"
+
+    home.commit(deploy)
+    in_process.update_without_hooks(deploy, to="1002.0.0", callers="shop")
+    assert stored(deploy)["callers"] == "shop"
+    assert "billing" not in (deploy / "kubernetes/network-policies.yaml").read_text()

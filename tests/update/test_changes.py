@@ -1,0 +1,141 @@
+"""Answers that change on update: what does not belong goes, what is the user's stays, the budget is shown."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ANSWERS, NEXT, InProcess, stored, tree
+from versions import Home
+
+EXTERNAL = {"primary_host": "db-1", "replica_hosts": "db-2"}
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "docker to standalone": ({}, {"topology": "standalone", **EXTERNAL}),
+    "standalone to sidecar": (ANSWERS["standalone"], {"topology": "sidecar"}),
+    "sidecar to docker": (
+        {"topology": "sidecar", **EXTERNAL, "monitoring": "prometheus-operator"},
+        {"topology": "docker", "monitoring": "prometheus"},
+    ),
+    "direct to pgcat": (ANSWERS["direct"], {"pooling": "pgcat"}),
+    "pgcat to direct": (ANSWERS["standalone"], {"pooling": "direct"}),
+    "session to transaction": (
+        {**ANSWERS["standalone"], "advanced": True, "pool_mode": "session"},
+        {"pool_mode": "transaction"},
+    ),
+    "transaction to session": (ANSWERS["standalone"], {"advanced": True, "pool_mode": "session"}),
+    "replicas added": (ANSWERS["sidecar"], {"replica_hosts": "db-2,db-3"}),
+    "replicas removed": (ANSWERS["standalone"], {"replica_hosts": ""}),
+    "scaled": (
+        ANSWERS["standalone"],
+        {"permify_replicas": 5, "permify_max_replicas": 9, "pgcat_replicas": 3},
+    ),
+    "watched by the operator": (ANSWERS["standalone"], {"monitoring": "prometheus-operator"}),
+    "not watched": (ANSWERS["sidecar"], {"monitoring": "none"}),
+    "helm to manifests": (ANSWERS["helm"], {"permify_install": "manifests"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_deployment_equals_a_fresh_one(in_process: InProcess, tmp_path: Path, change: str) -> None:
+    before, changed = CHANGES[change]
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, before)
+    ours = {
+        "kubernetes/ours.yaml": b"# ours\n",
+        "monitoring/ours.yaml": b"# ours\n",
+        "ours/notes.md": b"ours\n",
+    }
+    for path, content in ours.items():
+        (deploy / path).parent.mkdir(exist_ok=True)
+        (deploy / path).write_bytes(content)
+    in_process.home.commit(deploy, "files of the user")
+    in_process.update_without_hooks(deploy, **changed)
+    after = stored(deploy)
+    assert changed.items() <= after.items()
+    assert tree(deploy) == {**in_process.render(tmp_path / "fresh", NEXT, after), **ours}
+
+
+def edited_standalone(home: Home, in_process: InProcess, folder: Path) -> Path:
+    """A deployment with an edit in a file that a sidecar has not, and one in a file that it has."""
+    deploy = in_process.copy(folder, NEXT, ANSWERS["standalone"])
+    for name in ("kubernetes/pgcat-deployment.yaml", "budget.yaml"):
+        (deploy / name).write_text("# ours\n" + (deploy / name).read_text())
+    home.commit(deploy, "edits")
+    return deploy
+
+
+def test_edits_that_would_go_stop_the_update(home: Home, in_process: InProcess, tmp_path: Path) -> None:
+    deploy = edited_standalone(home, in_process, tmp_path / "deploy")
+    update = ("update", "--trust", "--defaults", "--data", "topology=sidecar", str(deploy))
+    run = home.copier(*update)
+    assert run.returncode == 1
+    said = next(line for line in run.stderr.splitlines() if line.startswith("pgcat-stack: "))
+    assert "files that you have edited: kubernetes/pgcat-deployment.yaml; nothing was changed" in said
+    assert home.status(deploy) == ""
+
+    run = home.copier(*update, PGCAT_STACK_DISCARD_EDITS="1")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert not (deploy / "kubernetes/pgcat-deployment.yaml").exists()
+    assert (deploy / "budget.yaml").read_text().startswith("# ours\n")
+    assert "# ours" in home.git(deploy, "show", "HEAD:kubernetes/pgcat-deployment.yaml")
+
+
+def test_edits_that_went_by_an_answer_at_the_prompt_are_reported(
+    home: Home, in_process: InProcess, tmp_path: Path
+) -> None:
+    """Before the update nobody knows what will be answered."""
+    deploy = edited_standalone(home, in_process, tmp_path / "deploy")
+    code, screen = at_the_prompt(
+        home, ["update", "--trust", "--skip-answered", "--ask=topology", str(deploy)], b"\x1b[B\r"
+    )
+    assert "removed files that you had edited: kubernetes/pgcat-deployment.yaml" in screen.replace("\r\n", "")
+    assert "git show HEAD:./kubernetes/pgcat-deployment.yaml" in screen.replace("\r\n", "")
+    assert code == 1
+    assert stored(deploy)["topology"] == "sidecar"
+
+
+def at_the_prompt(home: Home, arguments: list[str], keys: bytes) -> tuple[int, str]:
+    """Copier on a terminal, with these keys pressed when it asks."""
+    outer, inner = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "copier", *arguments],
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        cwd=home.folder,
+        env={**home.environment, "COLUMNS": "1000", "LINES": "50", "TERM": "xterm"},
+    )
+    os.close(inner)
+    screen, pressed, deadline = b"", False, time.monotonic() + 200
+    while time.monotonic() < deadline:
+        try:
+            part = os.read(outer, 65536)
+        except OSError:
+            break
+        screen += part
+        if not pressed and b"Where does PgCat run?" in screen:
+            pressed = True
+            time.sleep(0.5)
+            os.write(outer, keys)
+    os.close(outer)
+    return process.wait(timeout=60), screen.decode(errors="replace")
+
+
+def test_the_budget_is_shown_before_and_after(home: Home, in_process: InProcess, tmp_path: Path) -> None:
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
+    run = home.copier("update", "--trust", "--defaults", "--data", "pgcat_replicas=3", str(deploy))
+    assert run.returncode == 0, run.stdout + run.stderr
+    said = [" ".join(line.split()) for line in run.stdout.splitlines()]
+    assert "The budget changed before now" in said
+    assert "db-1:5432 permify_writer 9 x 4 = 36 7 x 5 = 35" in said
+    assert "db-1:5432 all 79 of 80, 3 for the migration 78 of 80, 3 for the migration" in said
+    assert "db-2:5432 all 40 of 80 40 of 80" in said
+    home.commit(deploy)
+    run = home.copier("update", "--trust", "--defaults", str(deploy))
+    assert "The budget changed" not in run.stdout

@@ -1,0 +1,157 @@
+"""The commands of docs/update.md and docs/adopt.md, run in their order; a fork of the template among them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import VERSIONS, is_here, stored
+from rendering import REPOSITORY
+from versions import Home
+
+OLD = "0.3.0"
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home with an old version and the working tree as 1.0.0, and the commands that the pages name."""
+    if not is_here(VERSIONS[OLD]):
+        pytest.skip(f"{VERSIONS[OLD]}, version {OLD}, is not in this clone: git fetch --unshallow --tags")
+    home = Home(tmp_path_factory.mktemp("released")).prepare()
+    home.release("0.9.0", VERSIONS[OLD])
+    home.release("1.0.0")
+    (home.folder / "bin").mkdir()
+    for name, module in (("copier", "copier"), ("pgcat-stack", "pgcat_stack.cli")):
+        command = home.folder / "bin" / name
+        paths = REPOSITORY / "hooks"
+        command.write_text(f"#!/bin/sh\nPYTHONPATH='{paths}' exec '{sys.executable}' -m {module} \"$@\"\n")
+        command.chmod(0o755)
+    return home
+
+
+class Page:
+    def __init__(self, name: str, home: Home) -> None:
+        self.blocks = re.findall(r"^```bash\n(.*?)^```$", (REPOSITORY / name).read_text(), re.S | re.M)
+        self.home = home
+        self.ran: set[int] = set()
+
+    def run(self, beginning: str, folder: Path, code: int = 0) -> str:
+        """The next block that begins so; returns what it printed."""
+        number = next(
+            n for n, block in enumerate(self.blocks) if n not in self.ran and block.startswith(beginning)
+        )
+        self.ran.add(number)
+        path = f"{self.home.folder / 'bin'}:{self.home.environment['PATH']}"
+        run = self.home.run("sh", "-euc", self.blocks[number], cwd=folder, PATH=path)
+        assert run.returncode == code, self.blocks[number] + run.stdout + run.stderr
+        return run.stdout + run.stderr
+
+    def check_all_ran(self) -> None:
+        left = [block for number, block in enumerate(self.blocks) if number not in self.ran]
+        assert not left, "\n".join(left)
+
+
+def test_update(released: Home, tmp_path: Path) -> None:
+    page, home = Page("docs/update.md", released), released
+    answers = ("topology=standalone", "primary_host=db")
+    deploy = home.deployment(tmp_path / "deploy", "0.9.0", *answers)
+    page.run("copier update --trust --defaults\ngit diff", deploy)
+    assert "_commit: 1.0.0" in (deploy / ".copier-answers.yml").read_text()
+
+    conflict = home.deployment(tmp_path / "conflict", "0.9.0", *answers)
+    policies = conflict / "kubernetes/network-policies.yaml"
+    policies.write_text(policies.read_text().replace("169.254.20.10", "169.254.20.11"))
+    assert home.status(conflict)
+    home.commit(conflict)
+    run = home.copier("update", "--trust", "--defaults", cwd=conflict)
+    if run.returncode == 0:  # the new version has these lines unchanged: make them another's
+        pytest.fail("no conflict to show")
+    assert "PS105 conflict marker" in run.stdout
+    page.run("git checkout --theirs", conflict)
+    assert home.status(conflict) == ""
+
+    (deploy / "new.md").write_text("half-done\n")
+    (deploy / "budget.yaml").write_text("")
+    page.run("git reset", deploy)
+    assert home.status(deploy) == ""
+
+    shown = page.run("copier update --trust --defaults --vcs-ref :current:", deploy)
+    assert "The budget changed" in shown
+    home.commit(deploy)
+    pgcat = deploy / "kubernetes/pgcat-deployment.yaml"
+    pgcat.write_text("# ours\n" + pgcat.read_text())
+    home.commit(deploy)
+    page.run("PGCAT_STACK_DISCARD_EDITS=1 copier update", deploy)
+    assert stored(deploy)["topology"] == "sidecar"
+    assert not pgcat.exists()
+
+    several = tmp_path / "several"
+    several.mkdir()
+    home.git(several, "init", "--quiet")
+    page.run("copier copy --trust --defaults --data topology=standalone", several)
+    page.run("copier copy --trust --defaults --answers-file", several)
+
+    forks = tmp_path / "forks"
+    forks.mkdir()
+    page.run("git clone", forks)
+    (home.folder / ".gitconfig").write_text(
+        (home.folder / ".gitconfig").read_text()
+        + f'[url "file://{forks / "acme"}"]\n\tinsteadOf = https://github.com/acme/pgcat-stack.git\n'
+    )
+    changing = home.deployment(tmp_path / "changing", "0.9.0", *answers)
+    before = stored(changing)
+    page.run("sed -i 's#^_src_path", changing)
+    assert before.items() <= stored(changing).items()
+    assert "_commit: 1.0.0+acme.1" in (changing / ".copier-answers.yml").read_text()
+    home.commit(changing)
+    run = home.copier("update", "--trust", "--defaults", "--data=secrets=external-secrets", cwd=changing)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert stored(changing)["secret_store"] == "vault"
+    page.check_all_ran()
+
+
+ONE_POOL = """
+[general]
+admin_username = "postgres"
+admin_password = "admin-secret"
+[pools.postgres]
+pool_mode = "session"
+query_parser_enabled = true
+query_parser_read_write_splitting = true
+[pools.postgres.users.0]
+username = "postgres"
+password = "user-secret"
+pool_size = 20
+[pools.postgres.shards.0]
+servers = [["primary", 5432, "primary"], ["replica", 5432, "replica"]]
+database = "permify"
+"""
+PERMIFY = """
+database:
+  engine: postgres
+  writer: {uri: "postgresql://postgres:user-secret@pgcat:6432/postgres"}
+  reader: {uri: "postgresql://postgres:user-secret@pgcat:6432/postgres"}
+  max_open_connections: 1
+"""
+
+
+def test_adopt(released: Home, tmp_path: Path) -> None:
+    page = Page("docs/adopt.md", released)
+    (tmp_path / "pgcat.toml").write_text(ONE_POOL)
+    (tmp_path / "permify.yaml").write_text(PERMIFY)
+    page.run("pgcat-stack adopt", tmp_path)
+    shown = page.run("copier copy", tmp_path)
+    assert "The budget holds." in shown
+    page.run("printf", tmp_path / "deploy")
+    assert "enabled: true" in (tmp_path / "deploy/permify/permify.yaml").read_text()
+    everything = "".join(
+        path.read_text()
+        for path in (tmp_path / "deploy").rglob("*")
+        if path.is_file() and ".git" not in path.parts
+    )
+    assert "user-secret" not in everything and "admin-secret" not in everything
+    assert stored(tmp_path / "deploy")["pool_mode"] == "session"
+    page.check_all_ran()
