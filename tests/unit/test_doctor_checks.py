@@ -327,6 +327,10 @@ NO_FAULT: dict[str, tuple[Mapping[str, Any], Callable[[Case], Case]]] = {
             ),
         ),
     ),
+    "the oldest version that Permify takes, another minor one on the replica": (
+        STANDALONE,
+        lambda c: with_server(with_server(c, "primary", version=130008), "replica", version=130014),
+    ),
     "a wait that nobody waits any more": (
         STANDALONE,
         lambda c: with_pgcat(
