@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> int:
         except Exception as error:  # the old version cannot be had any more, or is not what it was
             reason = (str(error).splitlines() or [repr(error)])[0]
             code = post_generate.complain(
-                f"cannot compare your files with the old version: {reason}; without that: {DISCARD}=1 copier update ..."
+                f"cannot compare your files with the old version: {reason}; without that:"
+                f" {DISCARD}=1 copier update ..."
             )
     return code if stage == "before" else max(code, post_generate.main([]))
 
