@@ -214,7 +214,7 @@ class Readme:
     def updates(self, data: str, then: str) -> None:
         """An update, and then the commands that the page had before it."""
         page = self.page
-        self.run(f"copier update --trust --defaults --data {data}")
+        self.run(f"copier update --trust --defaults --vcs-ref=:current: --data {data}")
         self.runs(page, then)
 
     def run(self, text: str) -> None:
