@@ -31,10 +31,17 @@ DISCARD = "PGCAT_STACK_DISCARD_EDITS"
 def main(arguments: list[str]) -> int:
     """Run one stage and return its exit code."""
     stage, answers_file, *data = arguments
-    if stage == "before":
-        return 0 if os.environ.get(DISCARD) else before(answers_file, json.loads(data[0]))
-    found = 0 if os.environ.get(DISCARD) else after(answers_file)
-    return max(found, post_generate.main([]))
+    code = 0
+    if not os.environ.get(DISCARD):
+        try:
+            code = before(answers_file, json.loads(data[0])) if stage == "before" else after(answers_file)
+        except Exception as error:  # the old version cannot be had any more, or is not what it was
+            reason = (str(error).splitlines() or [repr(error)])[0]
+            code = post_generate.complain(
+                f"cannot compare your files with the old version: {reason}; without that:"
+                f" {DISCARD}=1 copier update ..."
+            )
+    return code if stage == "before" else max(code, post_generate.main([]))
 
 
 def before(answers_file: str, data: dict[str, Any]) -> int:
@@ -47,7 +54,7 @@ def before(answers_file: str, data: dict[str, Any]) -> int:
         except Exception:  # Copier comes to the same end in a moment, and says why
             return 0
         going = [path for path in lines(git("ls-files", "-z")) if not (new / path).exists()]
-        edited = edited_files(Path(folder, "old"), answers, going, "") if going else []
+        edited = edited_files(Path(folder, "old"), answers_file, answers, going, "") if going else []
     if not edited:
         return 0
     return post_generate.complain(
@@ -63,7 +70,7 @@ def after(answers_file: str) -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="pgcat-stack-") as folder:
         answers = git("show", f"HEAD:./{answers_file}").decode()
-        edited = edited_files(Path(folder, "old"), answers, gone, "HEAD")
+        edited = edited_files(Path(folder, "old"), answers_file, answers, gone, "HEAD")
     if not edited:
         return 0
     return post_generate.complain(
@@ -72,13 +79,15 @@ def after(answers_file: str) -> int:
     )
 
 
-def edited_files(old: Path, answers: str, paths: Iterable[str], revision: str) -> list[str]:
+def edited_files(
+    old: Path, answers_file: str, answers: str, paths: Iterable[str], revision: str
+) -> list[str]:
     """Those of the paths that the old version renders otherwise than `revision` has them; "" is the index."""
     import yaml
 
     known = yaml.safe_load(answers)
     values = {key: value for key, value in known.items() if not key.startswith("_")}
-    render(known["_src_path"], old, data=values, vcs_ref=known["_commit"])
+    render(known["_src_path"], old, data=values, answers_file=answers_file, vcs_ref=known["_commit"])
     return [
         path
         for path in paths

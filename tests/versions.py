@@ -31,7 +31,14 @@ class Home:
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("COPIER_", "XDG_", "GIT_"))
         }
+        kept["PYTHONPATH"] = str(REPOSITORY / "tests/compiled")
+        kept["PGCAT_STACK_TEST_COMPILED"] = str(self.compiled)
         return {**kept, "HOME": str(self.folder)}
+
+    @property
+    def compiled(self) -> Path:
+        """Where the code of compiled templates is kept."""
+        return self.folder.parent / "compiled"
 
     def prepare(self) -> Home:
         (self.folder / ".gitconfig").write_text(

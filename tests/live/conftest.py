@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from live.control_plane import ControlPlane, control_plane
+from kubernetes_cases import TOPOLOGIES
+from live.control_plane import Answer, ControlPlane, control_plane
+from live.manifests import APPLIED, Applied, deployment
 from live.stack import MAX_CONNECTIONS, require_programs
 from live.support import EVERY_STATEMENT, Cluster, allow_open_files, postgres_cluster
 
@@ -32,6 +35,19 @@ def plane() -> Iterator[ControlPlane]:
     """A Kubernetes API server without a node."""
     with control_plane() as plane:
         yield plane
+
+
+@pytest.fixture(scope="session")
+def applied(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Applied:
+    """Applies a case of answers, once for all tests, to a namespace called like it."""
+    folder = tmp_path_factory.mktemp("applied")
+
+    @functools.cache
+    def apply(case: str) -> tuple[Path, Answer]:
+        deploy = deployment(folder / case, case, {**APPLIED, **TOPOLOGIES}[case])
+        return deploy, plane.apply(deploy)
+
+    return apply
 
 
 @pytest.fixture(scope="session", autouse=True)

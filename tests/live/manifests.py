@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kubernetes_cases import CASES, COMPONENT
+from live.control_plane import Answer
 from rendering import render
+
+Applied = Callable[[str], tuple[Path, Answer]]
 
 # Every kind of object in every topology.
 APPLIED = {

@@ -434,7 +434,8 @@ class Stack:
     @property
     def _pgcat_address(self) -> Address:
         """Where Permify finds PgCat in the files."""
-        return (LOOPBACK if self.sidecar else "pgcat", 6432)
+        by_certificate = self.answers.get("client_tls") == "cert-manager"
+        return (LOOPBACK if self.sidecar else "pgcat.permify.svc" if by_certificate else "pgcat", 6432)
 
     @contextlib.contextmanager
     def pgcat(self, number: int = 0, ready: bool = True) -> Iterator[PgCat]:

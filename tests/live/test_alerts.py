@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -142,6 +143,11 @@ class Watched:
             if alert["state"] == "firing"
             and (self.asks_postgres or not alert["labels"]["alertname"].startswith("Postgres"))
         }
+
+    def answers(self) -> bool:
+        """Whether Prometheus has seen more queries than a PgCat that just started has answered."""
+        expression = 'pgcat_stats_total_query_count{pool="permify_writer"} > 20'
+        return bool(self._get(f"query?query={quote(expression)}")["result"])
 
     def fires(self, *names: str, within: float = 30.0) -> set[str]:
         """Waits until all of them fire; returns all that do then."""
@@ -306,8 +312,9 @@ def connect_spikes(folder: Path, pgcat: str) -> dict[str, set[str]]:
             seen["killed"] = here.fires("PgcatAbsent")
             here.restart_pgcat()
             here.resolves("PgcatAbsent")
-            time.sleep(2)
-            here.restart_pgcat()
+            for _ in range(2):
+                assert wait_until(here.answers, 20)
+                here.restart_pgcat()
             seen["restarted"] = here.fires("PgcatRestarted")
         here.resolves("PgcatConnectionChurn")
     return seen

@@ -10,7 +10,7 @@ import pytest
 
 from kubernetes_cases import CASES, TOPOLOGIES
 from live.control_plane import Answer, ControlPlane
-from live.manifests import APPLIED, deployment, edited
+from live.manifests import APPLIED, Applied, deployment, edited
 
 every_case = pytest.mark.parametrize("case", APPLIED)
 every_topology = pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -35,23 +35,21 @@ def content(plane: ControlPlane, namespace: str) -> dict[str, Any]:
 
 
 @every_case
-def test_a_second_apply_changes_nothing(case: str, plane: ControlPlane, tmp_path: Path) -> None:
-    namespace = f"applied-{case}"
-    deploy = deployment(tmp_path / "deploy", namespace, APPLIED[case])
-    applied = plane.apply(deploy)
-    assert applied.accepted, applied.errors
-    before = plane.versions(namespace)
+def test_a_second_apply_changes_nothing(case: str, plane: ControlPlane, applied: Applied) -> None:
+    deploy, first = applied(case)
+    assert first.accepted, first.errors
+    before = plane.versions(case)
     assert len(before) >= 6
     again = plane.apply(deploy)
     assert again.accepted, again.errors
     assert changed(again) == []
-    assert len(again.lines) == len(applied.lines)
-    assert plane.versions(namespace) == before
+    assert len(again.lines) == len(first.lines)
+    assert plane.versions(case) == before
     # Another tool takes over, as Flux would: it owns the objects from now on, and changes nothing in them.
-    contents = content(plane, namespace)
+    contents = content(plane, case)
     server_side = plane.apply(deploy, "--server-side")
     assert server_side.accepted, server_side.errors
-    assert content(plane, namespace) == contents
+    assert content(plane, case) == contents
 
 
 @pytest.mark.parametrize("case", [case for case in APPLIED if case not in ("helm", "none")])
@@ -86,19 +84,11 @@ ELSEWHERE = {
 }
 
 
-@pytest.fixture(scope="module")
-def applied(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Each topology with few answers, applied once, in a namespace called like it."""
-    folder = tmp_path_factory.mktemp("applied")
-    deploys = {name: deployment(folder / name, name, answers) for name, answers in TOPOLOGIES.items()}
-    for deploy in deploys.values():
-        applied = plane.apply(deploy)
-        assert applied.accepted, applied.errors
-    return deploys
-
-
-def applied_over(plane: ControlPlane, folder: Path, topology: str, answers: dict[str, Any]) -> Answer:
+def applied_over(
+    plane: ControlPlane, applied: Applied, folder: Path, topology: str, answers: dict[str, Any]
+) -> Answer:
     """What the API server says of the same topology with more answers, without doing it."""
+    applied(topology)
     deploy = deployment(folder / "deploy", topology, {**TOPOLOGIES[topology], **answers})
     return plane.apply(deploy, "--dry-run=server")
 
@@ -106,20 +96,20 @@ def applied_over(plane: ControlPlane, folder: Path, topology: str, answers: dict
 @every_topology
 @pytest.mark.parametrize("other", ["full", "elsewhere"])
 def test_other_answers_are_accepted_on_what_is_there(
-    topology: str, other: str, plane: ControlPlane, applied: dict[str, Path], tmp_path: Path
+    topology: str, other: str, plane: ControlPlane, applied: Applied, tmp_path: Path
 ) -> None:
     """No selector is another, nor anything else that cannot be changed."""
     answers = ELSEWHERE if other == "elsewhere" else CASES[f"{topology}-full"]
-    over = applied_over(plane, tmp_path, topology, answers)
+    over = applied_over(plane, applied, tmp_path, topology, answers)
     assert over.accepted, over.errors
     assert "deployment.apps/permify configured" in changed(over)
 
 
 @every_topology
 def test_another_number_of_pods_changes_their_deployment(
-    topology: str, plane: ControlPlane, applied: dict[str, Path], tmp_path: Path
+    topology: str, plane: ControlPlane, applied: Applied, tmp_path: Path
 ) -> None:
-    over = applied_over(plane, tmp_path, topology, {"permify_replicas": 3})
+    over = applied_over(plane, applied, tmp_path, topology, {"permify_replicas": 3})
     assert over.accepted, over.errors
     # The pools follow: fewer connections for each pod where the pods themselves have them.
     new = [line for line in changed(over) if line != "deployment.apps/permify configured"]
@@ -129,9 +119,11 @@ def test_another_number_of_pods_changes_their_deployment(
 
 @every_topology
 def test_another_version_of_permify_is_another_job(
-    topology: str, plane: ControlPlane, applied: dict[str, Path], tmp_path: Path
+    topology: str, plane: ControlPlane, applied: Applied, tmp_path: Path
 ) -> None:
-    over = applied_over(plane, tmp_path, topology, {"permify_image": "ghcr.io/permify/permify:v1.7.4"})
+    over = applied_over(
+        plane, applied, tmp_path, topology, {"permify_image": "ghcr.io/permify/permify:v1.7.4"}
+    )
     assert over.accepted, over.errors
     deployment, job = sorted(changed(over))
     assert deployment == "deployment.apps/permify configured"
@@ -165,15 +157,15 @@ BROKEN = {
 }
 
 
-def broken(applied: dict[str, Path], folder: Path, what: tuple[str, ...]) -> Path:
+def broken(applied: Applied, folder: Path, what: tuple[str, ...]) -> Path:
     """The standalone deployment that is applied, with one thing changed."""
-    deploy = shutil.copytree(applied["standalone"], folder / "deploy")
+    deploy = shutil.copytree(applied("standalone")[0], folder / "deploy")
     return edited(deploy, *what[:3])
 
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_is_broken_is_not_accepted(
-    what: str, plane: ControlPlane, applied: dict[str, Path], tmp_path: Path
+    what: str, plane: ControlPlane, applied: Applied, tmp_path: Path
 ) -> None:
     over = plane.apply(broken(applied, tmp_path, BROKEN[what]), "--dry-run=server")
     assert not over.accepted
@@ -181,7 +173,7 @@ def test_what_is_broken_is_not_accepted(
 
 
 def test_a_default_left_out_of_a_list_is_a_change_to_each_apply(
-    plane: ControlPlane, applied: dict[str, Path], tmp_path: Path
+    plane: ControlPlane, applied: Applied, tmp_path: Path
 ) -> None:
     what = ("network-policies.yaml", "protocol: TCP, port: 6432", "port: 6432")
     over = plane.apply(broken(applied, tmp_path, what), "--dry-run=server")
@@ -192,10 +184,11 @@ def test_a_default_left_out_of_a_list_is_a_change_to_each_apply(
 
 
 def test_an_object_that_changed_has_another_version(
-    plane: ControlPlane, applied: dict[str, Path], tmp_path: Path
+    plane: ControlPlane, applied: Applied, tmp_path: Path
 ) -> None:
+    applied("standalone")
     before = plane.versions("standalone")
-    what = ("pgcat-deployment.yaml", "replicas: 2", "replicas: 3")
+    what = ("network-policies.yaml", "port: 3478", "port: 3479")
     plane.apply(broken(applied, tmp_path, what))
     after = plane.versions("standalone")
-    assert [name for name in before if after[name] != before[name]] == ["Deployment/pgcat"]
+    assert [name for name in before if after[name] != before[name]] == ["NetworkPolicy/permify"]

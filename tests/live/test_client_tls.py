@@ -42,6 +42,7 @@ ANSWERS = {
     "writer_pool_size": 4,
     "reader_pool_size": 4,
 }
+NAME = "pgcat.permify.svc"
 SOON_SECONDS = 8
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
@@ -55,10 +56,10 @@ def servers() -> Iterator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`permify` and `psql` for which the name pgcat is this machine."""
+    """`permify` and `psql` for which the name of the Service is this machine."""
     unshare = [program("unshare"), "--mount", *(["--map-root-user"] if os.geteuid() else [])]
     hosts = tmp_path / "hosts"
-    hosts.write_text(f"{LOOPBACK} localhost pgcat\n")
+    hosts.write_text(f"{LOOPBACK} localhost {NAME}\n")
     folder = tmp_path / "by-name"
     folder.mkdir()
     for name in ("permify", "psql"):
@@ -136,7 +137,7 @@ def stack(request: pytest.FixtureRequest, servers: Cluster, ours: Issuer, tmp_pa
     """Migrated, with PgCat's certificate, and Permify told to trust the CA of it."""
     binary = pgcat_program(str(request.param))
     stack = Stack(servers, ANSWERS, binary, tmp_path / "deployment", tmp_path / "live")
-    stack.pgcat_host = "pgcat"
+    stack.pgcat_host = NAME
     stack.pgcat_tls = tmp_path / "secret" / "pgcat-tls"
     stack.pgcat_tls.parent.mkdir()
     ours.issue(certificate(stack), stack.pgcat_tls)
@@ -166,7 +167,7 @@ def presented(port: int, issuer: Issuer) -> bytes:
     with socket.create_connection((LOOPBACK, port), 5) as plain:
         plain.sendall(SSL_REQUEST)
         assert plain.recv(1) == b"S"
-        with context.wrap_socket(plain, server_hostname="pgcat") as encrypted:
+        with context.wrap_socket(plain, server_hostname=NAME) as encrypted:
             shown = encrypted.getpeercert(binary_form=True)
     assert shown
     return shown
@@ -203,7 +204,7 @@ def test_another_certificate_is_refused(
     with stack.pgcat(ready=False) as pgcat:
         if wrong == "name":
             done = stack.ready(pgcat.port)
-            assert done.returncode == 1 and 'does not match host name "pgcat"' in done.stderr
+            assert done.returncode == 1 and f'does not match host name "{NAME}"' in done.stderr
         with stack.started("wait-for-migration", pgcat.port) as wait:
             wait.wait_until(lambda: "certificate" in wait.log.read_text())
             assert not wait.ended

@@ -21,7 +21,7 @@ import yaml
 
 from kubernetes_cases import OPERATOR, STANDALONE, TOPOLOGIES
 from live.control_plane import ControlPlane
-from live.manifests import APPLIED, deployment, edited
+from live.manifests import APPLIED, Applied, deployment, edited
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -99,15 +99,14 @@ PODS = {
 
 
 @pytest.mark.parametrize("case", APPLIED)
-def test_every_pod_is_admitted(case: str, plane: ControlPlane, tmp_path: Path) -> None:
-    namespace = f"pods-{case}"
-    plane.apply(deployment(tmp_path / "deploy", namespace, APPLIED[case]))
-    labels = plane.call("GET", f"/api/v1/namespaces/{namespace}")["metadata"]["labels"]
+def test_every_pod_is_admitted(case: str, plane: ControlPlane, applied: Applied) -> None:
+    applied(case)
+    labels = plane.call("GET", f"/api/v1/namespaces/{case}")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     plane.wait_until(
-        lambda: names(plane.pods(namespace)) == PODS[case] or refusals(plane, namespace), "its pods are there"
+        lambda: names(plane.pods(case)) == PODS[case] or refusals(plane, case), "its pods are there"
     )
-    assert refusals(plane, namespace) == []
+    assert refusals(plane, case) == []
 
 
 def test_a_pod_that_is_not_restricted_is_refused(plane: ControlPlane, tmp_path: Path) -> None:
@@ -137,17 +136,16 @@ def evict(plane: ControlPlane, pod: dict[str, Any]) -> int:
 
 @pytest.mark.parametrize(("topology", "name"), [("standalone", "pgcat"), ("sidecar", "permify")])
 def test_a_drain_takes_one_ready_pod_at_a_time(
-    topology: str, name: str, plane: ControlPlane, tmp_path: Path
+    topology: str, name: str, plane: ControlPlane, applied: Applied
 ) -> None:
-    namespace = f"drained-{topology}"
-    plane.apply(deployment(tmp_path / "deploy", namespace, TOPOLOGIES[topology]))
-    plane.wait_until(lambda: len(pods_of(plane, namespace, name)) == 2, "both pods are there")
-    pods = pods_of(plane, namespace, name)
+    applied(topology)
+    plane.wait_until(lambda: len(pods_of(plane, topology, name)) == 2, "both pods are there")
+    pods = pods_of(plane, topology, name)
     for pod in pods:
         make_ready(plane, pod)
 
     def allowed() -> int:
-        budget = plane.objects(namespace)[f"PodDisruptionBudget/{name}"]
+        budget = plane.objects(topology)[f"PodDisruptionBudget/{name}"]
         return int(budget.get("status", {}).get("disruptionsAllowed", -1))
 
     plane.wait_until(lambda: allowed() == 1, "the budget allows one disruption")
@@ -155,10 +153,10 @@ def test_a_drain_takes_one_ready_pod_at_a_time(
     assert evict(plane, pods[1]) == 429
 
 
-def test_pods_that_never_got_ready_hold_up_no_drain(plane: ControlPlane, tmp_path: Path) -> None:
-    plane.apply(deployment(tmp_path / "deploy", "unready", STANDALONE))
-    plane.wait_until(lambda: len(pods_of(plane, "unready", "pgcat")) == 2, "both pods are there")
-    pods = pods_of(plane, "unready", "pgcat")
+def test_pods_that_never_got_ready_hold_up_no_drain(plane: ControlPlane, applied: Applied) -> None:
+    applied("helm")
+    plane.wait_until(lambda: len(pods_of(plane, "helm", "pgcat")) == 2, "both pods are there")
+    pods = pods_of(plane, "helm", "pgcat")
     for pod in pods:
         tell(plane, pod, {"phase": "Running"})
     assert [evict(plane, pod) for pod in pods] == [201, 201]
@@ -216,7 +214,7 @@ class Readme:
     def updates(self, data: str, then: str) -> None:
         """An update, and then the commands that the page had before it."""
         page = self.page
-        self.run(f"copier update --trust --defaults --data {data}")
+        self.run(f"copier update --trust --defaults --vcs-ref=:current: --data {data}")
         self.runs(page, then)
 
     def run(self, text: str) -> None:
@@ -319,7 +317,7 @@ def test_the_move_to_direct_pooling_and_back_by_the_readme(
         moving = readme.page
         readme.updates("pooling=direct", "permify-moving")
         readme.runs(moving, "delete deployment/pgcat")
-        assert names(plane.pods(namespace)).count("pgcat") == 0
+        plane.wait_until(lambda: not pods_of(plane, namespace, "pgcat"), "the pods of PgCat are gone")
         # What nothing uses any more is what the page names.
         left = plane.objects(namespace).keys() - built(plane, readme.deploy) - {"Secret/permify-database"}
         admin = "ExternalSecret/pgcat-admin" if operators else "Secret/pgcat-admin"
@@ -337,5 +335,5 @@ def test_the_move_to_direct_pooling_and_back_by_the_readme(
 
         readme.becomes(deployment(tmp_path / "back", namespace, answers))
         readme.updates("pooling=pgcat", "permify-moving")
-        assert names(plane.pods(namespace)).count("pgcat") == 2
+        assert len(pods_of(plane, namespace, "pgcat")) == 2
         assert plane.objects(namespace).keys() >= built(plane, readme.deploy) | secrets

@@ -679,7 +679,7 @@ def reached(patient: Patient) -> list[str]:
 
 def test_the_command_on_a_healthy_stack(patient: Patient) -> None:
     done = doctor(patient, *reached(patient), **patient.environment)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert done.stdout == "0 errors, 0 warnings; asked 2 of 2 PostgreSQL servers, 2 PgCat, 2 Permify\n"
 
 

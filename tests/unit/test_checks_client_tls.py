@@ -58,7 +58,7 @@ def test_reloader_rolls_permify_and_not_pgcat():
 def test_the_issuer_and_the_names_of_the_service():
     spec = yaml.safe_load(rendered(TLS, namespace="authz")[CERTIFICATE])["spec"]
     assert spec["issuerRef"] == {"group": "cert-manager.io", "kind": "ClusterIssuer", "name": "private-ca"}
-    assert spec["dnsNames"] == ["pgcat", "pgcat.authz", "pgcat.authz.svc", "pgcat.authz.svc.cluster.local"]
+    assert spec["dnsNames"] == ["pgcat.authz.svc", "pgcat.authz.svc.cluster.local"]
 
 
 def test_docker_and_direct_have_none():
@@ -80,9 +80,10 @@ def test_docker_and_direct_have_none():
         (HELM, VALUES, "mountPath: /etc/pgcat-tls", "mountPath: /etc/pgcat-ca", {"PS414"}),
         (CA, PERMIFY_DEPLOYMENT, "mountPath: /etc/postgresql-ca", "mountPath: /etc/ca", {"PS414"}),
         (CA, "kubernetes/migration-job.yaml", "mountPath: /etc/postgresql-ca", "mountPath: /x", {"PS414"}),
-        (TLS, CERTIFICATE, "    - pgcat\n", "", {"PS415"}),
-        (TLS, CERTIFICATE, "    - pgcat.permify\n", "", set()),
-        (TLS, PERMIFY, "@pgcat:", "@pgcat.permify.svc:", set()),
+        (TLS, CERTIFICATE, "    - pgcat.permify.svc\n", "", {"PS415"}),
+        (TLS, CERTIFICATE, "    - pgcat.permify.svc.cluster.local\n", "", set()),
+        (TLS, PERMIFY, "@pgcat.permify.svc:", "@pgcat.permify.svc.cluster.local:", set()),
+        (TLS, PERMIFY, "@pgcat.permify.svc:", "@pgcat:", {"PS415"}),
         (TLS, CERTIFICATE, "secretName: pgcat-tls", "secretName: another", set()),  # somebody else's, then
         (TLS, PERMIFY, "sslmode=verify-full", "sslmode=disable", {"PS416"}),
         (TLS, PERMIFY, "sslmode=verify-full", "sslmode=prefer", {"PS416"}),
@@ -101,8 +102,8 @@ def test_messages_name_the_file_and_the_host():
         "container wait-for-migration of Deployment permify has nothing mounted at /etc/pgcat-tls/ca.crt, the"
         " sslrootcert of the URI of container wait-for-migration of Deployment permify"
     )
-    files = edit(rendered(TLS), CERTIFICATE, "    - pgcat\n", "")
+    files = edit(rendered(TLS), CERTIFICATE, "    - pgcat.permify.svc\n", "")
     assert (
-        "Permify's writer URI calls pgcat, and the Certificate names pgcat.permify, "
+        "Permify's writer URI calls pgcat.permify.svc, and the Certificate names pgcat.permify.svc.cluster"
         in one(files, "PS415").message
     )

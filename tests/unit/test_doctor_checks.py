@@ -224,8 +224,14 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = 
     "long wait": (
         "PD306",
         STANDALONE,
-        lambda c: with_pgcat(c, samples=((PoolState("permify_reader", 9, 0, 5, 1.5),),)),
-        "the longest 1.5 s",
+        lambda c: with_pgcat(
+            c,
+            samples=(
+                (PoolState("permify_reader", 9, 1, 5, 1.5), PoolState("permify_writer", 9, 0, 5, 0.0)),
+                (PoolState("permify_reader", 9, 0, 5, 0.0), PoolState("permify_writer", 9, 0, 5, 0.0)),
+            ),
+        ),
+        "1 client waits for permify_reader in PgCat one, the longest 1.5 s",
     ),
     "banned": (
         "PD307",
@@ -319,6 +325,17 @@ NO_FAULT: dict[str, tuple[Mapping[str, Any], Callable[[Case], Case]]] = {
                     PoolState("permify_reader", 9, 0, 1, 0.0),
                 ),
             ),
+        ),
+    ),
+    "the oldest version that Permify takes, another minor one on the replica": (
+        STANDALONE,
+        lambda c: with_server(with_server(c, "primary", version=130008), "replica", version=130014),
+    ),
+    "a wait that nobody waits any more": (
+        STANDALONE,
+        lambda c: with_pgcat(
+            c,
+            samples=((PoolState("permify_reader", 9, 0, 5, 1.5), PoolState("permify_writer", 9, 0, 5, 0.0)),),
         ),
     ),
     "stale for less than a second": (

@@ -11,7 +11,7 @@ import contextlib
 import os
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from copier._template import Template
 from packaging.version import InvalidVersion, Version
 from plumbum import local
 
+from compiled.kept import keep_compiled
 from rendering import REPOSITORY
 from versions import URL, Home
 
@@ -125,17 +126,15 @@ class InProcess:
             )
         return tree(folder)
 
-    def update(self, folder: Path, to: str = NEXT, conflict: Any = "inline", **answers: Any) -> None:
+    def update(self, folder: Path, to: str = NEXT, **answers: Any) -> None:
         """With the hooks but for the one before, which others test. Raises `TaskError` where one fails."""
         with self.at_home(), local.env(PGCAT_STACK_DISCARD_EDITS="1"):
             copier.run_update(folder, data=answers, defaults=True, overwrite=True, quiet=True, unsafe=True)
 
-    def update_without_hooks(
-        self, folder: Path, to: str = NEXT, conflict: Any = "inline", **answers: Any
-    ) -> None:
+    def update_without_hooks(self, folder: Path, to: str = NEXT, **answers: Any) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Template, "migration_tasks", lambda *_: [])
-            self.update(folder, to, conflict, **answers)
+            self.update(folder, to, **answers)
 
     @contextlib.contextmanager
     def at_home(self) -> Iterator[None]:
@@ -152,34 +151,10 @@ class InProcess:
 
 @pytest.fixture(scope="session")
 def in_process(home: Home) -> Iterator[InProcess]:
-    """What Jinja makes of a text is kept: it is the same each time, and most of Copier's own work."""
-    plain: Callable[..., Any] = jinja2.Environment.compile
-    kept: dict[tuple[Any, ...], Any] = {}
-
-    def compile_once(
-        self: jinja2.Environment,
-        source: Any,
-        name: str | None = None,
-        filename: str | None = None,
-        raw: bool = False,
-        defer_init: bool = False,
-    ) -> Any:
-        key = (
-            source,
-            name,
-            raw,
-            defer_init,
-            self.trim_blocks,
-            self.lstrip_blocks,
-            self.keep_trailing_newline,
-        )
-        if key not in kept:
-            kept[key] = plain(self, source, name, filename, raw, defer_init)
-        return kept[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jinja2.Environment, "compile", compile_once)
-        yield InProcess(home)
+    """With compiled templates kept, as for the commands of this home."""
+    plain = keep_compiled(home.compiled)
+    yield InProcess(home)
+    jinja2.Environment.compile = plain  # type: ignore[method-assign]
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -27,14 +28,16 @@ def uv() -> str:
 
 
 @pytest.mark.parametrize("version", [OLDEST, "newest"])
-def test_copy_and_update(home: Home, uv: str, tmp_path: Path, version: str) -> None:
+def test_copy_and_update(
+    home: Home, uv: str, tmp_path: Path, version: str, pytestconfig: pytest.Config
+) -> None:
+    if version == "newest" and not pytestconfig.getoption("--every-combination"):
+        pytest.skip("the newest Copier runs with --every-combination; all other tests run the locked one")
     if "0.3.0" not in home.git(home.template, "tag"):
         pytest.skip("version 0.3.0 is not in this clone")
     requirement = "copier" if version == "newest" else f"copier=={version}"
     with_copier = (uv, "run", "--quiet", "--no-project", "--python", sys.executable)
     with_copier += ("--with", requirement, "--with-requirements", str(REPOSITORY / "hooks/requirements.txt"))
-    import os
-
     cache = os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache/uv")
 
     def copier(*arguments: str, cwd: Path | None = None):
@@ -57,10 +60,6 @@ def test_copy_and_update(home: Home, uv: str, tmp_path: Path, version: str) -> N
     toml = deploy / "pgcat/pgcat.toml"
     toml.write_text("# ours\n" + toml.read_text())
     home.commit(deploy)
-    run = copier("update", "--trust", "--defaults", "--data=other_connections=99", cwd=deploy)
-    assert run.returncode == 1 and "pgcat-stack refuses" in run.stderr, run.stdout + run.stderr
-    assert home.status(deploy) == ""
-
     run = copier("update", "--trust", "--defaults", "--data=topology=sidecar", cwd=deploy)
     assert run.returncode == 0, run.stdout + run.stderr
     assert toml.read_text().startswith("# ours\n")

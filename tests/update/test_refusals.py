@@ -35,13 +35,10 @@ def deployment(in_process: InProcess, folder: Path) -> Path:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("conflict", ["inline", "rej"])
-def test_by_data(
-    in_process: InProcess, tmp_path: Path, answer: dict[str, object], why: str, conflict: str
-) -> None:
+def test_by_data(in_process: InProcess, tmp_path: Path, answer: dict[str, object], why: str) -> None:
     deploy = deployment(in_process, tmp_path / "deploy")
     with pytest.raises(UserMessageError, match=why):
-        in_process.update_without_hooks(deploy, conflict=conflict, **answer)
+        in_process.update_without_hooks(deploy, **answer)
     assert in_process.home.status(deploy) == ""
 
 
@@ -72,7 +69,7 @@ def test_by_a_hand_in_the_answers_file(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--defaults", "--data-file", "impossible.yml", "."],
+        ["--defaults", "--conflict", "rej", "--data-file", "impossible.yml", "."],
         ["--skip-answered", "--data", "other_connections=99", "."],
         ["--data", "other_connections=99"],
     ],

@@ -1,6 +1,6 @@
 -- Makes the role and the database of Permify. Run by an administrator on the primary: a superuser, or a role with CREATEROLE
 -- and CREATEDB. Running it again is harmless and brings a changed budget into force.
---   DATABASE_PASSWORD="$(cat FILE)" psql -X -h db.example.com -p 5432 -U postgres -d postgres -f postgres/bootstrap.sql
+--   DATABASE_PASSWORD="$(cat FILE)" PGSSLMODE=require psql -X -h db.example.com -p 5432 -U postgres -d postgres -f postgres/bootstrap.sql
 -- Without DATABASE_PASSWORD the role keeps the password it has. psql 14 or newer.
 
 \set ON_ERROR_STOP on

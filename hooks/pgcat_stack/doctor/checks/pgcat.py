@@ -203,7 +203,7 @@ def clients_wait(case: Case) -> Iterator[Problem]:
         for name in sorted({state.pool for sample in facts.samples for state in sample} - paused):
             states = [state for sample in facts.samples for state in sample if state.pool == name]
             fewest = min(state.waiting for state in states)
-            longest_seconds = max(state.longest_wait_seconds for state in states)
+            longest_seconds = max((s.longest_wait_seconds for s in states if s.waiting), default=0.0)
             if not fewest and longest_seconds < LONG_WAIT_SECONDS:
                 continue
             most, last = max(state.waiting for state in states), states[-1]

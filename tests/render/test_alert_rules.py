@@ -159,14 +159,14 @@ def test_thresholds_follow_the_answers(tmp_path: Path) -> None:
 
 
 def test_a_wait_is_measured_against_the_rendered_connect_timeout(tmp_path: Path) -> None:
-    for replica_hosts, expected in (("db2", ["3.75", "1.5"]), ("", ["3.75"])):
+    for replica_hosts, expected in (("db2", ["2.5", "1.0"]), ("", ["2.5"])):
         folder = render(tmp_path / f"deploy-{replica_hosts}", {**STANDALONE, "replica_hosts": replica_hosts})
         toml = (folder / "pgcat" / "pgcat.toml").read_text()
         timeouts = [int(number) for number in re.findall(r"(?m)^connect_timeout = (\d+)", toml)]
         thresholds = re.findall(
             r"> ([\d.]+)$", alerts(folder / "monitoring")["PgcatWaitTooLong"]["expr"], re.M
         )
-        assert thresholds == expected == [f"{timeout * 0.75 / 1000:g}" for timeout in timeouts]
+        assert thresholds == expected == [str(timeout / 2000) for timeout in timeouts]
 
 
 def test_the_operator_gets_the_rules_that_are_tested(tmp_path: Path) -> None:
