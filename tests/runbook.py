@@ -1,10 +1,11 @@
-"""The README of a deployment, taken apart: sections, commands, tables, links."""
+"""The README of a deployment, taken apart: the sections it must have, their commands and statements."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from pathlib import Path
+
+from pages import FENCED, HEADING, code_blocks, text_without_code
 
 EVERYWHERE = [
     "Clients wait for a server connection",
@@ -20,20 +21,13 @@ WITH_REPLICA = ["Stale reads"]
 WITH_BOTH = ["Reads are all on the primary"]
 SYMPTOMS = [*EVERYWHERE, *WITH_PGCAT, *WITH_REPLICA, *WITH_BOTH]
 
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-HEADING = re.compile(r"^(#{2,3}) (.+)$", re.MULTILINE)
-
-
-def text_without_code(readme: str) -> str:
-    return FENCED.sub("", readme)
-
 
 def blocks(readme: Path, title: str | None = None) -> list[str]:
     """The commands of a section, block by block, or of all of them."""
     text = readme.read_text()
     if title is not None:
         text = section(text, title)
-    return [code for language, code in FENCED.findall(text) if language == "bash"]
+    return code_blocks(text)
 
 
 def section(readme: str, title: str) -> str:
@@ -45,20 +39,6 @@ def section(readme: str, title: str) -> str:
     hidden = FENCED.sub(lambda code: " " * len(code[0]), rest)  # a comment in code is no heading
     following = HEADING.search(hidden)
     return rest[: following.start()] if following else rest
-
-
-def titles(readme: str) -> list[str]:
-    return [title for _, title in HEADING.findall(text_without_code(readme))]
-
-
-def anchor(title: str) -> str:
-    """As GitHub makes it: lower case, punctuation dropped, spaces as hyphens."""
-    kept = [
-        character
-        for character in title.lower()
-        if character in " -_" or unicodedata.category(character)[0] in "LN"
-    ]
-    return "".join(kept).replace(" ", "-")
 
 
 def statements(readme: str) -> set[tuple[str, str]]:

@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pgcat_stack.cli import _parser
+from pages import (
+    anchor,
+    broken_links,
+    broken_tables,
+    called,
+    commands,
+    links,
+    subcommands,
+    titles,
+)
 from rendering import REPOSITORY, render
 from runbook import (
     EVERYWHERE,
@@ -23,11 +29,8 @@ from runbook import (
     WITH_BOTH,
     WITH_PGCAT,
     WITH_REPLICA,
-    anchor,
     blocks,
     section,
-    text_without_code,
-    titles,
 )
 
 EXTERNAL = {"primary_host": "db-primary.example.com", "replica_hosts": "db-replica.example.com:5433"}
@@ -58,8 +61,6 @@ DEPLOYMENTS: dict[str, dict[str, Any]] = {
 DAY_TWO = ["Restart", "Change the configuration", "Rotate the password", "Scale", "Upgrade PostgreSQL"]
 OF_EXTERNAL = ["Take a replica out, or add one", "Failover"]
 
-BLOB = "https://github.com/org/pgcat-stack/blob/main/"
-
 
 @pytest.fixture(scope="module", params=DEPLOYMENTS)
 def deploy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -76,12 +77,6 @@ def answers(request: pytest.FixtureRequest) -> dict[str, Any]:
     return DEPLOYMENTS[request.node.callspec.params["deploy"]]
 
 
-def commands(deploy: Path) -> Iterator[str]:
-    """Each block, and each `command` in a sentence or a cell."""
-    yield from blocks(deploy / "README.md")
-    yield from re.findall(r"`([^`\n]+)`", text_without_code((deploy / "README.md").read_text()))
-
-
 def test_every_block_is_read_by_bash(deploy: Path) -> None:
     found = blocks(deploy / "README.md")
     assert len(found) > 10
@@ -95,48 +90,32 @@ def test_every_function_is_defined_before_it_is_used(deploy: Path) -> None:
     for block in blocks(deploy / "README.md"):
         before |= set(re.findall(r"^(\w+)\(\) [{(]", block, re.MULTILINE))
         assert set(re.findall(r"\b(?:ask_\w+|complaints)\b", block)) <= before, block
-    used = {word for text in commands(deploy) for word in re.findall(r"\bask_[a-z]+\b|\bcomplaints\b", text)}
+    text = (deploy / "README.md").read_text()
+    used = {
+        word for command in commands(text) for word in re.findall(r"\bask_[a-z]+\b|\bcomplaints\b", command)
+    }
     assert used <= before
 
 
-def subcommands() -> dict[str, argparse.ArgumentParser]:
-    (choices,) = [each.choices for each in _parser()._actions if isinstance(each.choices, dict)]
-    return choices
-
-
-def test_pgcat_stack_knows_its_commands(deploy: Path) -> None:
+def test_pgcat_stack_knows_its_commands(readme: str) -> None:
     known = subcommands()
     used = set()
-    for text in commands(deploy):
-        for line in text.splitlines():
-            called = re.search(r"\bpgcat-stack ([a-z]+[^|&;#]*)", line)
-            if called:
-                words = shlex.split(called[1])
-                used.add(words[0])
-                known[words[0]].parse_args(words[1:])
+    for words in called(readme, "pgcat-stack"):
+        used.add(words[0])
+        known[words[0]].parse_args(words[1:])
     assert used >= {"validate", "plan", "doctor"}
 
 
-def test_every_answer_that_it_changes_is_a_question(deploy: Path) -> None:
+def test_every_answer_that_it_changes_is_a_question(readme: str) -> None:
     text = "".join(each.read_text() for each in (REPOSITORY / "questions").glob("*.yml"))
     questions = set(re.findall(r"^(\w+):$", text, re.MULTILINE))
-    changed = {key for text in commands(deploy) for key in re.findall(r"--data (\w+)=", text)}
+    changed = {key for command in commands(readme) for key in re.findall(r"--data (\w+)=", command)}
     assert changed and changed <= questions
 
 
 def test_every_link_leads_somewhere(deploy: Path, readme: str) -> None:
-    anchors = {anchor(title) for title in titles(readme)}
-    links = re.findall(r"\]\(([^)]+)\)", text_without_code(readme))
-    assert len(links) > 15
-    for link in links:
-        if link.startswith("#"):
-            assert link[1:] in anchors, link
-        elif link.startswith(BLOB):
-            path, _, part = link.removeprefix(BLOB).partition("#")
-            page = (REPOSITORY / path).read_text()
-            assert not part or part in {anchor(title) for title in titles(page)}, link
-        elif not link.startswith("https://"):
-            assert (deploy / link).exists(), link
+    assert len(links(readme)) > 15
+    assert list(broken_links(deploy / "README.md")) == []
 
 
 def test_every_file_that_it_names_is_there(deploy: Path, readme: str) -> None:
@@ -160,19 +139,8 @@ def test_nothing_is_left_of_the_template(readme: str) -> None:
 
 
 def test_tables_are_whole(readme: str) -> None:
-    lines = text_without_code(readme).splitlines()
-    tables: list[list[str]] = []
-    for number, line in enumerate(lines):
-        if line.startswith("|"):
-            if not lines[number - 1].startswith("|"):
-                assert lines[number - 1] == "", f"no empty line before {line}"
-                tables.append([])
-            tables[-1].append(line)
-    assert len(tables) > 5
-    for table in tables:
-        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table}
-        assert len(widths) == 1 and all(line.endswith("|") for line in table), table
-        assert re.fullmatch(r"[|-]+", table[1]) and len(table) > 2, table
+    assert readme.count("\n\n|") > 5
+    assert list(broken_tables(readme)) == []
 
 
 def expected(answers: dict[str, Any]) -> list[str]:

@@ -1,14 +1,15 @@
-"""The commands of docs/update.md and docs/adopt.md, run in their order; a fork of the template among them."""
+"""The commands of the pages that a machine without a cluster can run, in their order."""
 
 from __future__ import annotations
 
-import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import stored
+from pages import code_blocks
 from rendering import REPOSITORY
 from versions import Home
 
@@ -30,21 +31,36 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Home:
         paths = REPOSITORY / "hooks"
         command.write_text(f"#!/bin/sh\nPYTHONPATH='{paths}' exec '{sys.executable}' -m {module} \"$@\"\n")
         command.chmod(0o755)
+    # Nobody is there to answer, and Copier is here already.
+    uvx = home.folder / "bin" / "uvx"
+    uvx.write_text(
+        '#!/bin/sh\nprogram=$1 operation=$2\nshift 2\nexec "$program" "$operation" --defaults "$@"\n'
+    )
+    uvx.chmod(0o755)
     return home
 
 
 class Page:
     def __init__(self, name: str, home: Home) -> None:
-        self.blocks = re.findall(r"^```bash\n(.*?)^```$", (REPOSITORY / name).read_text(), re.S | re.M)
+        self.blocks = code_blocks((REPOSITORY / name).read_text())
         self.home = home
         self.ran: set[int] = set()
 
-    def run(self, beginning: str, folder: Path, code: int = 0) -> str:
-        """The next block that begins so; returns what it printed."""
+    def _next(self, beginning: str) -> int:
         number = next(
             n for n, block in enumerate(self.blocks) if n not in self.ran and block.startswith(beginning)
         )
         self.ran.add(number)
+        return number
+
+    def leave(self, beginning: str, because: str) -> None:
+        """A block that is not run here, and why."""
+        assert because
+        self._next(beginning)
+
+    def run(self, beginning: str, folder: Path, code: int = 0) -> str:
+        """The next block that begins so; returns what it printed."""
+        number = self._next(beginning)
         path = f"{self.home.folder / 'bin'}:{self.home.environment['PATH']}"
         run = self.home.run("sh", "-euc", self.blocks[number], cwd=folder, PATH=path)
         assert run.returncode == code, self.blocks[number] + run.stdout + run.stderr
@@ -137,6 +153,36 @@ database:
   reader: {uri: "postgresql://postgres:user-secret@pgcat:6432/postgres"}
   max_open_connections: 1
 """
+
+
+def test_readme(released: Home, tmp_path: Path) -> None:
+    page = Page("README.md", released)
+    shown = page.run("uvx copier copy", tmp_path)
+    assert "0 errors, 0 warnings" in shown and "docker compose up --wait" in shown
+    page.leave("cd deploy && docker compose up", "tests/live/test_compose.py starts what the defaults render")
+    page.leave("uv tool install", "it asks GitHub; the workflow of a release installs the wheel")
+    (tmp_path / "pgcat.toml").write_text(ONE_POOL)
+    (tmp_path / "permify.yaml").write_text(PERMIFY)
+    shutil.rmtree(tmp_path / "deploy/secrets")  # as in a fresh clone
+    shown = page.run("pgcat-stack validate", tmp_path)
+    for expected in ("0 errors", "The budget holds.", "made secrets/", "pool_mode: session"):
+        assert expected in shown, expected
+    # Nothing runs: the doctor says so, in the way that its page has it.
+    shown = page.run("pgcat-stack doctor", tmp_path, code=2)
+    assert "nothing of this deployment could be asked" in shown
+    page.leave("./dev copier copy", "tests/render/test_copier.py copies from a git repository")
+    page.leave("./dev pytest", "this is it")
+    page.check_all_ran()
+
+
+def test_examples_page(released: Home, tmp_path: Path) -> None:
+    page = Page("examples/README.md", released)
+    shutil.copytree(REPOSITORY / "examples/sidecar", tmp_path / "examples/sidecar")
+    assert "(sidecar) is in" in page.run("copier copy", tmp_path)
+    page.leave(
+        "./dev python examples/rebuild.py", "tests/render/test_examples.py does it into another folder"
+    )
+    page.check_all_ran()
 
 
 def test_adopt(released: Home, tmp_path: Path) -> None:
