@@ -27,7 +27,7 @@ PAGES = [
     if not name.startswith("template/") and (REPOSITORY / name).exists()
 ]
 OWN = [name for name in PAGES if "/deploy/" not in name]
-"""Those of the project; the others are rendered, and tests/render/test_runbook.py knows more of them."""
+"""Those of the project; the others are rendered, and tests/render/test_runbook_page.py knows more of them."""
 
 
 @pytest.mark.parametrize("name", PAGES)
