@@ -154,13 +154,15 @@ def test_no_rule_for_a_single_answer_was_tightened(old: str) -> None:
                 assert not str(now.check(key, value)).strip(), f"{key}={value}"
 
 
-def test_answers_that_no_longer_go_together_are_refused(home: Home, tmp_path: Path) -> None:
+def test_answers_that_no_longer_go_together_are_refused(
+    home: Home, in_process: InProcess, tmp_path: Path
+) -> None:
     """An image by digest for Permify's chart: rendered by 0.1.0, refused since."""
     if "0.1.0" not in home.git(home.template, "tag"):
         pytest.skip("version 0.1.0 is not in this clone")
     image = "ghcr.io/permify/permify@sha256:" + "0" * 64
-    answers = ("topology=standalone", "primary_host=db", "permify_install=helm", "advanced=true")
-    deploy = home.deployment(tmp_path / "deploy", "0.1.0", *answers, f"permify_image={image}")
+    answers = {"topology": "standalone", "primary_host": "db", "permify_install": "helm", "advanced": True}
+    deploy = in_process.copy(tmp_path / "deploy", "0.1.0", {**answers, "permify_image": image})
     run = home.copier("update", "--trust", "--defaults", str(deploy))
     assert run.returncode == 1
     (line,) = (line for line in run.stderr.splitlines() if "pgcat-stack refuses" in line)
