@@ -129,7 +129,9 @@ class InProcess:
     def update(self, folder: Path, to: str = NEXT, **answers: Any) -> None:
         """With the hooks but for the one before, which others test. Raises `TaskError` where one fails."""
         with self.at_home(), local.env(PGCAT_STACK_DISCARD_EDITS="1"):
-            copier.run_update(folder, data=answers, defaults=True, overwrite=True, quiet=True, unsafe=True)
+            copier.run_update(
+                folder, data=answers, vcs_ref=to, defaults=True, overwrite=True, quiet=True, unsafe=True
+            )
 
     def update_without_hooks(self, folder: Path, to: str = NEXT, **answers: Any) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -155,6 +157,15 @@ def in_process(home: Home) -> Iterator[InProcess]:
     plain = keep_compiled(home.compiled)
     yield InProcess(home)
     jinja2.Environment.compile = plain  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def alone(in_process: InProcess, tmp_path: Path) -> InProcess:
+    """A home of its own, with the working tree as NEXT, for a test that releases a version more."""
+    (tmp_path / "home").mkdir()
+    home = Home(tmp_path / "home").prepare()
+    home.release(NEXT)
+    return InProcess(home)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

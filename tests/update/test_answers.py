@@ -154,13 +154,15 @@ def test_no_rule_for_a_single_answer_was_tightened(old: str) -> None:
                 assert not str(now.check(key, value)).strip(), f"{key}={value}"
 
 
-def test_answers_that_no_longer_go_together_are_refused(home: Home, tmp_path: Path) -> None:
+def test_answers_that_no_longer_go_together_are_refused(
+    home: Home, in_process: InProcess, tmp_path: Path
+) -> None:
     """An image by digest for Permify's chart: rendered by 0.1.0, refused since."""
     if "0.1.0" not in home.git(home.template, "tag"):
         pytest.skip("version 0.1.0 is not in this clone")
     image = "ghcr.io/permify/permify@sha256:" + "0" * 64
-    answers = ("topology=standalone", "primary_host=db", "permify_install=helm", "advanced=true")
-    deploy = home.deployment(tmp_path / "deploy", "0.1.0", *answers, f"permify_image={image}")
+    answers = {"topology": "standalone", "primary_host": "db", "permify_install": "helm", "advanced": True}
+    deploy = in_process.copy(tmp_path / "deploy", "0.1.0", {**answers, "permify_image": image})
     run = home.copier("update", "--trust", "--defaults", str(deploy))
     assert run.returncode == 1
     (line,) = (line for line in run.stderr.splitlines() if "pgcat-stack refuses" in line)
@@ -169,20 +171,18 @@ def test_answers_that_no_longer_go_together_are_refused(home: Home, tmp_path: Pa
     assert home.status(deploy) == ""
 
 
-def test_a_rule_that_was_tightened_refuses_instead_of_forgetting(
-    home: Home, in_process: InProcess, tmp_path: Path
-) -> None:
+def test_a_rule_that_was_tightened_refuses_instead_of_forgetting(alone: InProcess, tmp_path: Path) -> None:
     text = (REPOSITORY / "questions/answers.jinja").read_text()
     tight = text.replace("'permify_replicas': [1, 1000]", "'permify_replicas': [1, 3]")
     assert tight != text
-    home.release("1001.0.0", files={"questions/answers.jinja": tight})
-    deploy = in_process.copy(tmp_path / "deploy", NEXT, {"permify_replicas": 4})
+    alone.home.release("1001.0.0", files={"questions/answers.jinja": tight})
+    deploy = alone.copy(tmp_path / "deploy", NEXT, {"permify_replicas": 4})
     with pytest.raises(UserMessageError, match="refuses permify_replicas: 4 is out of range; answer 1 to 3"):
-        in_process.update_without_hooks(deploy, to="1001.0.0")
-    assert home.status(deploy) == ""
+        alone.update_without_hooks(deploy, to="1001.0.0")
+    assert alone.home.status(deploy) == ""
 
 
-def test_a_renamed_question_takes_the_old_answer(home: Home, in_process: InProcess, tmp_path: Path) -> None:
+def test_a_renamed_question_takes_the_old_answer(alone: InProcess, tmp_path: Path) -> None:
     """As CONTRIBUTING.md says: the old name in the default of the new one, and nothing else."""
     files = {}
     for path in (*REPOSITORY.glob("questions/*"), *REPOSITORY.glob("template/**/*")):
@@ -193,21 +193,21 @@ def test_a_renamed_question_takes_the_old_answer(home: Home, in_process: InProce
     start = question.index("\ncallers:")
     renamed = question[start:].replace('default: ""', "default: \"{{ client_namespaces | default('') }}\"", 1)
     files["questions/kubernetes.yml"] = question[:start] + renamed
-    home.release("1002.0.0", files=files)
+    alone.home.release("1002.0.0", files=files)
 
     answers = {"topology": "standalone", "primary_host": "db", "client_namespaces": "shop,billing"}
-    deploy = in_process.copy(tmp_path / "deploy", NEXT, answers)
+    deploy = alone.copy(tmp_path / "deploy", NEXT, answers)
     with pytest.raises(UserMessageError, match="refuses permify_replicas"):
-        in_process.update_without_hooks(deploy, to="1002.0.0", permify_replicas=0)
-    assert home.status(deploy) == "", "a refused update left a trace of the new name"
+        alone.update_without_hooks(deploy, to="1002.0.0", permify_replicas=0)
+    assert alone.home.status(deploy) == "", "a refused update left a trace of the new name"
 
-    in_process.update_without_hooks(deploy, to="1002.0.0")
+    alone.update_without_hooks(deploy, to="1002.0.0")
     now = stored(deploy)
     assert now["callers"] == "shop,billing"
     assert "client_namespaces" not in now
-    assert home.status(deploy) == "M .copier-answers.yml"
+    assert alone.home.status(deploy) == "M .copier-answers.yml"
 
-    home.commit(deploy)
-    in_process.update_without_hooks(deploy, to="1002.0.0", callers="shop")
+    alone.home.commit(deploy)
+    alone.update_without_hooks(deploy, to="1002.0.0", callers="shop")
     assert stored(deploy)["callers"] == "shop"
     assert "billing" not in (deploy / "kubernetes/network-policies.yaml").read_text()

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from conftest import ANSWERS, NEXT, InProcess, stored, tree
+from pgcat_stack.budget_change import budget_change
+from pgcat_stack.deployment import Deployment
 from versions import Home
 
 EXTERNAL = {"primary_host": "db-1", "replica_hosts": "db-2"}
@@ -42,7 +44,20 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+DRAWN = (
+    "docker to standalone",
+    "standalone to sidecar",
+    "direct to pgcat",
+    "session to transaction",
+    "scaled",
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "change" in metafunc.fixturenames:
+        metafunc.parametrize("change", CHANGES if metafunc.config.getoption("--every-combination") else DRAWN)
+
+
 def test_a_changed_deployment_equals_a_fresh_one(in_process: InProcess, tmp_path: Path, change: str) -> None:
     before, changed = CHANGES[change]
     deploy = in_process.copy(tmp_path / "deploy", NEXT, before)
@@ -136,6 +151,6 @@ def test_the_budget_is_shown_before_and_after(home: Home, in_process: InProcess,
     assert "db-1:5432 permify_writer 9 x 4 = 36 7 x 5 = 35" in said
     assert "db-1:5432 all 79 of 80, 3 for the migration 78 of 80, 3 for the migration" in said
     assert "db-2:5432 all 40 of 80 40 of 80" in said
+    assert budget_change(deploy, Deployment.load(deploy)) != ""
     home.commit(deploy)
-    run = home.copier("update", "--trust", "--defaults", str(deploy))
-    assert "The budget changed" not in run.stdout
+    assert budget_change(deploy, Deployment.load(deploy)) == ""
