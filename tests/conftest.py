@@ -10,7 +10,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-combination",
         action="store_true",
-        help="render every combination of the discrete answers, not a draw of the independent ones",
+        help="every combination of discrete answers, every old version, every topology live; not a draw",
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from live.repeats import LATEST
 from live.stack import (
     CHECKS,
     EXTERNAL,
@@ -132,7 +133,7 @@ def ours(issuer: Callable[[str], Issuer]) -> Issuer:
     return issuer("ours")
 
 
-@pytest.fixture(params=["pgcat", "pgcat-1.3.0"])
+@pytest.fixture(params=["pgcat", LATEST])
 def stack(request: pytest.FixtureRequest, servers: Cluster, ours: Issuer, tmp_path: Path) -> Stack:
     """Migrated, with PgCat's certificate, and Permify told to trust the CA of it."""
     binary = pgcat_program(str(request.param))

@@ -22,6 +22,7 @@ import yaml
 from kubernetes_cases import OPERATOR, STANDALONE, TOPOLOGIES
 from live.control_plane import ControlPlane
 from live.manifests import APPLIED, Applied, deployment, edited
+from live.repeats import drawn
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -262,7 +263,7 @@ def built(plane: ControlPlane, deploy: Path) -> set[str]:
     return {f"{one['kind']}/{one['metadata']['name']}" for one in objects}
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("topology", drawn(TOPOLOGIES, {"standalone", "direct"}))
 def test_start_and_rotation_by_the_readme(topology: str, plane: ControlPlane, tmp_path: Path) -> None:
     namespace = f"readme-{topology}"
     with every_pod_gets_ready(plane, namespace):
@@ -299,7 +300,7 @@ MOVES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("how", MOVES)
+@pytest.mark.parametrize("how", drawn(MOVES, {"with kubectl alone"}))
 def test_the_move_to_direct_pooling_and_back_by_the_readme(
     how: str, plane: ControlPlane, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from live.monitoring import Prometheus, collector, exporters, prometheus
+from live.repeats import LATEST
 from live.stack import TENANT, Stack, check_body, pgcat_program, require_programs
 from live.support import EVERY_STATEMENT, post, postgres_cluster
 from rendering import render
@@ -70,7 +71,7 @@ def queried(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
-@pytest.fixture(scope="module", params=["pgcat", "pgcat-1.3.0"])
+@pytest.fixture(scope="module", params=["pgcat", LATEST])
 def watched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     require_programs()
     folder = tmp_path_factory.mktemp("dashboard")

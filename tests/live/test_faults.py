@@ -5,7 +5,7 @@ The sites run side by side, from the first test to the last; each test looks at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from live.faults import MUTE_SECONDS, SITES, Lag, Outcome, visit
 from live.load import Request
+from live.repeats import asked_for, drawn, repeats
 from live.stack import require_programs
 from live.support import program
 
@@ -59,6 +60,14 @@ UNREADY = {
 """What PgCat's log says of each; why a server refuses, only the server's log says."""
 
 
+REPEATED = {f"{MAIN}, PgCat 1.3.0", f"{MAIN}, database missing"}
+
+
+def at_sites(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    """Sites with their faults, those that repeat others marked so."""
+    return [pytest.param(*pair, marks=repeats) if pair[0] in REPEATED else pair for pair in pairs]
+
+
 class Sites:
     """What happened at each site; asking waits for it, and skips where a program of the site is missing."""
 
@@ -78,7 +87,7 @@ class Sites:
 
 
 @pytest.fixture(scope="module")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+def sites(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Sites]:
     require_programs()
     program("haproxy")
     folder = tmp_path_factory.mktemp("faults")
@@ -86,6 +95,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
         visits = {
             name: pool.submit(visit, name, folder / str(number), SETTINGS)
             for number, name in enumerate(SITES)
+            if name not in asked_for(pytestconfig, REPEATED)
         }
         yield Sites(visits)
         for future in visits.values():
@@ -107,7 +117,7 @@ def assert_later_ones_succeed(outcome: Outcome) -> None:
     assert not [request for request in outcome.failed if request.began > later], outcome.errors
 
 
-@pytest.mark.parametrize(("site", "fault"), REPLICA_LOST)
+@pytest.mark.parametrize(("site", "fault"), at_sites(REPLICA_LOST))
 def test_lost_replica_costs_requests_under_way(sites: Sites, site: str, fault: str) -> None:
     """Reads go on at the primary, and come back to the replica when its ban has ended."""
     outcome = sites.outcome(site, fault)
@@ -115,7 +125,7 @@ def test_lost_replica_costs_requests_under_way(sites: Sites, site: str, fault: s
     assert outcome.seen["used_again"]
 
 
-@pytest.mark.parametrize("site", [MAIN, f"{MAIN}, PgCat 1.3.0"])
+@pytest.mark.parametrize("site", drawn([MAIN, f"{MAIN}, PgCat 1.3.0"], REPEATED))
 def test_replica_gone_for_bans_costs_a_wait_at_the_end_of_each(sites: Sites, site: str) -> None:
     """A request waits for the replica once more, then the primary answers it; Permify starts meanwhile."""
     outcome = sites.outcome(site, "replica gone for several bans")
@@ -133,7 +143,7 @@ def test_all_starts_without_the_replica(sites: Sites) -> None:
     assert outcome.seen["used_again"]
 
 
-@pytest.mark.parametrize(("site", "fault"), PRIMARY_LOST)
+@pytest.mark.parametrize(("site", "fault"), at_sites(PRIMARY_LOST))
 def test_restarted_primary_costs_requests_under_way(sites: Sites, site: str, fault: str) -> None:
     """And nothing that begins later fails: connections to the old one are checked before use."""
     outcome = sites.outcome(site, fault)
@@ -151,7 +161,7 @@ def failed_checks_meanwhile(outcome: Outcome) -> list[Request]:
     ]
 
 
-@pytest.mark.parametrize("site", PRIMARY_AWAY)
+@pytest.mark.parametrize("site", drawn(PRIMARY_AWAY, REPEATED))
 def test_checks_outlive_the_primary(sites: Sites, site: str) -> None:
     outcome = sites.outcome(site, "primary away for 8 s")
     assert not failed_checks_meanwhile(outcome), outcome.errors
@@ -182,7 +192,7 @@ def test_taken_connections_stop_writes_until_they_are_free(sites: Sites) -> None
     assert len([request for request in outcome.failed if request.kind == "check"]) <= AT_ONCE
 
 
-@pytest.mark.parametrize(("site", "fault"), UNREADY)
+@pytest.mark.parametrize(("site", "fault"), at_sites(UNREADY))
 def test_what_starts_too_early_waits(sites: Sites, site: str, fault: str) -> None:
     """PgCat says what it misses, and neither it nor Permify is restarted when that comes."""
     outcome = sites.outcome(site, fault)

@@ -26,6 +26,7 @@ import pytest
 import yaml
 
 from live.peers import IN_FILES, peers
+from live.repeats import LATEST, asked_for, drawn
 from live.rolling import MIN_READY, Rollout, Seen, roll, without
 from live.stack import (
     CHECKS,
@@ -94,7 +95,7 @@ def prepare(servers: Cluster, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
 # PgCat's startupProbe
 
 
-@pytest.fixture(params=["pgcat", "pgcat-1.3.0"])
+@pytest.fixture(params=["pgcat", LATEST])
 def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -393,7 +394,7 @@ def foreign(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("kind", ["configmap", "secret"])
+@pytest.mark.parametrize("kind", drawn(["configmap", "secret"], {"secret"}))
 def test_a_private_ca_is_trusted(prepare: Callable[..., Stack], trusted: Path, kind: str) -> None:
     stack = prepare({**VERIFIED, "database_ca": f"{kind}/postgresql-ca"})
     stack.ca_file = trusted
@@ -642,18 +643,29 @@ SOME_FAIL = {
 }
 
 
+REPEATED = {
+    "wrong password, sidecar",
+    "new password, sidecar",
+    "new password, direct",
+    "shared caches, brief wait",
+}
+
+
 @pytest.fixture(scope="module")
-def outcomes() -> Iterator[Callable[[str], Seen]]:
+def outcomes(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Seen]]:
     """All rollouts, under way."""
     require_programs()
     program("haproxy")
     every = {**NO_REQUEST_FAILS, **SOME_FAIL, **STOPPED, **BROKEN, **ROTATED}
     with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
-        futures: dict[str, Future[Seen]] = {name: threads.submit(roll, each) for name, each in every.items()}
+        left_out = asked_for(pytestconfig, REPEATED)
+        futures: dict[str, Future[Seen]] = {
+            name: threads.submit(roll, each) for name, each in every.items() if name not in left_out
+        }
         yield lambda name: futures[name].result()
 
 
-@pytest.mark.parametrize("name", STOPPED)
+@pytest.mark.parametrize("name", drawn(STOPPED, REPEATED))
 def test_a_rollout_that_cannot_reach_postgresql_stops_at_its_first_pod(
     outcomes: Callable[[str], Seen], name: str
 ) -> None:
@@ -683,7 +695,7 @@ def test_no_request_fails(outcomes: Callable[[str], Seen], name: str) -> None:
     assert seen.lost == set()
 
 
-@pytest.mark.parametrize("name", ROTATED)
+@pytest.mark.parametrize("name", drawn(ROTATED, REPEATED))
 def test_few_requests_fail_while_not_all_know_the_new_password(
     outcomes: Callable[[str], Seen], name: str
 ) -> None:
@@ -696,7 +708,7 @@ def test_few_requests_fail_while_not_all_know_the_new_password(
     assert seen.load.failed(since=last - 5) == []
 
 
-@pytest.mark.parametrize("name", SOME_FAIL)
+@pytest.mark.parametrize("name", drawn(SOME_FAIL, REPEATED))
 def test_peers_ask_a_pod_that_stops_too_soon(outcomes: Callable[[str], Seen], name: str) -> None:
     """One that has just looked up its peers does not do so again for 30 s."""
     errors = "".join(outcomes(name).load.errors())

@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from live.repeats import LATEST
 from live.stack import EXTERNAL, Stack, pgcat_program
 from live.support import Cluster
 
@@ -28,7 +29,7 @@ PASSWORDS = {
 }
 
 
-@pytest.fixture(scope="module", params=["pgcat", "pgcat-1.3.0"])
+@pytest.fixture(scope="module", params=["pgcat", LATEST])
 def stack(
     request: pytest.FixtureRequest, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from live.repeats import asked_for, drawn
 from live.rolling import DRAIN_WAIT, MIN_READY, Rollout, Seen, roll, without
 from live.stack import EXTERNAL, require_programs
 from live.support import program
@@ -62,20 +63,31 @@ TOO_MANY = {
 
 
 SIDE_BY_SIDE = 6
+REPEATED = {
+    "two PgCat 1.3.0",
+    "three PgCat",
+    "session mode",
+    "Permify behind PgCat",
+    "no drain wait, sidecars",
+    "no drain wait, without PgCat",
+}
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> Iterator[Callable[[str], Seen]]:
+def outcomes(pytestconfig: pytest.Config) -> Iterator[Callable[[str], Seen]]:
     """All rollouts, under way."""
     require_programs()
     program("haproxy")
     every = {**ROLLOUTS, **REQUESTS_FAIL, **TOO_MANY}
     with ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
-        futures: dict[str, Future[Seen]] = {name: threads.submit(roll, each) for name, each in every.items()}
+        left_out = asked_for(pytestconfig, REPEATED)
+        futures: dict[str, Future[Seen]] = {
+            name: threads.submit(roll, each) for name, each in every.items() if name not in left_out
+        }
         yield lambda name: futures[name].result()
 
 
-@pytest.mark.parametrize("name", ROLLOUTS)
+@pytest.mark.parametrize("name", drawn(ROLLOUTS, REPEATED))
 def test_no_request_fails_while_pods_are_replaced(outcomes: Callable[[str], Seen], name: str) -> None:
     load = outcomes(name).load
     assert len(load.requests("check")) > 300
@@ -83,19 +95,21 @@ def test_no_request_fails_while_pods_are_replaced(outcomes: Callable[[str], Seen
     assert list(load.errors()) == []
 
 
-@pytest.mark.parametrize("name", ROLLOUTS)
+@pytest.mark.parametrize("name", drawn(ROLLOUTS, REPEATED))
 def test_no_acknowledged_write_is_lost(outcomes: Callable[[str], Seen], name: str) -> None:
     assert outcomes(name).lost == set()
 
 
-@pytest.mark.parametrize("name", ROLLOUTS)
+@pytest.mark.parametrize("name", drawn(ROLLOUTS, REPEATED))
 def test_connections_stay_inside_the_plan(outcomes: Callable[[str], Seen], name: str) -> None:
     seen = outcomes(name)
     for role, peak in seen.peaks.items():
         assert 1 <= peak <= seen.allowed[role], role
 
 
-@pytest.mark.parametrize("name", ["two PgCat 1.3.0", "three PgCat", "two sidecars", "Permify without PgCat"])
+@pytest.mark.parametrize(
+    "name", drawn(["two PgCat 1.3.0", "three PgCat", "two sidecars", "Permify without PgCat"], REPEATED)
+)
 def test_surge_and_draining_pods_hold_their_connections_too(
     outcomes: Callable[[str], Seen], name: str
 ) -> None:
@@ -107,7 +121,7 @@ def test_surge_and_draining_pods_hold_their_connections_too(
         assert peak > seen.rules.replicas * each, role
 
 
-@pytest.mark.parametrize("name", REQUESTS_FAIL)
+@pytest.mark.parametrize("name", drawn(REQUESTS_FAIL, REPEATED))
 def test_without_the_drain_contract_requests_fail(outcomes: Callable[[str], Seen], name: str) -> None:
     seen = outcomes(name)
     assert seen.load.failed()

@@ -15,6 +15,7 @@ import pytest
 
 from live.load import Load
 from live.pods import run_pods
+from live.repeats import LATEST
 from live.stack import CHECKS, EXTERNAL, Stack, pgcat_program
 from live.support import LOOPBACK, Cluster, NotReady, Peaks, Server
 from pgcat_stack.budget import plan
@@ -31,7 +32,7 @@ def deploy(cluster: Cluster, folder: Path, version: str = "pgcat", **answers: An
     return stack
 
 
-@pytest.fixture(params=["pgcat", "pgcat-1.3.0"])
+@pytest.fixture(params=["pgcat", LATEST])
 def default(request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path) -> Iterator[Stack]:
     """The default standalone deployment, with its two PgCat and no Permify."""
     stack = deploy(cluster, tmp_path, request.param)

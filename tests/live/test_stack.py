@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from live.repeats import repeats
 from live.stack import CHECKS, EXTERNAL, MARK, PASSWORD, Stack, pgcat_program
 from live.support import Cluster, NotReady, get
 from pgcat_stack.budget import Row, plan
@@ -35,6 +36,14 @@ class Scenario:
     pgcat: str = "pgcat"
 
 
+REPEATED = {
+    "docker, no replica",
+    "sidecar, session, no replica",
+    "sidecar, no monitoring, primary reads off",
+    "standalone, direct",
+}
+
+
 def scenarios() -> Iterator[Any]:
     every_version = {
         "docker": {},
@@ -44,7 +53,9 @@ def scenarios() -> Iterator[Any]:
     }
     for name, answers in every_version.items():
         for version in ("pgcat", "pgcat-1.3.0"):
-            yield pytest.param(Scenario(answers, version), id=f"{name}, {version}")
+            repeated = (version == "pgcat-1.3.0") == (name in ("docker", "standalone, session"))
+            marks = [repeats] if repeated else []
+            yield pytest.param(Scenario(answers, version), id=f"{name}, {version}", marks=marks)
     once: dict[str, dict[str, Any]] = {
         "docker, external, session, three Permify, other names": {
             **EXTERNAL,
@@ -69,7 +80,8 @@ def scenarios() -> Iterator[Any]:
         "standalone, direct, no replica": {**KUBERNETES, **NO_REPLICA, "pooling": "direct"},
     }
     for name, answers in once.items():
-        yield pytest.param(Scenario(answers), id=name)
+        marks = [repeats] if name in REPEATED else []
+        yield pytest.param(Scenario(answers), id=name, marks=marks)
 
 
 @pytest.fixture(scope="module", params=scenarios())

@@ -71,6 +71,7 @@ class Page:
         assert not left, "\n".join(left)
 
 
+@pytest.mark.timeout(900)
 def test_update(released: Home, tmp_path: Path) -> None:
     page, home = Page("docs/update.md", released), released
     answers = ("topology=standalone", "primary_host=db")
