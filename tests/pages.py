@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import textwrap
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 BLOB = "https://github.com/org/pgcat-stack/blob/main/"
 """How a rendered deployment, which is elsewhere, names a page of this repository."""
 
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^(#{1,6}) (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -26,7 +27,7 @@ def text_without_code(text: str) -> str:
 
 
 def code_blocks(text: str, language: str = "bash") -> list[str]:
-    return [code for found, code in FENCED.findall(text) if found == language]
+    return [textwrap.dedent(code) for _, found, code in FENCED.findall(text) if found == language]
 
 
 def titles(text: str) -> list[str]:

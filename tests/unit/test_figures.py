@@ -49,7 +49,7 @@ def test_rolling_updates() -> None:
 def test_faults() -> None:
     _, _, *faults = (cells for cells in rows("faults.md", "faults") if len(cells) == 6)
     assert {cells[5] for cells in faults} == {"0 / 0 / 0"}
-    assert f"{len(faults)} ways to stop" in README
+    assert f"{len(faults)} cases of parts" in README
     assert "Runs: 3, " in (REPOSITORY / "docs/faults.md").read_text() and "three times each" in README
 
 
