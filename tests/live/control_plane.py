@@ -61,6 +61,7 @@ OPERATORS: list[tuple[str, str, str, dict[str, Any]]] = [
     ),
     ("monitoring.coreos.com", "v1", "PodMonitor", {}),
     ("monitoring.coreos.com", "v1", "PrometheusRule", {}),
+    ("cert-manager.io", "v1", "Certificate", {}),
 ]
 
 _PATHS = {
@@ -72,6 +73,7 @@ _PATHS = {
     "apis/autoscaling/v2": ("HorizontalPodAutoscaler",),
     "apis/external-secrets.io/v1": ("ExternalSecret",),
     "apis/monitoring.coreos.com/v1": ("PodMonitor", "PrometheusRule"),
+    "apis/cert-manager.io/v1": ("Certificate",),
 }
 
 

@@ -313,9 +313,13 @@ def connect_spikes(folder: Path, pgcat: str) -> dict[str, set[str]]:
             seen["killed"] = here.fires("PgcatAbsent")
             here.restart_pgcat()
             here.resolves("PgcatAbsent")
-            for _ in range(2):
+            # A restart shows when a scrape finds less than the one before it: on a busy machine not always.
+            for _ in range(6):
                 assert wait_until(here.answers, 20)
+                time.sleep(1)
                 here.restart_pgcat()
+                if wait_until(lambda: "PgcatRestarted" in here.firing, 5):
+                    break
             seen["restarted"] = here.fires("PgcatRestarted")
         here.resolves("PgcatConnectionChurn")
     return seen

@@ -316,7 +316,7 @@ def test_the_move_to_direct_pooling_and_back_by_the_readme(
 
         readme.becomes(deployment(tmp_path / "direct", namespace, {**answers, "pooling": "direct"}))
         moving = readme.page
-        readme.updates("pooling=direct", "permify-moving")
+        readme.updates("pooling=direct", "copy_policy()")
         readme.runs(moving, "delete deployment/pgcat")
         plane.wait_until(lambda: not pods_of(plane, namespace, "pgcat"), "the pods of PgCat are gone")
         # What nothing uses any more is what the page names.
@@ -324,7 +324,7 @@ def test_the_move_to_direct_pooling_and_back_by_the_readme(
         admin = "ExternalSecret/pgcat-admin" if operators else "Secret/pgcat-admin"
         of_names_with_a_hash = {name for name in begun if name.startswith(("ConfigMap/", "Job/"))}
         assert left == {admin} | of_names_with_a_hash
-        assert len(of_names_with_a_hash) == 3
+        assert len(of_names_with_a_hash) == 3 + operators  # and the dashboard
         assert (
             "the ExternalSecret `pgcat-admin`" in moving
             if operators
@@ -335,6 +335,6 @@ def test_the_move_to_direct_pooling_and_back_by_the_readme(
         assert deleted.accepted, deleted.errors
 
         readme.becomes(deployment(tmp_path / "back", namespace, answers))
-        readme.updates("pooling=pgcat", "permify-moving")
+        readme.updates("pooling=pgcat", "copy_policy()")
         assert len(pods_of(plane, namespace, "pgcat")) == 2
         assert plane.objects(namespace).keys() >= built(plane, readme.deploy) | secrets

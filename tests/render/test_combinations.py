@@ -20,8 +20,9 @@ def _name(answers: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_combination_is_valid(part: int, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    every = combinations(pytestconfig.getoption("--every-combination"))
-    assert len(every) >= 300
+    asked = pytestconfig.getoption("--every-combination")
+    every = combinations(asked)[:: 1 if asked else 2]  # of neighbours, which differ in one answer, the first
+    assert len(every) >= 280
     faults = []
     for number, answers in enumerate(every[part::PARTS]):
         deployment = Deployment.load(render(tmp_path / str(number), answers))

@@ -126,13 +126,13 @@ def _outcome(answers: dict[str, Any]) -> None:
         shutil.rmtree(folder)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plausible)
 def test_plausible_answers_render_or_are_refused(answers: dict[str, Any]) -> None:
     _outcome(answers)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     plausible,
     st.sampled_from(TYPED_KEYS),

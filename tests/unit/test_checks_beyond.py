@@ -165,12 +165,14 @@ def test_a_file_that_the_kustomization_reaches_is_judged():
     assert "PS103" in codes(files, "PS1")
 
 
-def test_a_conflict_in_a_code_block_is_an_example():
-    conflict = "<<<<<<< before updating\na\n=======\nb\n>>>>>>> after updating\n"
-    fenced = f"# Updates\n\n```text\n{conflict}```\n"
-    assert codes({**rendered(STANDALONE), "docs/updates.md": fenced}, "PS1") == set()
-    assert codes({**rendered(STANDALONE), "docs/updates.md": fenced + conflict}, "PS1") == {"PS105"}
-    assert codes({**rendered(STANDALONE), "docs/updates.txt": fenced}, "PS1") == {"PS105"}
+def test_a_conflict_in_a_code_block_is_an_example_but_for_copiers_own():
+    conflict = "<<<<<<< HEAD\na\n=======\nb\n>>>>>>> theirs\n"
+    fenced = f"# Merging\n\n```text\n{conflict}```\n"
+    assert codes({**rendered(STANDALONE), "docs/merging.md": fenced}, "PS1") == set()
+    assert codes({**rendered(STANDALONE), "docs/merging.md": fenced + conflict}, "PS1") == {"PS105"}
+    assert codes({**rendered(STANDALONE), "docs/merging.txt": fenced}, "PS1") == {"PS105"}
+    of_copier = fenced.replace("HEAD", "before updating").replace("theirs", "after updating")
+    assert codes({**rendered(STANDALONE), "docs/merging.md": of_copier}, "PS1") == {"PS105"}
 
 
 def kustomized(text, answers=STANDALONE):
@@ -209,7 +211,6 @@ def test_a_prefix_takes_the_service_away_from_the_uri():
     [
         "patches:\n  - patch: '[]'\n    target: {kind: Deployment}\n",
         "patchesJson6902:\n  - patch: '[]'\n    target: {kind: Deployment, name: pgcat, version: v1}\n",
-        "generatorOptions:\n  disableNameSuffixHash: true\n",
     ],
 )
 def test_what_kustomize_does_unseen_is_named(text):
@@ -217,6 +218,17 @@ def test_what_kustomize_does_unseen_is_named(text):
     found = one(files, "PS436")
     assert (found.severity, found.path) == ("warning", KUSTOMIZATION)
     assert files[KUSTOMIZATION].splitlines()[found.line - 1].strip().split(":")[0] in text
+    assert codes(files, *EVERY) == {"PS436"}
+
+
+def test_names_without_a_hash_are_named():
+    files = edit(
+        rendered(STANDALONE),
+        KUSTOMIZATION,
+        "^generatorOptions:\n",
+        "generatorOptions:\n  disableNameSuffixHash: true\n",
+    )
+    assert one(files, "PS436").path == KUSTOMIZATION
     assert codes(files, *EVERY) == {"PS436"}
 
 

@@ -1,88 +1,28 @@
-"""Old versions of the template, deployments of theirs, and updates in this process.
-
-The tests of `tests/render/test_copier.py` and some of these run the real command. The matrix of versions and
-topologies runs what the command calls, in this process, where compiled templates are kept: a second each
-instead of four.
-"""
+"""Each test gets the old versions that it is for; those of `tests/old_versions.py`."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import copier
 import jinja2
 import pytest
-import yaml
-from copier._template import Template
-from packaging.version import InvalidVersion, Version
-from plumbum import local
 
 from compiled.kept import keep_compiled
-from rendering import REPOSITORY
-from versions import URL, Home
-
-SINCE = {"component": "0.3.0"}
-"""The first version with this topology."""
-NEXT = "1000.0.0"
-"""The version that the working tree is released as."""
-
-ANSWERS: dict[str, dict[str, Any]] = {
-    "docker": {},
-    "standalone": {"topology": "standalone", "replica_hosts": "db-2"},
-    "sidecar": {"topology": "sidecar", "monitoring": "prometheus-operator"},
-    "direct": {"topology": "standalone", "pooling": "direct", "secrets": "external-secrets"},
-    "component": {"topology": "sidecar", "permify_install": "none", "replica_hosts": "db-2"},
-    "helm": {"topology": "standalone", "permify_install": "helm", "permify_max_replicas": 3},
-}
-for _answers in ANSWERS.values():
-    if _answers:
-        _answers["primary_host"] = "db-1"
-
-
-def _tags() -> dict[str, str]:
-    listed = subprocess.run(["git", "tag"], cwd=REPOSITORY, capture_output=True, text=True).stdout.split()
-    found = {}
-    for tag in listed:
-        with contextlib.suppress(InvalidVersion):
-            found[str(Version(tag))] = tag
-    return found
-
-
-VERSIONS: dict[str, str] = {
-    **tomllib.loads(Path(__file__).with_name("versions.toml").read_text()),
-    **_tags(),
-}
-"""Each old version and the commit or tag that holds it, oldest first."""
-VERSIONS = dict(sorted(VERSIONS.items(), key=lambda item: Version(item[0])))
-
-
-def is_here(commit: str) -> bool:
-    found = subprocess.run(
-        ["git", "cat-file", "-e", f"{commit}^{{commit}}"], cwd=REPOSITORY, capture_output=True
-    )
-    return found.returncode == 0
-
-
-def _has(version: str, topology: str) -> bool:
-    return Version(version) >= Version(SINCE.get(topology, "0"))
+from old_versions import ANSWERS, NEXT, SINCE, VERSIONS, InProcess, has, is_here
+from versions import Home
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`old` × `topology`: every pair, or a draw in which each topology and each version appears."""
     if "old" in metafunc.fixturenames and "topology" in metafunc.fixturenames:
-        pairs = [(version, name) for version in VERSIONS for name in ANSWERS if _has(version, name)]
+        pairs = [(version, name) for version in VERSIONS for name in ANSWERS if has(version, name)]
         if not metafunc.config.getoption("--every-combination"):
             versions = list(VERSIONS)
             shift = sum(map(ord, metafunc.function.__name__))  # another draw for another test
             names = list(ANSWERS)[: getattr(metafunc.function, "draw", None)]
             drawn = [(versions[(i + shift) % len(versions)], name) for i, name in enumerate(names)]
-            pairs = [(version if _has(version, name) else SINCE[name], name) for version, name in drawn]
+            pairs = [(version if has(version, name) else SINCE[name], name) for version, name in drawn]
         metafunc.parametrize(("old", "topology"), pairs)
     elif "old" in metafunc.fixturenames:
         metafunc.parametrize("old", VERSIONS)
@@ -107,50 +47,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return home
 
 
-class InProcess:
-    """Copier in this process, as the command calls it."""
-
-    def __init__(self, home: Home) -> None:
-        self.home = home
-
-    def copy(self, folder: Path, version: str, answers: dict[str, Any]) -> Path:
-        """A committed deployment, without hooks."""
-        self.render(folder, version, answers)
-        self.home.commit(folder, "deployment")
-        return folder
-
-    def render(self, folder: Path, version: str, answers: dict[str, Any]) -> dict[str, bytes]:
-        with self.at_home():
-            copier.run_copy(
-                URL, folder, data=answers, defaults=True, quiet=True, vcs_ref=version, skip_tasks=True
-            )
-        return tree(folder)
-
-    def update(self, folder: Path, to: str = NEXT, **answers: Any) -> None:
-        """With the hooks but for the one before, which others test. Raises `TaskError` where one fails."""
-        with self.at_home(), local.env(PGCAT_STACK_DISCARD_EDITS="1"):
-            copier.run_update(
-                folder, data=answers, vcs_ref=to, defaults=True, overwrite=True, quiet=True, unsafe=True
-            )
-
-    def update_without_hooks(self, folder: Path, to: str = NEXT, **answers: Any) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Template, "migration_tasks", lambda *_: [])
-            self.update(folder, to, **answers)
-
-    @contextlib.contextmanager
-    def at_home(self) -> Iterator[None]:
-        before = dict(os.environ)
-        os.environ.clear()
-        os.environ.update(self.home.environment)
-        try:
-            with local.env(HOME=str(self.home.folder)):
-                yield
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-
-
 @pytest.fixture(scope="session")
 def in_process(home: Home) -> Iterator[InProcess]:
     """With compiled templates kept, as for the commands of this home."""
@@ -166,18 +62,3 @@ def alone(in_process: InProcess, tmp_path: Path) -> InProcess:
     home = Home(tmp_path / "home").prepare()
     home.release(NEXT)
     return InProcess(home)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """The files of a deployment by their paths, without git's and without secrets."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.relative_to(folder).parts[0] not in (".git", "secrets")
-    }
-
-
-def stored(folder: Path, answers_file: str = ".copier-answers.yml") -> dict[str, Any]:
-    """The answers that a deployment remembers."""
-    answers = yaml.safe_load((folder / answers_file).read_text())
-    return {key: value for key, value in answers.items() if not key.startswith("_")}

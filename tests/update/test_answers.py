@@ -12,7 +12,7 @@ from jinja2 import DictLoader
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
-from conftest import NEXT, VERSIONS, InProcess, stored
+from old_versions import NEXT, VERSIONS, InProcess, stored
 from rendering import REPOSITORY
 from versions import Home
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conftest import ANSWERS, NEXT, InProcess, stored, tree
+from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from pgcat_stack.budget_change import budget_change
 from pgcat_stack.deployment import Deployment
 from versions import Home

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import NEXT, stored
+from old_versions import NEXT, stored
 from rendering import REPOSITORY
 from versions import URL, Home
 

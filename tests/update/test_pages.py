@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import stored
+from old_versions import stored
 from pages import code_blocks
 from rendering import REPOSITORY
 from versions import Home

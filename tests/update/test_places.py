@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import ANSWERS, NEXT, InProcess, stored, tree
+from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from versions import URL, Home, data
 
 

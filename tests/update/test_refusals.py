@@ -8,7 +8,7 @@ import copier
 import pytest
 from copier.errors import UserMessageError
 
-from conftest import ANSWERS, NEXT, InProcess
+from old_versions import ANSWERS, NEXT, InProcess
 from versions import Home
 
 IMPOSSIBLE = "other_connections: 99"
