@@ -32,6 +32,7 @@ ADVANCED = {
     *("pool_mode", "writer_pool_size", "reader_pool_size", "primary_reads", "permify_max_connections"),
     *("database_tls", "otlp_endpoint", "distributed", "watch"),
 }
+PGCAT_PORT = 6432
 SUPERUSERS = ("postgres", "public", "none")
 
 
@@ -129,6 +130,10 @@ def _pools(source: Source, uris: list[Uri], found: Adoption) -> None:
     _sizes(pools, primary, replicas, uris, found)
     general = as_mapping(source.mapping.get("general"))
     found.answers["database_tls"] = "require" if general.get("server_tls") is True else "disable"
+    if general.get("server_tls") is not True:
+        found.notes.append(
+            "no server_tls: database_tls disable, as it was; answer require if PostgreSQL has TLS"
+        )
     found.notes.append("admin_password, passwords of users: none stands in a rendered file; choose new ones")
     if general.keys() - PGCAT_KEYS:
         found.notes.append(
@@ -161,6 +166,8 @@ def _direct(uris: list[Uri], found: Adoption) -> None:
     writer, reader = uris
     found.answers["pooling"] = "direct"
     primary = writer.servers[0] if writer.servers else None
+    if primary and (primary.host.split(".")[0] == "pgcat" or primary.port == PGCAT_PORT):
+        raise DeploymentError(f"Permify's URIs name {_written(primary)}, a PgCat: give its pgcat.toml, too")
     _hosts(primary, [server for server in reader.servers if server != primary], found)
     _identity({uri.database for uri in uris}, {uri.user for uri in uris}, found)
     tls = writer.options.get("sslmode", "")
@@ -225,8 +232,13 @@ def _processes(config: PermifyConfig, data: Mapping[str, Any], found: Adoption) 
         found.answers["otlp_endpoint"] = pushed.endpoint
         if pushed.protocol != "grpc":
             found.notes.append(f"OTLP over {pushed.protocol}: Permify is told to push over gRPC")
+    if "authn" in data:
+        found.notes.append(
+            "authn: Permify would answer everybody. Write enabled and method into permify/permify.yaml again,"
+            " and the keys into a Secret, as the variable PERMIFY_AUTHN_PRESHARED_KEYS of its container"
+        )
     others = sorted(
-        {f"database.{key}" for key in database.keys() - DATABASE_KEYS} | (data.keys() - {"database"})
+        {f"database.{key}" for key in database.keys() - DATABASE_KEYS} | (data.keys() - {"database", "authn"})
     )
     if others:
         found.notes.append(

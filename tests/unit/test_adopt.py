@@ -9,7 +9,7 @@ import yaml
 
 from pgcat_stack.adopt import Adoption, adopt
 from pgcat_stack.cli import main
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.deployment import Deployment, DeploymentError
 from rendering import render
 
 # Like the configuration in Permify's guide: one pool in session mode, passwords in both files.
@@ -161,6 +161,20 @@ def test_without_pgcat_it_is_direct(run) -> None:
         "permify_max_connections": 4,
         "advanced": True,
     }
+
+
+def test_what_opens_permify_or_turns_tls_off_is_said(run) -> None:
+    guarded = BEHIND_IT + "authn: {enabled: true, method: preshared, preshared: {keys: [hidden]}}\n"
+    notes = "\n".join(run(ONE_POOL, guarded).notes)
+    assert "authn: Permify would answer everybody" in notes
+    assert "no server_tls: database_tls disable" in notes
+    assert "hidden" not in notes
+    assert "server_tls" not in "\n".join(run(TWO_POOLS, BEHIND_THEM).notes)
+
+
+def test_a_pgcat_is_not_taken_for_postgresql(run) -> None:
+    with pytest.raises(DeploymentError, match="a PgCat: give its"):
+        run("", BEHIND_IT)
 
 
 @pytest.mark.parametrize(
