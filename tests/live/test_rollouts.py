@@ -55,7 +55,10 @@ REQUESTS_FAIL = {
     "no drain wait, without PgCat": Rollout(
         DIRECT, rolled="permify", edits=[without(DRAIN_WAIT, "permify"), without(MIN_READY, "permify")]
     ),
-    "connections that live an hour": Rollout(STANDALONE, edits=[hour_long_connections, without(MIN_READY)]),
+    # Permify tries a connection that was idle for a second before it uses it, so they must be busy.
+    "connections that live an hour": Rollout(
+        STANDALONE, edits=[hour_long_connections, without(MIN_READY)], pause_seconds=0.05
+    ),
 }
 TOO_MANY = {
     "no minReadySeconds": Rollout({**STANDALONE, **SMALL, "pgcat_replicas": 3}, edits=[without(MIN_READY)])

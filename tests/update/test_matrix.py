@@ -99,7 +99,7 @@ def kept_line(before: str, after: str) -> str:
     blocks = difflib.SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
     for block in sorted(blocks, key=lambda block: -block.size):
         middle = block.a + block.size // 2
-        at_edges = min(3, block.size // 2) if len(a) < 12 else 3
+        at_edges = 0 if a == b else 3
         lines = range(block.a + at_edges, block.a + block.size - at_edges)
         for index in sorted(lines, key=lambda index: abs(index - middle)):
             line = a[index]

@@ -347,7 +347,10 @@ def exporter_differs(case: Case) -> Iterator[Problem]:
     mend="Look at the URIs that Permify runs with: environment variables win over the file.",
 )
 def nobody_uses_pgcat(case: Case) -> Iterator[Problem]:
-    """No client in any pool of any PgCat, while Permify answers."""
+    """No client in any pool of any PgCat, while Permify answers.
+
+    At no moment that was looked at: Permify renews its connections, and has none for a moment.
+    """
     told = [facts for _, facts in _told(case)]
     workload = case.facts.workload("pgcat")
     serving = [permify for permify in case.answers.permifys if permify.place and not permify.trouble]
@@ -356,10 +359,14 @@ def nobody_uses_pgcat(case: Case) -> Iterator[Problem]:
     for side, uri in case.facts.permify.sides if case.facts.permify else ():
         if not case.facts.topology.pooled(uri):
             continue
-        clients = sum(
-            state.clients for facts in told for state in facts.samples[-1] if state.pool == uri.database
-        )
-        if not clients:
+        clients = [
+            state.clients
+            for facts in told
+            for sample in facts.samples
+            for state in sample
+            if state.pool == uri.database
+        ]
+        if not any(clients):
             message = (
                 f"Permify serves, and no PgCat has a client in {uri.database}: its {side} goes elsewhere"
             )
