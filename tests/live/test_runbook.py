@@ -212,11 +212,15 @@ def test_a_paused_pool_shows_nowhere_but_in_show_databases(standalone: Shell) ->
 def test_connects_of_pgcat_are_told_from_those_of_an_exhausted_permify(standalone: Shell) -> None:
     here = standalone.here
     commands = standalone.commands("Connect spikes")
-    with here.load(checkers=60, writers=1, pause_seconds=0.001):
-        time.sleep(4)
+
+    def at_their_most() -> bool:
+        """All connections of all Permify; one may be in renewal."""
         rows = [row for row in standalone.rows(commands) if row.get("database") == "permify_reader"]
-    clients = sum(int(row[key]) for row in rows for key in ("cl_idle", "cl_active", "cl_waiting"))
-    assert clients == 8 * len(here.permifys)
+        clients = sum(int(row[key]) for row in rows for key in ("cl_idle", "cl_active", "cl_waiting"))
+        return clients == 8 * len(here.permifys)
+
+    with here.load(checkers=60, writers=1, pause_seconds=0.001):
+        assert wait_until(at_their_most, 20)
     for server in here.cluster.servers:
         server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'permify'")
     with here.load() as load:
