@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from pgcat_stack.deployment import Deployment
+    from pgcat_stack.findings import Finding
 
 OK, ERRORS, UNREADABLE = 0, 1, 2
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -203,8 +204,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if not case.anybody:
         _complain("nothing of this deployment could be asked")
         return UNREADABLE
-    failed = bool(findings) if options.strict else any(finding.severity == "error" for finding in findings)
-    return ERRORS if failed else OK
+    return _exit_code(findings, strict=options.strict)
 
 
 def _validate(options: argparse.Namespace) -> int:
@@ -250,6 +250,10 @@ def _report(deployment: Deployment, style: str, *, strict: bool) -> int:
 
     findings = run_checks(deployment)
     _print(json_report(findings) if style == "json" else text_report(findings, len(deployment.sources)))
+    return _exit_code(findings, strict=strict)
+
+
+def _exit_code(findings: Sequence[Finding], *, strict: bool) -> int:
     failed = bool(findings) if strict else any(finding.severity == "error" for finding in findings)
     return ERRORS if failed else OK
 
