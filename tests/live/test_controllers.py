@@ -338,3 +338,39 @@ def test_the_move_to_direct_pooling_and_back_by_the_readme(
         readme.updates("pooling=pgcat", "copy_policy()")
         assert len(pods_of(plane, namespace, "pgcat")) == 2
         assert plane.objects(namespace).keys() >= built(plane, readme.deploy) | secrets
+
+
+@pytest.mark.parametrize("how", drawn(MOVES, {"with operators"}))
+def test_the_move_to_sidecars_and_back_by_the_readme(how: str, plane: ControlPlane, tmp_path: Path) -> None:
+    namespace = f"sidecars-{how.replace(' ', '-')}"
+    answers = {**STANDALONE, **MOVES[how]}
+    sidecars = {**answers, "topology": "sidecar"}
+    secrets = set() if MOVES[how] else {"Secret/permify-database", "Secret/pgcat-admin"}
+    with every_pod_gets_ready(plane, namespace):
+        readme = start(plane, tmp_path, namespace, answers)
+
+        def left() -> set[str]:
+            """What is there and not rendered, but for what earlier states of the ConfigMaps left."""
+            there = plane.objects(namespace).keys() - built(plane, readme.deploy)
+            return {name for name in there if not name.startswith("ConfigMap/")} - secrets
+
+        readme.becomes(deployment(tmp_path / "sidecars", namespace, sidecars))
+        before = readme.page
+        readme.updates("topology=sidecar", "copy_policy()")
+        plane.wait_until(
+            lambda: all(
+                any(one["name"] == "pgcat" for one in pod["spec"]["initContainers"])
+                for pod in pods_of(plane, namespace, "permify")
+            ),
+            "every pod of Permify has a PgCat",
+        )
+        assert {"Deployment/pgcat", "Service/pgcat", "NetworkPolicy/permify-moving"} <= left()
+        readme.runs(before, "delete deployment/pgcat")
+        plane.wait_until(lambda: not pods_of(plane, namespace, "pgcat"), "the pods of PgCat are gone")
+        assert left() == set()
+
+        readme.becomes(deployment(tmp_path / "back", namespace, answers))
+        readme.updates("topology=standalone", "copy_policy()")
+        assert len(pods_of(plane, namespace, "pgcat")) == 2
+        assert left() == set()
+        assert plane.objects(namespace).keys() >= built(plane, readme.deploy)

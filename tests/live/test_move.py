@@ -1,4 +1,4 @@
-"""A deployment moves from direct to PgCat, and back, by `copier update`, in a rolling update under load.
+"""A deployment moves from direct to PgCat, to sidecars and back, by `copier update`, under load.
 
 As a cluster does it: what is new starts beside what is old, a new Permify becomes an endpoint before an old
 one leaves. Only the waits are shorter.
@@ -6,7 +6,6 @@ one leaves. Only the waits are shorter.
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,15 +19,22 @@ import pytest
 import yaml
 
 from live.load import Load
+from live.rollout import Pod
 from live.service import Service, service
-from live.stack import CHECKS, EXTERNAL, Check, Permify, Stack, pgcat_program
+from live.stack import CHECKS, EXTERNAL, Check, Stack, pgcat_program
 from live.support import Cluster, Peaks, program
 from live.updating import Template
 
 # So few connections that the load would open more, were it let.
 ANSWERS = {"topology": "standalone", **EXTERNAL, "other_connections": 80}
 CAPACITY = 20
-MOVES = ("pgcat", "direct")
+MOVES = {
+    "from direct to PgCat": {"pooling": "pgcat"},
+    "to sidecars": {"topology": "sidecar"},
+    "from sidecars": {"topology": "standalone"},
+    "to direct": {"pooling": "direct"},
+}
+"""One after the other, and what each answers."""
 KEEP_SECONDS = 1.0
 """How long a client keeps a connection to Permify; an old Permify waits longer before it stops."""
 EDIT = "level: info", "level: warn # as our log collector wants it"
@@ -65,22 +71,32 @@ def database(cluster: Cluster, name: str) -> psycopg.Connection[Any]:
     return psycopg.connect(host=str(server.folder), port=server.port, user="postgres", dbname=name)
 
 
-def roll(old: list[Permify], new: Iterator[Permify], endpoints: Service) -> list[Permify]:
+def pods(stack: Stack, running: ExitStack) -> Iterator[Pod]:
+    """Of Permify, as they start one by one; those of sidecars have their PgCat."""
+    for number in range(stack.permify_count):
+        if stack.sidecar:
+            stack.pgcats.append(running.enter_context(stack.pgcat(number)))
+        pgcat = stack.pgcats[number] if stack.pgcats else None
+        permify = running.enter_context(stack.permify(number, pgcat.port if pgcat else None))
+        yield Pod(permify, pgcat if stack.sidecar else None)
+
+
+def roll(old: list[Pod], new: Iterator[Pod], endpoints: Service) -> list[Pod]:
     """One surge, none missing: as the rendered Deployment has it."""
     started = []
     for leaving in old:
-        permify = next(new)
-        started.append(permify)
-        endpoints.add(permify.port)
+        pod = next(new)
+        started.append(pod)
+        endpoints.add(pod.port)
         endpoints.remove(leaving.port)
         time.sleep(KEEP_SECONDS + 1.0)
-        leaving.process.stop(signal.SIGTERM)
+        leaving.stop(within=10)
     return started
 
 
 @pytest.fixture(scope="module")
 def moves(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Move]]:
-    """From direct to PgCat, and from there back to direct."""
+    """From direct to PgCat, to sidecars, and all the way back."""
     for name in ("git", "haproxy"):
         program(name)
     folder = tmp_path_factory.mktemp("move")
@@ -91,47 +107,46 @@ def moves(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     edited = deploy / "permify" / "permify.yaml"
     edited.write_text(edited.read_text().replace(*EDIT))
     template.commit(deploy)
-    with ExitStack() as stack:
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgcat-stack-")))
-        endpoints = stack.enter_context(service(sockets))
-        old = stack.enter_context(Stack(cluster, answers, None, deploy, folder / "direct").up())
-        permifys = old.permifys
-        for permify in permifys:
-            endpoints.add(permify.port)
-        permifys[0].write(cluster)
+    with ExitStack() as running:
+        sockets = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="pgcat-stack-")))
+        endpoints = running.enter_context(service(sockets))
+        old = running.enter_context(Stack(cluster, answers, None, deploy, folder / "direct").up())
+        there = [Pod(permify, None) for permify in old.permifys]
+        for pod in there:
+            endpoints.add(pod.port)
+        old.permifys[0].write(cluster)
         moved = {}
-        for number, pooling in enumerate(MOVES):
-            answers = {**answers, "pooling": pooling}
-            pgcat = pgcat_program("pgcat") if pooling == "pgcat" else None
+        for name, changed in MOVES.items():
+            answers = {**answers, **changed}
             before = old.planned(old.pgcat_count, old.permify_count)
-            template.update(deploy, [f"pooling={pooling}"])
+            template.update(deploy, [f"{key}={value}" for key, value in changed.items()])
             load = Load([endpoints.port], checkers=10, writers=3, keep_seconds=KEEP_SECONDS)
             with Peaks(cluster, old.user) as peaks, load:
                 time.sleep(1.5)
                 began = time.monotonic()
-                new = Stack(cluster, answers, pgcat, deploy, folder / f"{pooling}-{number}")
-                old.pgcats, gone = [], old.pgcats
-                new.pgcats = [stack.enter_context(new.pgcat(count)) for count in range(new.pgcat_count)]
-                starts = (
-                    stack.enter_context(new.permify(count, new.pgcats[count].port if pgcat else None))
-                    for count in range(new.permify_count)
-                )
-                permifys = roll(permifys, starts, endpoints)
-                for process in gone:
-                    process.process.stop()
+                pgcat = None if answers["pooling"] == "direct" else pgcat_program("pgcat")
+                new = Stack(cluster, answers, pgcat, deploy, folder / name.replace(" ", "-"))
+                if not new.sidecar:
+                    new.pgcats = [
+                        running.enter_context(new.pgcat(number)) for number in range(new.pgcat_count)
+                    ]
+                there = roll(there, pods(new, running), endpoints)
+                if not old.sidecar:  # whose PgCat went with their pods
+                    for leaving in old.pgcats:
+                        leaving.process.stop()
                 ended = time.monotonic()
                 time.sleep(1.5)
             after = new.planned(new.pgcat_count, new.permify_count)
             with database(cluster, old.database) as primary:
                 lost = load.lost(primary)
-            moved[pooling] = Move(
+            moved[name] = Move(
                 began,
                 ended,
                 load,
                 lost,
                 {server.role: peaks[server] for server in cluster.servers},
                 {role: before[role] + after[role] for role in before},
-                {check: permify.check(check) for permify in permifys for check in CHECKS},
+                {check: pod.permify.check(check) for pod in there if pod.permify for check in CHECKS},
                 edited.read_text(),
                 waited_for(deploy / "kubernetes/permify-deployment.yaml"),
             )
@@ -184,7 +199,7 @@ def test_many_direct_pods_and_pgcat_are_more_than_the_capacity(cluster: Cluster,
 
     def side_by_side(**more: Any) -> int:
         both = 0
-        for pooling in MOVES:
+        for pooling in ("pgcat", "direct"):
             answers = {**ANSWERS, "other_connections": 20, "permify_replicas": 10, "pooling": pooling, **more}
             folder = tmp_path / f"{pooling}-{len(more)}"
             stack = Stack(cluster, answers, None, folder / "deploy", folder / "live")

@@ -21,11 +21,16 @@ EXTERNAL = {"primary_host": "db-1", "replica_hosts": "db-2"}
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "docker to standalone": ({}, {"topology": "standalone", **EXTERNAL}),
     "standalone to sidecar": (ANSWERS["standalone"], {"topology": "sidecar"}),
+    "sidecar to standalone": (ANSWERS["sidecar"], {"topology": "standalone"}),
     "sidecar to docker": (
         {"topology": "sidecar", **EXTERNAL, "monitoring": "prometheus-operator"},
         {"topology": "docker", "monitoring": "prometheus"},
     ),
     "direct to pgcat": (ANSWERS["direct"], {"pooling": "pgcat"}),
+    "direct with a private CA to pgcat": (
+        {**ANSWERS["direct"], "advanced": True, "database_tls": "verify-full", "database_ca": "secret/ca"},
+        {"pooling": "pgcat", "database_tls": "require", "writer_pool_size": 5, "reader_pool_size": 6},
+    ),
     "pgcat to direct": (ANSWERS["standalone"], {"pooling": "direct"}),
     "session to transaction": (
         {**ANSWERS["standalone"], "advanced": True, "pool_mode": "session"},
