@@ -25,6 +25,7 @@ from live.doctored import Patient
 from live.platform_fakes import Fake, container, pod, secret
 from live.stack import EXTERNAL, Stack, pgcat_program
 from live.support import LOOPBACK, Cluster, free_port, running, with_port
+from pages import code_blocks
 from pgcat_stack.doctor import pgcat as pgcat_module
 from pgcat_stack.doctor import postgres as postgres_module
 from pgcat_stack.doctor.write_check import TENANT
@@ -83,12 +84,13 @@ Fault = Callable[[Patient], contextlib.AbstractContextManager[list[str] | None]]
 FAULTS: list[Any] = []
 
 
-def fault(codes: str, *words: str) -> Callable[[Callable[[Patient], Iterator[list[str] | None]]], None]:
+def fault(codes: str, *words: str) -> Callable[[Callable[[Patient], Iterator[list[str] | None]]], Fault]:
     """A fault, the codes it is to be found by, and words in the message and remedy of the first."""
 
-    def register(plant: Callable[[Patient], Iterator[list[str] | None]]) -> None:
-        name = plant.__name__
-        FAULTS.append(pytest.param(contextlib.contextmanager(plant), codes.split(), words, id=name))
+    def register(plant: Callable[[Patient], Iterator[list[str] | None]]) -> Fault:
+        planted = contextlib.contextmanager(plant)
+        FAULTS.append(pytest.param(planted, codes.split(), words, id=plant.__name__))
+        return planted
 
     return register
 
@@ -731,6 +733,51 @@ def test_a_mute_deployment_ends_in_time(patient: Patient) -> None:
     assert time.monotonic() - begun < 15
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "did not answer within" in done.stdout
+
+
+# What docs/doctor.md shows
+
+
+def examples_of_the_page() -> list[str]:
+    return code_blocks((REPOSITORY / "docs/doctor.md").read_text(), "console")
+
+
+def alike(output: str) -> list[str]:
+    """Its lines, ports and measured values aside; and notes, which go elsewhere, first."""
+    text = re.sub(r"127\.0\.0\.1:\d{2,}", "127.0.0.1:PORT", output)
+    text = re.sub(r"\d+ (s|ms|bytes)\b", r"N \1", text)
+    return sorted(text.splitlines(), key=lambda line: not line.startswith("note: "))
+
+
+def test_the_page_shows_faults_as_they_are_said(patient: Patient) -> None:
+    """Another PgCat that has other settings, a role without limit, and a replica that does not replay."""
+    command, _, output = examples_of_the_page()[0].partition("\n")
+    assert command == "$ pgcat-stack doctor ."
+    patient.edit("pgcat/pgcat.toml", "ban_time = 60", "ban_time = 30")
+    with a_role_without_limit(patient), a_replica_that_does_not_replay(patient):
+        done = doctor(patient, "--no-kubectl", *reached(patient), **patient.environment)
+    assert alike(done.stdout) == alike(output)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_the_page_shows_what_nobody_answers(patient: Patient) -> None:
+    command, _, output = examples_of_the_page()[1].partition("\n")
+    said = re.fullmatch(
+        r"\$ pgcat-stack doctor \. (--no-kubectl --reach) 127\.0\.0\.1:\d+=127\.0\.0\.1:1", command
+    )
+    assert said
+    primary = patient.stack.cluster.primary.port
+    done = doctor(patient, *said[1].split(), f"{LOOPBACK}:{primary}={LOOPBACK}:1", **patient.environment)
+    assert alike(done.stdout + done.stderr) == alike(output)
+
+
+def test_the_page_shows_a_write_check(patient: Patient, kubectl: Fake) -> None:
+    command, _, output = examples_of_the_page()[2].partition("\n")
+    assert command == "$ pgcat-stack doctor . --write-check"
+    done = doctor(patient, "--write-check", PATH=kubectl.path)
+    assert done.returncode == 0
+    lines = alike(re.sub(r"by Permify [\w-]+", "by Permify POD", done.stderr + done.stdout))
+    assert lines == alike(re.sub(r"by Permify [\w-]+", "by Permify POD", output))
 
 
 def test_the_database_is_only_read(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:

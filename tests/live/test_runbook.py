@@ -24,6 +24,8 @@ import pytest
 from live import cluster_stand_in
 from live.faults import STANDALONE, Site, calm, site, started, wait_until, write_viewer
 from live.support import NotReady, clean_environment, free_port, program
+from pages import code_blocks
+from rendering import REPOSITORY
 from runbook import blocks, statements
 
 pytestmark = pytest.mark.timeout(300)
@@ -289,6 +291,21 @@ def test_more_connections_than_the_role_may_have(standalone: Shell) -> None:
         assert sum(int(row["count"]) for row in mine) <= 1
     finally:
         here.stack.bootstrap()
+
+
+def test_what_took_the_connections_is_found_and_ended(standalone: Shell) -> None:
+    """By the statements of docs/operations.md, as an administrator."""
+    (block,) = code_blocks((REPOSITORY / "docs/operations.md").read_text(), "sql")
+    find, end = block.splitlines()
+    stack, primary = standalone.here.stack, standalone.here.stack.cluster.primary
+    with stack.connect(primary.port, stack.database) as greedy:
+        greedy.execute("SET application_name = 'nightly report'")
+        assert (stack.user, "nightly report", 1) in primary.sql(find)
+        end = end.replace("usename = '…'", f"usename = '{stack.user}'")
+        end = end.replace("application_name = '…'", "application_name = 'nightly report'")
+        assert primary.sql(end) == [(True,)]
+        with pytest.raises(psycopg.OperationalError, match="terminating connection"):
+            greedy.execute("SELECT 1")
 
 
 def test_a_wrong_database_in_the_uri(standalone: Shell) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pages import anchors, broken_links, broken_tables, called, code_blocks, subcommands, text_without_code
 from rendering import REPOSITORY
@@ -45,6 +46,12 @@ def test_every_block_is_read_by_bash(name: str) -> None:
     for block in code_blocks((REPOSITORY / name).read_text()):
         done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.stderr}\n{block}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_block_of_yaml_is_read(name: str) -> None:
+    for block in code_blocks((REPOSITORY / name).read_text(), "yaml"):
+        assert isinstance(yaml.safe_load(block), dict | list), block
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -202,3 +202,28 @@ def test_adopt(released: Home, tmp_path: Path) -> None:
     assert "user-secret" not in everything and "admin-secret" not in everything
     assert stored(tmp_path / "deploy")["pool_mode"] == "session"
     page.check_all_ran()
+
+
+ELSEWHERE = {
+    "CONTRIBUTING.md": "a newcomer's tour; tests/unit/test_markdown.py knows that all of it is there",
+    "docs/doctor.md": "tests/live/test_doctor.py compares what it shows",
+    "docs/kubernetes.md": "custom resources of operators; tests/unit/test_markdown.py reads them",
+    "docs/monitoring.md": "tests/live/test_compose.py starts the profile",
+    "docs/benchmarks.md": "half an hour of measuring; each table is written by its command",
+    "docs/operations.md": "tests/live/test_runbook.py finds and ends what took the connections",
+}
+"""Pages whose blocks no test of this module runs, and what holds them."""
+
+
+def test_every_page_with_commands_is_run_or_held_elsewhere() -> None:
+    pages = {
+        name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/README.md")
+    } | {page.relative_to(REPOSITORY).as_posix() for page in (REPOSITORY / "docs").glob("*.md")}
+    languages = ("bash", "console", "sql", "yaml", "toml", "ini")
+    with_blocks = {
+        name
+        for name in pages
+        if any(code_blocks((REPOSITORY / name).read_text(), language) for language in languages)
+    }
+    here = {"README.md", "examples/README.md", "docs/update.md", "docs/adopt.md"}
+    assert with_blocks == here | ELSEWHERE.keys()
