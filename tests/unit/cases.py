@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pgcat_stack.checks import all_checks
+from pgcat_stack.checks import registry
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Finding
 from pgcat_stack.sources import parse_source
@@ -60,7 +60,7 @@ def findings(files: Files, *families: str) -> list[Finding]:
     deployment = load(files)
     found = {
         Finding(rule.code, rule.severity, p.location.path, p.location.line, p.message, p.fix)
-        for rule in all_checks()
+        for rule in registry.all_checks()
         if rule.code.startswith(families)
         for p in rule.run(deployment)
     }

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cases import DIRECT, DOCKER, HELM, SIDECAR, STANDALONE, load, rendered
-from pgcat_stack.checks import all_checks
+from pgcat_stack.checks import registry
 
 FAMILIES = ("PS4", "PS7", "PS8", "PS9")
 OPERATOR = {**STANDALONE, "monitoring": "prometheus-operator", "secrets": "external-secrets"}
@@ -114,7 +114,7 @@ def test_odd_values(data: st.DataObject) -> None:
     else:
         files[path] = yaml.safe_dump_all(documents, allow_unicode=True)
     deployment = load(files)
-    for rule in all_checks():
+    for rule in registry.all_checks():
         if rule.code.startswith(FAMILIES):
             for problem in rule.run(deployment):
                 assert problem.location.line >= 1 and problem.message
@@ -127,6 +127,6 @@ def test_every_file_missing() -> None:
             del files[path]
             deployment = load(files)
             assert isinstance(deployment.root, Path)
-            for rule in all_checks():
+            for rule in registry.all_checks():
                 if rule.code.startswith(FAMILIES):
                     assert all(problem.message for problem in rule.run(deployment))

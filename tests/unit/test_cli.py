@@ -17,8 +17,8 @@ HOOKS = Path(__file__).resolve().parents[2] / "hooks"
 @pytest.fixture(autouse=True)
 def only_our_families(monkeypatch: pytest.MonkeyPatch) -> None:
     """The small deployment is judged by the families that it is made for."""
-    ours = tuple(rule for rule in checks.all_checks() if rule.code.startswith(("PS1", "PS2", "PS3")))
-    monkeypatch.setattr(checks, "all_checks", lambda: ours)
+    ours = tuple(rule for rule in checks.registry.all_checks() if rule.code.startswith(("PS1", "PS2", "PS3")))
+    monkeypatch.setattr(checks.registry, "all_checks", lambda: ours)
 
 
 def test_a_clean_deployment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from cases import DIRECT, DOCKER, SIDECAR, STANDALONE, Files, edit, load, rendered
 from pgcat_stack.doctor.answers import Answers, Case, ServerAnswer
 from pgcat_stack.doctor.asking import Trouble
-from pgcat_stack.doctor.checks import all_checks, check, run_checks
+from pgcat_stack.doctor.checks import check, registry, run_checks
 from pgcat_stack.doctor.credentials import Credentials, Password
 from pgcat_stack.doctor.facts import Facts, Server
 from pgcat_stack.doctor.permify import PermifyAnswer
@@ -484,7 +484,7 @@ def test_an_image_by_a_variable_is_not_judged() -> None:
 
 
 def test_codes_and_names_are_unique() -> None:
-    rules = all_checks()
+    rules = registry.all_checks()
     assert len({rule.code for rule in rules}) == len({rule.name for rule in rules}) == len(rules) > 40
     with pytest.raises(ValueError, match="registered twice"):
         check(code="PD101", name="another", severity="error", why="", mend="")

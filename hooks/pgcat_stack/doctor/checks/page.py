@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pgcat_stack.doctor.checks import FAMILIES, Check, all_checks
+from pgcat_stack.doctor.checks import registry
 
 MARK = "<!-- The rest is made by `python -m pgcat_stack.doctor.checks.page docs/doctor.md`. -->\n"
 
@@ -18,21 +18,7 @@ def with_checks(page: str) -> str:
     head, mark, _ = page.partition(MARK)
     if not mark:
         raise ValueError(f"the page lacks the line {MARK.strip()}")
-    return head + mark + "\n" + _checks()
-
-
-def _checks() -> str:
-    checks = all_checks()
-    rows = (f"| [{c.code}](#{c.code.lower()}-{c.name}) | {c.name} | {c.severity} |\n" for c in checks)
-    parts = ["## Checks\n", "| Code | Name | Severity |\n|---|---|---|\n" + "".join(rows)]
-    for prefix, title in FAMILIES.items():
-        parts.append(f"## {title}\n")
-        parts.extend(_section(rule) for rule in checks if rule.code.startswith(prefix))
-    return "\n".join(parts)
-
-
-def _section(rule: Check) -> str:
-    return f"### {rule.code} {rule.name}\n\n*{rule.severity}*\n\n{rule.why}\n\n**To mend it:** {rule.mend}\n"
+    return f"{head}{mark}\n## Checks\n\n{registry.markdown()}"
 
 
 if __name__ == "__main__":
