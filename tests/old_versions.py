@@ -55,8 +55,9 @@ def _tags() -> dict[str, str]:
 VERSIONS: dict[str, str] = {
     **tomllib.loads((REPOSITORY / "tests" / "update" / "versions.toml").read_text()),
     **_tags(),
+    "999.0.0": "HEAD",
 }
-"""Each old version and the commit or tag that holds it, oldest first."""
+"""Each old version and the commit or tag that holds it, oldest first; the last is what a tag now would hold."""
 VERSIONS = dict(sorted(VERSIONS.items(), key=lambda item: Version(item[0])))
 
 

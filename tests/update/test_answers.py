@@ -52,7 +52,6 @@ MOST = {
     "database_labels": "cnpg.io/cluster=db,role=primary",
     "dns_cidrs": "10.96.0.10/32",
     "otlp_endpoint": "collector.monitoring:4317",
-    "distributed": False,
     "pgcat_image": "ghcr.io/postgresml/pgcat@sha256:" + "0" * 64,
     "permify_image": "registry.example.com:5000/permify/permify:v1.7.3",
     "pgcat_cpu": "999.999",
@@ -85,7 +84,7 @@ SETS: dict[str, dict[str, Any]] = {
     },
     "direct": {
         **{"topology": "standalone", "pooling": "direct", "primary_host": "db", "advanced": True},
-        **{"database_tls": "verify-full", "database_ca": "secret/db-ca"},
+        **{"database_tls": "verify-full", "database_ca": "secret/db-ca", "distributed": False},
     },
     "bundled": {"topology": "docker", "database": "bundled", "advanced": False, "permify_replicas": 1},
     "external": {"topology": "docker", "database": "external", "primary_host": "db", "monitoring": "none"},
@@ -93,7 +92,6 @@ SETS: dict[str, dict[str, Any]] = {
 NOT_ASKED = {
     ("0.1.0", "sidecar", "permify_install"),
     ("0.2.0", "sidecar", "permify_install"),
-    ("0.3.0", "most", "distributed"),
 }
 """Questions that a version has, and does not ask with these answers."""
 IMPOSSIBLE = {

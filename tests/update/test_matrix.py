@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from copier.errors import TaskError
+from packaging.version import Version
 
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from pgcat_stack.checks import run_checks
@@ -64,7 +65,9 @@ def test_an_edit_of_a_line_that_changed_is_a_conflict(
         if line and path != ".copier-answers.yml":
             edited[path] = line
             (deploy / path).write_text(content.decode().replace(line, f"{line[:-1]} {MARK}\n", 1))
-    assert edited
+    if not edited:  # a release may replace no line of a topology, and the newest one replaces none at all
+        assert Version(old) >= Version("1.0.0"), "what stands for earlier versions differs in every topology"
+        return
     in_process.home.commit(deploy, "edits")
 
     with pytest.raises(TaskError):
