@@ -42,6 +42,7 @@ class Part:
 PARTS = {
     "machine": Part("machine", runs=1),
     "copy": Part("copying", runs=7),
+    "update": Part("copying", runs=7),
     "validate": Part("copying", runs=7),
     "thousand": Part("copying", runs=1),
     "permify": Part("permify", runs=3),

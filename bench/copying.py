@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from figures import spread, table
 
-from live.updating import Template
+from live.updating import TAG, Template
 from rendering import combinations, render
 
 SETS = 1000
@@ -51,6 +52,45 @@ def copy(folder: Path, runs: int) -> str:
             ("`copier copy` with hooks, caches filled", spread([hooks for hooks, _ in pairs])),
             ("the same with `--skip-tasks`", spread([bare for _, bare in pairs])),
             ("with hooks ÷ without, pair by pair", spread([hooks / bare for hooks, bare in pairs])),
+        ],
+    )
+
+
+def update(folder: Path, runs: int) -> str:
+    """`copier update` with another answer: with the look at files that would go, without it, unhooked."""
+    (folder / "with").mkdir()
+    (folder / "without").mkdir()
+    hooked, bare = Template(folder / "with"), Template(folder / "without")
+    questions = bare.repository / "questions/rendering.yml"
+    text, replaced = re.subn(r"^_migrations:\n(?: .*\n)+", "", questions.read_text(), flags=re.MULTILINE)
+    assert replaced == 1
+    questions.write_text(text)
+    bare.commit(bare.repository)
+    bare.git(bare.repository, "tag", "--force", TAG)
+    answers = ["topology=standalone", "primary_host=db"]
+    deployments = {each: each.copy(each.home / "deploy", answers) for each in (hooked, bare)}
+
+    def command(template: Template, **environment: str) -> float:
+        deploy = deployments[template]
+        template.git(deploy, "reset", "--quiet", "--hard")
+        call = [sys.executable, "-m", "copier", "update", "--quiet", "--trust", "--defaults"]
+        call += ["--vcs-ref=:current:", "--data=pgcat_replicas=3", str(deploy)]
+        environment = {**template.environment, **environment}
+        seconds = _seconds(lambda: subprocess.run(call, check=True, capture_output=True, env=environment))
+        assert template.git(deploy, "status", "--porcelain")
+        return seconds
+
+    command(hooked)  # the first one fills the caches
+    rounds = [
+        (command(hooked), command(hooked, PGCAT_STACK_DISCARD_EDITS="1"), command(bare)) for _ in range(runs)
+    ]
+    return table(
+        ["minimum / median / maximum", "seconds"],
+        [
+            ("`copier update` with hooks", spread([each for each, _, _ in rounds])),
+            ("the same with `PGCAT_STACK_DISCARD_EDITS=1`", spread([each for _, each, _ in rounds])),
+            ("the same without hooks", spread([each for _, _, each in rounds])),
+            ("with hooks ÷ without, round by round", spread([each / none for each, _, none in rounds])),
         ],
     )
 

@@ -57,7 +57,7 @@ VERSIONS: dict[str, str] = {
     **_tags(),
     "999.0.0": "HEAD",
 }
-"""Each old version and the commit or tag that holds it, oldest first; the last is what a tag now would hold."""
+"""Each old version and the commit or tag that holds it, oldest first; the last is as if tagged now."""
 VERSIONS = dict(sorted(VERSIONS.items(), key=lambda item: Version(item[0])))
 
 

@@ -17,7 +17,7 @@ TAG = "0.1.0"
 GIT_CONFIGURATION = "[user]\n\tname = Test\n\temail = test@example.com\n"
 
 
-@dataclass
+@dataclass(eq=False)
 class Template:
     home: Path
     """A home whose git and Copier know nothing of the user who runs the tests."""
@@ -30,12 +30,13 @@ class Template:
         self.git(self.repository, "tag", TAG)
 
     @property
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Of its git and Copier."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("COPIER_", "XDG_"))}
         return {**kept, "HOME": str(self.home)}
 
     def git(self, folder: Path, *arguments: str) -> str:
-        return run(("git", *arguments), self._environment, cwd=folder)
+        return run(("git", *arguments), self.environment, cwd=folder)
 
     def commit(self, folder: Path) -> None:
         """Everything in the folder, which becomes a repository when it is none."""
@@ -58,7 +59,7 @@ class Template:
         copier = (sys.executable, "-m", "copier", command, "--trust", "--defaults", *arguments)
         done = subprocess.run(
             copier,
-            env=self._environment,
+            env=self.environment,
             cwd=self.home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
