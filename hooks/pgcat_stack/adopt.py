@@ -15,8 +15,9 @@ from pgcat_stack.endpoints import DEFAULT_PORT, Address, Uri, parse_uri
 from pgcat_stack.models.issues import UNKNOWN_KEY, place
 from pgcat_stack.models.permify import Database, PermifyConfig, read_permify
 from pgcat_stack.models.pgcat import read_pgcat
+from pgcat_stack.plain_data import as_mapping
 from pgcat_stack.pools import Pool, read_pools
-from pgcat_stack.sources import Source, as_mapping, read_source
+from pgcat_stack.sources import Source, read_source
 
 Answer = str | int | bool
 

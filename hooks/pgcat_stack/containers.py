@@ -19,7 +19,8 @@ from pgcat_stack.findings import Location
 from pgcat_stack.interpolation import interpolated
 from pgcat_stack.kustomize import added_labels, generated_files
 from pgcat_stack.manifests import Manifest, pod_containers
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, as_text, dig, text_mapping
+from pgcat_stack.plain_data import Key, as_list, as_mapping, as_text, dig, text_mapping
+from pgcat_stack.sources import Source
 from pgcat_stack.units import is_int
 
 Program = Literal["pgcat", "permify", "migrate", ""]

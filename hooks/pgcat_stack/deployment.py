@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from pgcat_stack.manifests import Manifest, pod_containers
 from pgcat_stack.models import PgcatVersion, pgcat_version
-from pgcat_stack.sources import Source, as_list, as_mapping, as_text, dig, read_source
+from pgcat_stack.plain_data import as_list, as_mapping, as_text, dig
+from pgcat_stack.sources import Source, read_source
 
 if TYPE_CHECKING:
     from pgcat_stack.models.permify import PermifyReading

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pgcat_stack.sources import plain_value
+from pgcat_stack.yaml_nodes import plain_value
 
 # https://docs.docker.com/reference/compose-file/interpolation/
 _INTERPOLATION = re.compile(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pgcat_stack.deployment import BUDGET, KUSTOMIZATION, Deployment
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig, text_mapping
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig, text_mapping
+from pgcat_stack.sources import Source
 
 _OWN_FOLDERS = ("kubernetes/", "pgcat/", "permify/", "postgres/", "monitoring/")
 _COMPOSE_FILE = re.compile(r"compose[^/]*\.ya?ml")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgcat_stack.findings import Location
-from pgcat_stack.sources import Key, Source, as_list, dig
+from pgcat_stack.plain_data import Key, as_list, dig
+from pgcat_stack.sources import Source
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Location
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
+from pgcat_stack.sources import Source
 from pgcat_stack.units import Number, Seconds, whole
 
 T = TypeVar("T")

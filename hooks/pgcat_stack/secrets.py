@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.manifests import pod_containers
-from pgcat_stack.sources import as_list, as_mapping, dig
+from pgcat_stack.plain_data import as_list, as_mapping, dig
 
 FOLDER = "secrets"
 PASSWORD = "database_password"

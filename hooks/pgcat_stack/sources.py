@@ -4,10 +4,7 @@ A file is read once. What is wrong with it (bytes that are not text, syntax, dup
 becomes a `SourceProblem` on the `Source`, never an exception: the checks of the family PS1xx turn these into
 findings.
 
-YAML comes through PyYAML's binding of libyaml. Compose, kubectl and Permify parse with ports of that very
-library, so a file means here what it means there; and it is some thirty times as fast as a parser in pure
-Python, which alone would use up the half second that a whole validation may take. TOML comes through the
-standard library; its lines are looked up only once somebody asks for one.
+TOML comes through the standard library; its lines are looked up only once somebody asks for one.
 """
 
 from __future__ import annotations
@@ -15,66 +12,27 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from pgcat_stack.findings import Location
+from pgcat_stack.nodes import Node, ProblemKind, SourceProblem
+from pgcat_stack.plain_data import Key, as_mapping
+from pgcat_stack.toml_nodes import toml_node
+from pgcat_stack.yaml_nodes import yaml_nodes
 
-Key = str | int
 Language = Literal["yaml", "toml", "json", "text"]
-ProblemKind = Literal["unreadable", "encoding", "syntax", "duplicate-key", "limit"]
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """Larger files are not read: nothing that a deployment is made of comes near."""
-MAX_DEPTH = 100
-"""Deepest nesting of YAML and TOML that is read."""
-MAX_VALUES = 200_000
-"""Most values in one document once its aliases are written out."""
 
 BYTE_ORDER_MARK = "\ufeff"
 _MARKED = "the file begins with a byte order mark"
 
 _LANGUAGES: Mapping[str, Language] = {".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_TAG = "tag:yaml.org,2002:"
-
-
-@dataclass(frozen=True, slots=True)
-class SourceProblem:
-    """Why a file, or a part of it, has no data. `line` counts from 1."""
-
-    kind: ProblemKind
-    line: int
-    message: str
-
-
-class Node:
-    """A value with its position: plain data, first line, children, and size with aliases written out."""
-
-    __slots__ = ("children", "key_lines", "line", "size", "value")
-
-    def __init__(self, value: Any, line: int) -> None:
-        self.value = value
-        self.line = line
-        self.size = 1
-        self.children: dict[Key, Node] = {}
-        self.key_lines: dict[Key, int] = {}
-
-    def find_line(self, keys: Sequence[Key]) -> int:
-        """The line of the key at this path below the node, or of the nearest parent that exists."""
-        node, line = self, self.line
-        for key in keys:
-            child = node.children.get(key)
-            if child is None:
-                break
-            line = node.key_lines.get(key, child.line)
-            node = child
-        return line
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,53 +91,7 @@ class Source:
     def _toml_nodes(self) -> tuple[Node, ...]:
         if self.language != "toml" or not self.documents:
             return ()
-        from pgcat_stack.toml_lines import toml_node
-
         return (toml_node(self.text),)
-
-
-def as_mapping(value: Any) -> dict[str, Any]:
-    """`value` where it is a mapping, else an empty one: lets a check walk files whose shape is wrong."""
-    return value if isinstance(value, dict) else {}
-
-
-def as_list(value: Any) -> list[Any]:
-    """`value` where it is a list, else an empty one."""
-    return value if isinstance(value, list) else []
-
-
-def as_text(value: Any) -> str:
-    """`value` where it is text, else an empty one."""
-    return value if isinstance(value, str) else ""
-
-
-def text_mapping(value: Any) -> dict[str, str]:
-    """The entries of a mapping whose names and values are text."""
-    return {k: v for k, v in as_mapping(value).items() if isinstance(k, str) and isinstance(v, str)}
-
-
-def dig(data: Any, *keys: Key) -> Any:
-    """The value at a path of names and indexes, or None where any step of the path is missing."""
-    for key in keys:
-        if isinstance(data, dict):
-            data = data.get(key)
-        elif isinstance(data, list) and isinstance(key, int) and -len(data) <= key < len(data):
-            data = data[key]
-        else:
-            return None
-    return data
-
-
-def strings(value: Any, keys: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], str]]:
-    """Every text in the value with its path."""
-    if isinstance(value, str):
-        yield keys, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from strings(item, (*keys, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from strings(item, (*keys, index))
 
 
 def language_of(path: str) -> Language:
@@ -228,9 +140,6 @@ def _broken(path: str, kind: ProblemKind, line: int, message: str, text: str = "
     return Source(path, text, language_of(path), problems=(SourceProblem(kind, line, message),))
 
 
-# JSON and TOML
-
-
 def _parse_json(path: str, text: str) -> Source:
     try:
         return Source(path, text, "json", (json.loads(text),))
@@ -261,171 +170,7 @@ def _parse_toml(path: str, text: str) -> Source:
         return _broken(path, "limit", 1, "nested too deeply, or a number too long to read", text)
 
 
-# YAML
-
-
-class _YamlLimitError(Exception):
-    def __init__(self, line: int, message: str, kind: ProblemKind = "limit") -> None:
-        super().__init__(message)
-        self.line, self.message, self.kind = line, message, kind
-
-
 def _parse_yaml(path: str, text: str) -> Source:
-    builder = _YamlBuilder()
-    try:
-        builder.run(text)
-    except _YamlLimitError as error:
-        return _broken(path, error.kind, error.line, error.message, text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = error.problem or error.context or "not YAML"
-        return _broken(path, "syntax", mark.line + 1 if mark else 1, problem, text)
-    except yaml.YAMLError as error:  # characters that YAML does not allow
-        offset = getattr(error, "position", 0)
-        line = text.count("\n", 0, offset) + 1
-        return _broken(path, "syntax", line, getattr(error, "reason", None) or "not YAML", text)
-    except RecursionError:
-        return _broken(path, "limit", 1, "nested too deeply", text)
-    documents = tuple(node.value for node in builder.documents)
-    return Source(path, text, "yaml", documents, tuple(builder.duplicates), tuple(builder.documents))
-
-
-class _YamlBuilder:
-    """Builds documents from parser events, on a stack of its own that deep nesting cannot exhaust."""
-
-    def __init__(self) -> None:
-        self.documents: list[Node] = []
-        self.duplicates: list[SourceProblem] = []
-        self._stack: list[tuple[Node, list[Node], str | None]] = []
-        self._anchors: dict[str, Node | None] = {}
-
-    def run(self, text: str) -> None:
-        for event in yaml.parse(text, Loader=_LOADER):
-            if isinstance(event, yaml.ScalarEvent):
-                value = _scalar(event)
-                node = Node(value, _line(event))
-                if event.anchor:
-                    self._anchors[event.anchor] = node
-                self._add(node)
-            elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-                line = _line(event)
-                if len(self._stack) >= MAX_DEPTH:
-                    raise _YamlLimitError(line, f"nested deeper than {MAX_DEPTH} levels")
-                if event.anchor:
-                    self._anchors[event.anchor] = None  # not complete: an alias to it would be a loop
-                empty: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
-                self._stack.append((Node(empty, line), [], event.anchor))
-            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-                node, items, anchor = self._stack.pop()
-                if isinstance(event, yaml.MappingEndEvent):
-                    self._fill_mapping(node, items)
-                else:
-                    _fill_list(node, items)
-                if node.size > MAX_VALUES:
-                    raise _YamlLimitError(
-                        node.line, f"more than {MAX_VALUES} values once its aliases are written out"
-                    )
-                if anchor:
-                    self._anchors[anchor] = node
-                self._add(node)
-            elif isinstance(event, yaml.AliasEvent):
-                self._add(self._resolve(event.anchor or "", _line(event)))
-            elif isinstance(event, yaml.DocumentStartEvent):
-                self._anchors = {}
-
-    def _resolve(self, anchor: str, line: int) -> Node:
-        if anchor not in self._anchors:
-            raise _YamlLimitError(line, f"alias *{anchor} has no anchor before it", "syntax")
-        node = self._anchors[anchor]
-        if node is None:
-            raise _YamlLimitError(line, f"alias *{anchor} stands inside the value that it names", "syntax")
-        return node
-
-    def _add(self, node: Node) -> None:
-        if self._stack:
-            self._stack[-1][1].append(node)
-        else:
-            self.documents.append(node)
-
-    def _fill_mapping(self, node: Node, items: list[Node]) -> None:
-        merged: list[Node] = []
-        for key_node, child in zip(items[::2], items[1::2], strict=True):
-            key = key_node.value
-            if isinstance(key, (dict, list)):
-                raise _YamlLimitError(key_node.line, "a key is a mapping or a list", "syntax")
-            if key == "<<":
-                merged.extend(_merge_sources(child, key_node.line))
-                continue
-            if key in node.children:
-                first = node.key_lines[key]
-                message = f"duplicate key `{key}`: it also stands on line {first}"
-                self.duplicates.append(SourceProblem("duplicate-key", key_node.line, message))
-            _set(node, key, child, key_node.line)
-        for source in merged:
-            for key, child in source.children.items():
-                if key not in node.children:
-                    _set(node, key, child, source.key_lines.get(key, child.line))
-
-
-def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1 if event.start_mark else 1
-
-
-def _set(node: Node, key: Key, child: Node, line: int) -> None:
-    node.value[key] = child.value
-    node.children[key] = child
-    node.key_lines[key] = line
-    node.size += child.size
-
-
-def _fill_list(node: Node, items: list[Node]) -> None:
-    node.value.extend(child.value for child in items)
-    node.children.update(enumerate(items))
-    node.size += sum(child.size for child in items)
-
-
-def _merge_sources(node: Node, line: int) -> Iterator[Node]:
-    for source in list(node.children.values()) if isinstance(node.value, list) else [node]:
-        if not isinstance(source.value, dict):
-            raise _YamlLimitError(line, "the merge key << takes a mapping or a list of mappings", "syntax")
-        yield source
-
-
-_INT = re.compile(r"[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[1-9][0-9_]*|0)\Z")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?\Z")
-_CONSTANTS: Mapping[str, Any] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf"), float("inf")),
-    "-.inf": float("-inf"),
-    ".nan": float("nan"),
-}
-_NUMBER_STARTS = frozenset("0123456789+-.")
-_LONGEST_NUMBER = 64
-
-
-def plain_value(text: str) -> Any:
-    """What an unquoted scalar means: YAML 1.2's core schema, and `0644` is octal as Go reads it."""
-    if text in _CONSTANTS:
-        return _CONSTANTS[text]
-    if text[0] not in _NUMBER_STARTS or len(text) > _LONGEST_NUMBER:
-        return text
-    if _INT.match(text):
-        digits = text.replace("_", "")
-        sign, digits = (digits[0], digits[1:]) if digits[0] in "+-" else ("", digits)
-        if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
-            digits = "0o" + digits[1:]
-        return int(sign + digits, 0)
-    if _FLOAT.match(text):
-        return float(text.replace("_", ""))
-    return text
-
-
-def _scalar(event: yaml.ScalarEvent) -> Any:
-    """The value of a scalar: by its tag where it has one, else by its style."""
-    if event.tag is None or event.tag == "!":
-        return plain_value(event.value) if event.implicit[0] else event.value
-    if event.tag == _TAG + "str" or not event.tag.startswith(_TAG):
-        return event.value
-    return plain_value(event.value)
+    documents, problems = yaml_nodes(text)
+    values = tuple(document.value for document in documents)
+    return Source(path, text, "yaml", values, tuple(problems), tuple(documents))

@@ -13,8 +13,9 @@ from typing import Any, Literal, TypeVar
 from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.endpoints import Address, Uri, parse_uri
 from pgcat_stack.findings import Location
+from pgcat_stack.plain_data import Key, as_list, as_text, dig
 from pgcat_stack.pools import Pgcat, Pool, read_pools
-from pgcat_stack.sources import Key, Source, as_list, as_text, dig
+from pgcat_stack.sources import Source
 from pgcat_stack.units import Number, Seconds, duration_seconds, whole, whole_text
 from pgcat_stack.workloads import Workload, read_workloads
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from pgcat_stack.findings import Location
 from pgcat_stack.manifests import Manifest, pod_containers
-from pgcat_stack.sources import Key, Source, as_list, as_text, dig
+from pgcat_stack.plain_data import Key, as_list, as_text, dig
+from pgcat_stack.sources import Source
 from pgcat_stack.units import is_int
 
 _COUNTED = frozenset({"Deployment", "StatefulSet", "ReplicaSet", "ReplicationController"})

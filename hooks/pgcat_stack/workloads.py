@@ -17,7 +17,8 @@ from pgcat_stack.deployment import BUDGET, VALUES, Deployment
 from pgcat_stack.findings import Location
 from pgcat_stack.interpolation import filled_in
 from pgcat_stack.manifests import Manifest
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
+from pgcat_stack.sources import Source
 from pgcat_stack.units import Number, Seconds, duration_seconds, share_of, whole, whole_text
 
 KUBERNETES_GRACE_SECONDS, COMPOSE_GRACE_SECONDS = 30, 10

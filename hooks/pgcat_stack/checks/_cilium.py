@@ -16,7 +16,7 @@ from typing import Any
 from pgcat_stack.checks._selectors import NAMESPACE_LABEL
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.manifests import Manifest
-from pgcat_stack.sources import as_list, as_mapping, as_text, dig
+from pgcat_stack.plain_data import as_list, as_mapping, as_text, dig
 
 CILIUM = "CiliumNetworkPolicy"
 _SOURCE = re.compile(r"^(k8s|any):")

@@ -10,8 +10,8 @@ from pgcat_stack.containers import Unit, running
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.endpoints import Address, Uri, parse_uri
 from pgcat_stack.findings import Location, Problem
+from pgcat_stack.plain_data import as_list
 from pgcat_stack.pools import Pool
-from pgcat_stack.sources import as_list
 from pgcat_stack.topology import Permify, read_topology
 
 Side = Literal["writer", "reader", "both", "migration"]

@@ -23,7 +23,7 @@ from pgcat_stack.containers import Pod, Unit, own_pods, own_units, running
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.endpoints import Address, Uri, read_uri
 from pgcat_stack.manifests import Manifest
-from pgcat_stack.sources import as_text
+from pgcat_stack.plain_data import as_text
 from pgcat_stack.topology import read_topology
 
 OPENSHIFT_DNS_PORT = 5353

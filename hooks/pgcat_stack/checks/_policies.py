@@ -15,7 +15,7 @@ from pgcat_stack.checks._flows import Direction, Flow, address_of
 from pgcat_stack.checks._selectors import NAMESPACE_LABEL, selects
 from pgcat_stack.containers import Pod
 from pgcat_stack.manifests import Manifest
-from pgcat_stack.sources import as_list, as_mapping, dig, text_mapping
+from pgcat_stack.plain_data import as_list, as_mapping, dig, text_mapping
 from pgcat_stack.units import is_int
 
 _LAST_PORT = 65535

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pgcat_stack.containers import Unit
 from pgcat_stack.deployment import Deployment
-from pgcat_stack.sources import Key, as_mapping, dig
+from pgcat_stack.plain_data import Key, as_mapping, dig
 from pgcat_stack.topology import PERMIFY_PEERS_PORT, read_topology
 from pgcat_stack.units import is_int, whole_text
 

@@ -11,7 +11,7 @@ from pgcat_stack.deployment import Deployment
 from pgcat_stack.endpoints import LOOPBACK
 from pgcat_stack.kustomize import complete
 from pgcat_stack.manifests import Manifest
-from pgcat_stack.sources import as_list, as_mapping, dig, text_mapping
+from pgcat_stack.plain_data import as_list, as_mapping, dig, text_mapping
 from pgcat_stack.topology import read_topology
 from pgcat_stack.units import is_int
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pgcat_stack.sources import as_list, as_mapping, dig
+from pgcat_stack.plain_data import as_list, as_mapping, dig
 
 NAME_LABEL = "app.kubernetes.io/name"
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"

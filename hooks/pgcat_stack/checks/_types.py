@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pgcat_stack.findings import Location, Problem
+from pgcat_stack.plain_data import Key, as_list, dig
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, as_list, dig
 from pgcat_stack.units import is_int
 
 

@@ -12,8 +12,9 @@ from pgcat_stack.checks.agreement_monitoring import targets
 from pgcat_stack.containers import Unit, deployment_path, services, volume_ends
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
+from pgcat_stack.plain_data import Key, as_list, as_mapping, as_text, dig
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, as_text, dig
+from pgcat_stack.sources import Source
 from pgcat_stack.topology import read_topology
 from pgcat_stack.units import whole_text
 

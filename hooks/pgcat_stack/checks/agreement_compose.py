@@ -14,9 +14,9 @@ from pgcat_stack.deployment import COMPOSE, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.interpolation import interpolated
 from pgcat_stack.kustomize import exists
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.report import show
 from pgcat_stack.secrets import secret_names
-from pgcat_stack.sources import Key, as_list, as_mapping, dig
 
 _KINDS = ("secrets", "configs", "networks")
 _OVERRIDES = tuple(

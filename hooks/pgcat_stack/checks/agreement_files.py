@@ -15,8 +15,8 @@ from pgcat_stack.containers import Unit, own_pods, running, units
 from pgcat_stack.deployment import BOOTSTRAP, KUSTOMIZATION, PERMIFY, PGCAT, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete, exists, generated_files, kustomizations, listed_files
+from pgcat_stack.plain_data import Key, as_list, as_text, dig
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, as_list, as_text, dig
 
 START = "pgcat/start.sh"
 _START_TARGET = "/etc/pgcat/start.sh"

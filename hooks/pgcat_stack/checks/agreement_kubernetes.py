@@ -19,8 +19,8 @@ from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Problem
 from pgcat_stack.kustomize import complete
 from pgcat_stack.manifests import Manifest
+from pgcat_stack.plain_data import as_list, as_mapping, dig
 from pgcat_stack.report import show
-from pgcat_stack.sources import as_list, as_mapping, dig
 from pgcat_stack.units import is_int, whole_text
 
 _SCALABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})

@@ -14,7 +14,8 @@ from pgcat_stack.containers import pods
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.kustomize import kustomizations
-from pgcat_stack.sources import Source, as_list, as_mapping, dig
+from pgcat_stack.plain_data import as_list, as_mapping, dig
+from pgcat_stack.sources import Source
 
 _NOT_APPLIED = {
     "patches": "what they change",

@@ -18,8 +18,8 @@ from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete
 from pgcat_stack.metrics import PGCAT as SERIES
 from pgcat_stack.metrics import VERSIONS, served
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig, strings
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, as_list, as_mapping, dig, strings
 from pgcat_stack.topology import read_topology
 from pgcat_stack.units import is_int, whole_text
 

@@ -43,8 +43,8 @@ from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete
 from pgcat_stack.manifests import Manifest
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, as_list, as_mapping, dig
 from pgcat_stack.topology import read_topology
 
 DIRECTIONS: tuple[Direction, ...] = ("Ingress", "Egress")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pgcat_stack.checks import check
 from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Problem
-from pgcat_stack.sources import dig
+from pgcat_stack.plain_data import dig
 from pgcat_stack.topology import read_topology
 from pgcat_stack.units import whole_text
 

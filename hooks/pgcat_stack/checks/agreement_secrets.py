@@ -16,9 +16,9 @@ from pgcat_stack.containers import Unit, running, units
 from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete
+from pgcat_stack.plain_data import Key, as_list, as_mapping, as_text, dig, strings
 from pgcat_stack.report import show
 from pgcat_stack.secrets import PASSWORD, PGPASS
-from pgcat_stack.sources import Key, as_list, as_mapping, as_text, dig, strings
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import helm_variables
 

@@ -19,7 +19,7 @@ from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.kustomize import complete
 from pgcat_stack.manifests import Manifest
-from pgcat_stack.sources import as_list, as_mapping, as_text, dig
+from pgcat_stack.plain_data import as_list, as_mapping, as_text, dig
 
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
 _FILES = ("tls_certificate", "tls_private_key")

@@ -11,8 +11,9 @@ from pgcat_stack.checks._connections import used_pools
 from pgcat_stack.deployment import BOOTSTRAP, BUDGET, Deployment
 from pgcat_stack.endpoints import DEFAULT_PORT, Address
 from pgcat_stack.findings import Location, Problem
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
+from pgcat_stack.sources import Source
 from pgcat_stack.topology import BudgetServer, read_topology
 from pgcat_stack.units import whole, whole_text
 

@@ -15,8 +15,8 @@ from pgcat_stack.containers import Unit, running, services
 from pgcat_stack.deployment import PERMIFY, VALUES, Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.interpolation import interpolated
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, as_list, as_mapping, dig
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import compose_replicas
 

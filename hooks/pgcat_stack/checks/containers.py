@@ -15,7 +15,7 @@ from pgcat_stack.containers import Pod, Unit, own_pods, own_units, running, volu
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.interpolation import filled_in, interpolated
-from pgcat_stack.sources import Key, as_list, as_mapping, dig
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 
 
 def _effective(unit: Unit, *keys: Key) -> Any:

@@ -10,8 +10,8 @@ from pgcat_stack.containers import Program, image_name, own_units, running
 from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.interpolation import interpolated
+from pgcat_stack.plain_data import dig
 from pgcat_stack.report import show
-from pgcat_stack.sources import dig
 
 _MOVING = frozenset({"", "latest", "main", "master", "edge", "nightly", "dev", "develop", "stable"})
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")

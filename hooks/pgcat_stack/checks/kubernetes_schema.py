@@ -34,8 +34,9 @@ from pgcat_stack.findings import Problem
 from pgcat_stack.interpolation import filled_in
 from pgcat_stack.kustomize import kustomizations, listed_files
 from pgcat_stack.manifests import Manifest
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.report import one_line, show
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
+from pgcat_stack.sources import Source
 from pgcat_stack.units import whole
 
 ENABLED = False

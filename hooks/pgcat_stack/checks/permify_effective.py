@@ -26,8 +26,9 @@ from pgcat_stack.models.permify import (
     database_keys,
     read_permify,
 )
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig
+from pgcat_stack.sources import Source
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import Workload, helm_variables
 

@@ -11,7 +11,7 @@ from pgcat_stack.checks._models import rules_for
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.models.pgcat import General, Pool, User
-from pgcat_stack.sources import Key, as_mapping, dig
+from pgcat_stack.plain_data import Key, as_mapping, dig
 from pgcat_stack.units import whole
 
 _rule = rules_for("pgcat", lambda deployment: deployment.pgcat, lambda deployment: deployment.pgcat_reading)

@@ -18,7 +18,7 @@ from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.kustomize import complete
 from pgcat_stack.manifests import Manifest
-from pgcat_stack.sources import dig
+from pgcat_stack.plain_data import dig
 from pgcat_stack.topology import read_topology
 from pgcat_stack.units import share_of
 

@@ -19,8 +19,9 @@ from pgcat_stack.deployment import COMPOSE, PERMIFY, VALUES, Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.interpolation import interpolated
 from pgcat_stack.kustomize import kustomizations
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig, strings
 from pgcat_stack.secrets import FOLDER
-from pgcat_stack.sources import Key, Source, as_list, as_mapping, dig, strings
+from pgcat_stack.sources import Source
 from pgcat_stack.workloads import helm_variables
 
 GITIGNORE = ".gitignore"

@@ -11,7 +11,8 @@ from pgcat_stack.checks import check
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.kustomize import made_of
-from pgcat_stack.sources import BYTE_ORDER_MARK, ProblemKind, Source
+from pgcat_stack.nodes import ProblemKind
+from pgcat_stack.sources import BYTE_ORDER_MARK, Source
 
 if TYPE_CHECKING:
     from yamllint.config import YamlLintConfig

@@ -14,8 +14,9 @@ from pgcat_stack.deployment import BOOTSTRAP, BUDGET, PERMIFY, PGCAT, Deployment
 from pgcat_stack.endpoints import Address, Uri
 from pgcat_stack.findings import Location
 from pgcat_stack.models import PgcatVersion
+from pgcat_stack.plain_data import as_list, dig
 from pgcat_stack.pools import Pool, PoolServer
-from pgcat_stack.sources import Source, as_list, dig
+from pgcat_stack.sources import Source
 from pgcat_stack.topology import Permify, Topology, read_topology
 from pgcat_stack.units import whole, whole_text
 from pgcat_stack.workloads import Program, Workload

@@ -16,7 +16,7 @@ from typing import Any
 
 from pgcat_stack.doctor.asking import Failed
 from pgcat_stack.doctor.commands import end, json_of, output_of
-from pgcat_stack.sources import as_list, as_mapping, as_text, dig
+from pgcat_stack.plain_data import as_list, as_mapping, as_text, dig
 from pgcat_stack.units import whole
 
 LOOPBACK = "127.0.0.1"

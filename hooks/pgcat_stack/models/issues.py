@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pgcat_stack.plain_data import Key
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key
 
 UNKNOWN_KEY, WRONG_TYPE, MISSING_KEY = "unknown-key", "wrong-type", "missing-key"
 OUT_OF_RANGE, UNKNOWN_VALUE = "out-of-range", "unknown-value"

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from pgcat_stack.models.issues import UNKNOWN_KEY, WRONG_TYPE, Issue, issues_of, nearest, without
+from pgcat_stack.plain_data import Key
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key
 
 DURATION, DEPRECATED, ENGINE, DATABASE_URIS = "duration", "deprecated-key", "engine", "database-uris"
 GARBAGE_COLLECTION, AUTO_MIGRATE, EMPTY_SECTION = "garbage-collection", "auto-migrate", "empty-section"

@@ -26,8 +26,8 @@ from pgcat_stack.models.issues import (
     section,
     without,
 )
+from pgcat_stack.plain_data import Key, as_list, as_mapping
 from pgcat_stack.report import show
-from pgcat_stack.sources import Key, as_list, as_mapping
 
 NEWER_KEY = "newer-key"
 POOL_SIZES, SERVERS, SERVER_ADDRESS = "pool-sizes", "servers", "server-address"

@@ -14,7 +14,7 @@ from pgcat_stack.doctor.facts import Facts
 from pgcat_stack.doctor.pgcat import PgcatAnswer, PgcatFacts
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.sources import dig
+from pgcat_stack.plain_data import dig
 
 LONG_WAIT_SECONDS = 1.0
 MOST_NAMES = 3

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 
-from pgcat_stack.sources import Key, Node
+from pgcat_stack.nodes import Node
+from pgcat_stack.plain_data import Key
 
 _BLANK = re.compile(r"(?:[ \t]|\r?\n|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")

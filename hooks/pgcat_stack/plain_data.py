@@ -1,0 +1,53 @@
+"""Plain data as parsers make it: walks that never fail where a hand-edited file has another shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+Key = str | int
+"""A name in a mapping, or an index in a list."""
+
+
+def as_mapping(value: Any) -> dict[str, Any]:
+    """`value` where it is a mapping, else an empty one: lets a check walk files whose shape is wrong."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """`value` where it is a list, else an empty one."""
+    return value if isinstance(value, list) else []
+
+
+def as_text(value: Any) -> str:
+    """`value` where it is text, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def text_mapping(value: Any) -> dict[str, str]:
+    """The entries of a mapping whose names and values are text."""
+    return {k: v for k, v in as_mapping(value).items() if isinstance(k, str) and isinstance(v, str)}
+
+
+def dig(data: Any, *keys: Key) -> Any:
+    """The value at a path of names and indexes, or None where any step of the path is missing."""
+    for key in keys:
+        if isinstance(data, dict):
+            data = data.get(key)
+        elif isinstance(data, list) and isinstance(key, int) and -len(data) <= key < len(data):
+            data = data[key]
+        else:
+            return None
+    return data
+
+
+def strings(value: Any, keys: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], str]]:
+    """Every text in the value with its path."""
+    if isinstance(value, str):
+        yield keys, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings(item, (*keys, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings(item, (*keys, index))
