@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +20,8 @@ from typing import Any
 from rendering import REPOSITORY, TEMPLATE_PARTS
 
 URL = "gh:org/pgcat-stack"
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""Colours, and where the cursor goes."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,35 @@ class Home:
             stdin=subprocess.DEVNULL,
             env={**self.environment, **environment},
         )
+
+    def at_the_prompt(
+        self, arguments: tuple[str, ...], dialogue: Mapping[str, str], columns: int = 1000
+    ) -> tuple[int, str]:
+        """Copier on a terminal, with keys pressed once a text is on the screen: exit code and screen."""
+        outer, inner = pty.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "copier", *arguments],
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            cwd=self.folder,
+            env={**self.environment, "COLUMNS": str(columns), "LINES": "50", "TERM": "xterm"},
+        )
+        os.close(inner)
+        written, screen, left = b"", "", list(dialogue.items())
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            try:
+                written += os.read(outer, 65536)
+            except OSError:
+                break
+            screen = CONTROL.sub("", written.decode(errors="replace"))
+            if left and left[0][0] in screen:
+                time.sleep(0.5)
+                os.write(outer, left.pop(0)[1].encode())
+        os.close(outer)
+        return process.wait(timeout=60), screen
 
     def deployment(self, folder: Path, version: str, *answers: str, cwd: Path | None = None) -> Path:
         """A committed deployment of a version, by the real command; answers are `key=value`."""

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -111,40 +106,27 @@ def test_edits_that_went_by_an_answer_at_the_prompt_are_reported(
 ) -> None:
     """Before the update nobody knows what will be answered."""
     deploy = edited_standalone(home, in_process, tmp_path / "deploy")
-    code, screen = at_the_prompt(
-        home, ["update", "--trust", "--skip-answered", "--ask=topology", str(deploy)], b"\x1b[B\r"
-    )
+    update = ("update", "--trust", "--skip-answered", "--ask=topology", str(deploy))
+    code, screen = home.at_the_prompt(update, {"Where does PgCat run?": "\x1b[B\r"})
     assert "removed files that you had edited: kubernetes/pgcat-deployment.yaml" in screen.replace("\r\n", "")
     assert "git show HEAD:./kubernetes/pgcat-deployment.yaml" in screen.replace("\r\n", "")
     assert code == 1
     assert stored(deploy)["topology"] == "sidecar"
 
 
-def at_the_prompt(home: Home, arguments: list[str], keys: bytes) -> tuple[int, str]:
-    """Copier on a terminal, with these keys pressed when it asks."""
-    outer, inner = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "copier", *arguments],
-        stdin=inner,
-        stdout=inner,
-        stderr=inner,
-        cwd=home.folder,
-        env={**home.environment, "COLUMNS": "1000", "LINES": "50", "TERM": "xterm"},
+def test_a_refusal_at_the_prompt_begins_with_the_remedy(
+    home: Home, in_process: InProcess, tmp_path: Path
+) -> None:
+    """It stands in one line, which ends where the terminal does."""
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
+    update = ("update", "--trust", "--skip-answered", "--ask=pgcat_replicas", str(deploy))
+    refused = "Validation error for question 'pgcat_replicas'"
+    code, screen = home.at_the_prompt(
+        update, {"How many PgCat pods?": "\x7f70\r", refused: "\x03"}, columns=80
     )
-    os.close(inner)
-    screen, pressed, deadline = b"", False, time.monotonic() + 200
-    while time.monotonic() < deadline:
-        try:
-            part = os.read(outer, 65536)
-        except OSError:
-            break
-        screen += part
-        if not pressed and b"Where does PgCat run?" in screen:
-            pressed = True
-            time.sleep(0.5)
-            os.write(outer, keys)
-    os.close(outer)
-    return process.wait(timeout=60), screen.decode(errors="replace")
+    assert f"{refused}: try primary_reads=false, fewer " in screen
+    assert code != 0
+    assert home.status(deploy) == ""
 
 
 def test_the_budget_is_shown_before_and_after(home: Home, in_process: InProcess, tmp_path: Path) -> None:
