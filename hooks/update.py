@@ -1,7 +1,7 @@
 """What Copier calls before and after an update, by its own interpreter, in the folder of the deployment.
 
     update.py before ANSWERS_FILE DATA    refuse to remove files that were edited; the tree is untouched then
-    update.py after ANSWERS_FILE          report those that went all the same, then run the validator
+    update.py after ANSWERS_FILE          report those that went all the same, and answers; run the validator
 
 A file goes when its topology, or a new version, has it no more, and Copier removes it with the edits in it.
 They stay in git, for Copier updates committed files only, but nobody would look for them there. Before the
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,10 @@ def main(arguments: list[str]) -> int:
                 f"cannot compare your files with the old version: {reason}; without that:"
                 f" {DISCARD}=1 copier update ..."
             )
-    return code if stage == "before" else max(code, post_generate.main([]))
+    if stage == "before":
+        return code
+    tell_what_was_forgotten(answers_file)
+    return max(code, post_generate.main([]))
 
 
 def before(answers_file: str, data: dict[str, Any]) -> int:
@@ -77,6 +81,41 @@ def after(answers_file: str) -> int:
         f"this update removed files that you had edited: {', '.join(edited)};"
         f" `git show HEAD:./{edited[0]}` prints what was there"
     )
+
+
+def tell_what_was_forgotten(answers_file: str) -> None:
+    """Print the stored answers that no question asks for any more: Copier drops them without a word."""
+    import yaml
+
+    try:
+        before = yaml.safe_load(git("show", f"HEAD:./{answers_file}"))
+        now = yaml.safe_load(Path(answers_file).read_text(encoding="utf-8"))
+        lost = {
+            key: before[key]
+            for key, default in questions().items()
+            if key in before and key not in now and before[key] not in (default, "", 0)
+        }
+    except (OSError, subprocess.CalledProcessError, yaml.YAMLError, TypeError):
+        return  # a conflict in it, or no commit: the validator says so
+    if lost:
+        print("Forgotten, for these answers leave no question for it; to come back, give it again:")
+        print(f"  {' '.join(f'--data {key}={text(value)}' for key, value in lost.items())}\n")
+
+
+def questions() -> dict[str, Any]:
+    """The keys that this version asks for, or would with other answers, and their defaults."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for file in sorted((TEMPLATE / "questions").glob("*.yml")):
+        asked = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found |= {key: each.get("default") for key, each in asked.items() if not key.startswith("_")}
+    return found
+
+
+def text(value: object) -> str:
+    """An answer as `--data` takes it in a shell."""
+    return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
 
 
 def edited_files(

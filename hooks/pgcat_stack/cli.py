@@ -295,9 +295,9 @@ def _hook(root: Path) -> int:
     deployment = Deployment.load(root)
     secrets_code = _make_secrets(deployment, quiet=True)
     if os.environ.get("STAGE") == "after":
-        from pgcat_stack.budget_change import budget_change
+        from pgcat_stack.update_report import update_report
 
-        _print(budget_change(root, deployment))
+        _print(update_report(root, deployment))
     return max(secrets_code, _report(deployment, "text", strict=False))
 
 

@@ -302,3 +302,28 @@ def test_a_uri_that_names_the_database_finds_no_pool(bare: Stack) -> None:
         assert "Invalid pool name" in pgcat.process.log.read_text()
         with bare.permify(1, pgcat.port) as permify:
             permify.write(bare.cluster)
+
+
+def test_in_session_mode_the_timeout_of_an_idle_transaction_is_one_between_transactions(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """So it is rendered above Permify's idle time: a client that idles for as long loses its server."""
+    stack = Stack(
+        cluster,
+        {"topology": "sidecar", **EXTERNAL, "pool_mode": "session"},
+        pgcat_program("pgcat"),
+        tmp_path / "deployment",
+        tmp_path / "live",
+    )
+    file = stack.rendered / "pgcat/pgcat.toml"
+    text, count = re.subn(r"(idle_client_in_transaction_timeout =) 300000", r"\1 1000", file.read_text())
+    assert count == 1
+    file.write_text(text)
+    stack.prepare()
+    with stack.pgcat() as pgcat, stack.connect(pgcat.port, "permify_writer") as client:
+        client.execute("SELECT 1")
+        time.sleep(0.5)
+        client.execute("SELECT 1")
+        time.sleep(1.5)
+        with pytest.raises(psycopg.Error, match="idle transaction timeout"):
+            client.execute("SELECT 1")

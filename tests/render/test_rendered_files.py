@@ -223,7 +223,7 @@ def test_the_move_copies_the_network_policy_as_it_is(pooling: str, tmp_path: Pat
     rendered = (deploy / "kubernetes" / "network-policies.yaml").read_text()
     (policy,) = (each for each in yaml.safe_load_all(rendered) if each["metadata"]["name"] == "permify")
     readme = (deploy / "README.md").read_text()
-    (command,) = re.findall(r"^  (sed -E .*) \|$", readme, re.MULTILINE)
+    (command,) = set(re.findall(r"^  (sed -E .*) \|$", readme, re.MULTILINE))
     assert "copy_policy permify &&\n" in readme
     # Names and labels like those that the command looks for, where it must leave them alone.
     policy["spec"]["podSelector"]["matchLabels"] |= {"name": "permify", "uid": "1", "generation": "1"}
@@ -252,27 +252,4 @@ def test_the_move_copies_the_network_policy_as_it_is(pooling: str, tmp_path: Pat
     assert created["metadata"].pop("name") == "permify-moving"
     assert created["metadata"].keys() == {"annotations", "labels", "namespace"}
     assert {**created, "metadata": None} == {**returned, "metadata": None}
-    assert "delete networkpolicy/permify-moving" in readme
-
-
-@pytest.mark.parametrize("replica_hosts", ["", "r"])
-@pytest.mark.parametrize("pooling", ["pgcat", "direct"])
-def test_the_move_says_what_is_left_for_the_other_pooling(
-    pooling: str, replica_hosts: str, tmp_path: Path
-) -> None:
-    """So much that both fit into the capacity, and no less than what is rendered afterwards by default."""
-    answers = {**STANDALONE, "replica_hosts": replica_hosts}
-    before = render(tmp_path / "before", answers, pooling=pooling)
-    after = render(tmp_path / "after", answers, pooling="direct" if pooling == "pgcat" else "pgcat")
-    text = (before / "README.md").read_text()
-    (kept, left) = map(int, re.findall(r"80 − (\d+) − 3 for the migration = (\d+) are left", text)[0])
-
-    direct, proxied = (after, before) if pooling == "pgcat" else (before, after)
-    both_on_primary = 1 if replica_hosts else 2
-    of_direct = 2 * both_on_primary * permify(direct)["database"]["max_connections"]
-    of_pgcat = 2 * sum(sizes(proxied))
-    before_the_move = of_pgcat if pooling == "pgcat" else of_direct
-    assert (kept, left) == (before_the_move, 80 - before_the_move - 3)
-    assert of_direct + of_pgcat <= 80
-    if pooling == "pgcat":
-        assert f"`max_connections` of {left // (2 * both_on_primary)} at most" in text
+    assert re.search(r" delete .*networkpolicy/permify-moving\b", readme)

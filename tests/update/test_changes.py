@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
-from pgcat_stack.budget_change import budget_change
 from pgcat_stack.deployment import Deployment
+from pgcat_stack.update_report import update_report
 from versions import Home
 
 EXTERNAL = {"primary_host": "db-1", "replica_hosts": "db-2"}
@@ -138,6 +140,108 @@ def test_the_budget_is_shown_before_and_after(home: Home, in_process: InProcess,
     assert "db-1:5432 permify_writer 9 x 4 = 36 7 x 5 = 35" in said
     assert "db-1:5432 all 79 of 80, 3 for the migration 78 of 80, 3 for the migration" in said
     assert "db-2:5432 all 40 of 80 40 of 80" in said
-    assert budget_change(deploy, Deployment.load(deploy)) != ""
+    assert update_report(deploy, Deployment.load(deploy)) != ""
     home.commit(deploy)
-    assert budget_change(deploy, Deployment.load(deploy)) == ""
+    assert update_report(deploy, Deployment.load(deploy)) == ""
+
+
+SCALED: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
+    # 3 × 19 + 2 × 15 + 3
+    "more PgCat": (ANSWERS["standalone"], {"pgcat_replicas": 3}, 90),
+    # 6 × 19 + 2 × 9 + 3
+    "more sidecars": ({**ANSWERS["sidecar"], "permify_replicas": 2}, {"permify_replicas": 6}, 135),
+    # 4 × 2 × 9 + 2 × 2 × 6 + 3
+    "more direct pods": ({**ANSWERS["direct"], "permify_replicas": 2}, {"permify_replicas": 4}, 99),
+    # 10 × 6 + 19 + 3
+    "fewer sidecars": ({**ANSWERS["sidecar"], "permify_replicas": 10}, {"permify_replicas": 2}, 82),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_more_pods_with_smaller_pools_take_two_applies(
+    in_process: InProcess, tmp_path: Path, name: str
+) -> None:
+    before, changed, reached = SCALED[name]
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, before)
+    in_process.update_without_hooks(deploy, **changed)
+    said = update_report(deploy, Deployment.load(deploy))
+    assert "Two applies, not one" in said and f" {reached} of 80 connections to db-1:5432" in said
+    first, last = re.findall(r"^  [13]\. (.*)$", said, re.MULTILINE)
+
+    in_process.home.git(deploy, "reset", "--quiet", "--hard")
+    for step in (first, last):
+        answers = {key: yaml.safe_load(value) for key, value in re.findall(r"--data (\w+)=(\S+)", step)}
+        in_process.update_without_hooks(deploy, **answers, **(changed if "this update" in step else {}))
+        assert "Two applies" not in update_report(deploy, Deployment.load(deploy))
+        in_process.home.commit(deploy)
+    fresh = in_process.render(tmp_path / "fresh", NEXT, stored(deploy))
+    assert tree(deploy) == fresh
+    assert stored(deploy).items() >= changed.items()
+
+
+@pytest.mark.parametrize(
+    ("before", "changed"),
+    [
+        (ANSWERS["docker"], {"permify_replicas": 3}),
+        (ANSWERS["standalone"], {"permify_replicas": 9}),
+        ({**ANSWERS["standalone"], "pgcat_replicas": 3}, {"pgcat_replicas": 2}),
+        (ANSWERS["standalone"], {"topology": "sidecar"}),
+        (ANSWERS["standalone"], {"advanced": True, "writer_pool_size": 3}),
+    ],
+)
+def test_other_changes_take_one(
+    in_process: InProcess, tmp_path: Path, before: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, before)
+    in_process.update_without_hooks(deploy, **changed)
+    assert "Two applies" not in update_report(deploy, Deployment.load(deploy))
+
+
+@pytest.mark.parametrize(
+    ("connections", "said"),
+    [
+        (
+            200,
+            "180 connections, before 80: run it again as an administrator, before the apply",
+        ),
+        (
+            90,
+            "70 connections, before 80: run it again as an administrator, after the rollout",
+        ),
+    ],
+)
+def test_a_changed_capacity_needs_an_administrator(
+    in_process: InProcess, tmp_path: Path, connections: int, said: str
+) -> None:
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
+    in_process.update_without_hooks(deploy, postgres_max_connections=connections)
+    assert f"postgres/bootstrap.sql allows the role {said}.\n" in update_report(
+        deploy, Deployment.load(deploy)
+    )
+    bundled = in_process.copy(tmp_path / "bundled", NEXT, ANSWERS["docker"])
+    in_process.update_without_hooks(bundled, postgres_max_connections=connections)
+    assert "administrator" not in update_report(bundled, Deployment.load(bundled))
+
+
+def test_answers_that_are_no_longer_asked_for_are_named(
+    home: Home, in_process: InProcess, tmp_path: Path
+) -> None:
+    answers = {**ANSWERS["standalone"], "pgcat_replicas": 3, "client_tls": "cert-manager"}
+    deploy = in_process.copy(
+        tmp_path / "deploy", NEXT, {**answers, "client_tls_issuer": "our-ca", "advanced": True}
+    )
+    run = home.copier("update", "--trust", "--defaults", "--data", "topology=sidecar", str(deploy))
+    assert run.returncode == 0, run.stdout + run.stderr
+    (given,) = re.findall(r"^Forgotten, .*\n  (.*)$", run.stdout, re.MULTILINE)
+    assert set(re.findall(r"--data (\S+)", given)) == {
+        "pgcat_replicas=3",
+        "client_tls=cert-manager",
+        "client_tls_issuer=our-ca",
+    }
+    home.commit(deploy)
+    run = home.copier(
+        "update", "--trust", "--defaults", "--data", "topology=standalone", *given.split(), str(deploy)
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Forgotten" not in run.stdout
+    assert stored(deploy)["client_tls_issuer"] == "our-ca"
