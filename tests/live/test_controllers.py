@@ -23,6 +23,8 @@ from kubernetes_cases import OPERATOR, STANDALONE, TOPOLOGIES
 from live.control_plane import ControlPlane
 from live.manifests import APPLIED, Applied, deployment, edited
 from live.repeats import drawn
+from pages import code_blocks
+from runbook import section
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -294,6 +296,7 @@ def test_start_and_rotation_by_the_readme(topology: str, plane: ControlPlane, tm
         )
 
 
+DELETE = "delete --cascade=foreground deployment/pgcat"
 MOVES: dict[str, dict[str, Any]] = {
     "with kubectl alone": {},
     "with operators": {"secrets": "external-secrets", **OPERATOR},
@@ -317,8 +320,8 @@ def test_the_move_to_direct_pooling_and_back_by_the_readme(
         readme.becomes(deployment(tmp_path / "direct", namespace, {**answers, "pooling": "direct"}))
         moving = readme.page
         readme.updates("pooling=direct", "copy_policy()")
-        readme.runs(moving, "delete deployment/pgcat")
-        plane.wait_until(lambda: not pods_of(plane, namespace, "pgcat"), "the pods of PgCat are gone")
+        readme.runs(moving, DELETE)
+        assert not pods_of(plane, namespace, "pgcat")
         # What nothing uses any more is what the page names.
         left = plane.objects(namespace).keys() - built(plane, readme.deploy) - {"Secret/permify-database"}
         admin = "ExternalSecret/pgcat-admin" if operators else "Secret/pgcat-admin"
@@ -330,7 +333,7 @@ def test_the_move_to_direct_pooling_and_back_by_the_readme(
             if operators
             else "the Secret `pgcat-admin`" in moving
         )
-        assert "ConfigMaps and a migration Job" in moving
+        assert "Old ConfigMaps and the old migration Job may stay" in moving
         deleted = plane.kubectl("-n", namespace, "delete", *left)
         assert deleted.accepted, deleted.errors
 
@@ -365,8 +368,8 @@ def test_the_move_to_sidecars_and_back_by_the_readme(how: str, plane: ControlPla
             "every pod of Permify has a PgCat",
         )
         assert {"Deployment/pgcat", "Service/pgcat", "NetworkPolicy/permify-moving"} <= left()
-        readme.runs(before, "delete deployment/pgcat")
-        plane.wait_until(lambda: not pods_of(plane, namespace, "pgcat"), "the pods of PgCat are gone")
+        readme.runs(before, DELETE)
+        assert not pods_of(plane, namespace, "pgcat")
         assert left() == set()
 
         readme.becomes(deployment(tmp_path / "back", namespace, answers))
@@ -374,3 +377,86 @@ def test_the_move_to_sidecars_and_back_by_the_readme(how: str, plane: ControlPla
         assert len(pods_of(plane, namespace, "pgcat")) == 2
         assert left() == set()
         assert plane.objects(namespace).keys() >= built(plane, readme.deploy)
+
+
+def answered(command: str) -> dict[str, Any]:
+    return {key: yaml.safe_load(value) for key, value in re.findall(r"--data (\w+)=(\S+)", command)}
+
+
+@pytest.mark.parametrize(("permify_replicas", "steps_told"), [(12, [2]), (30, [1, 1])])
+def test_a_move_for_which_pools_are_too_large(
+    permify_replicas: int, steps_told: list[int], plane: ControlPlane, tmp_path: Path
+) -> None:
+    """With 12 pods the new pools are smaller for a while, with 30 the old ones are first."""
+    namespace = f"room-{permify_replicas}"
+    answers: dict[str, Any] = {**STANDALONE, "permify_replicas": permify_replicas}
+    with every_pod_gets_ready(plane, namespace):
+        readme = start(plane, tmp_path, namespace, answers)
+        page, told = readme.page, []
+
+        def steps() -> list[str]:
+            return re.findall(r"^copier update .*[^&\n ]", section(page, "Move to sidecars"), re.MULTILINE)
+
+        def update(command: str) -> None:
+            """The block of commands that begins with this one."""
+            nonlocal answers
+            answers = {**answers, **answered(command)}
+            readme.becomes(deployment(tmp_path / "updated", namespace, answers))
+            readme.runs(section(page, "Move to sidecars"), command)
+
+        while "copy_policy()" not in section(page, "Move to sidecars"):
+            told.append(len(steps()))
+            update(steps()[0])
+            page = readme.page
+        told.append(len(steps()))
+        assert told == steps_told
+        move, *last = steps()
+        update(move)
+        readme.runs(section(page, "Move to sidecars"), "copy_policy()")
+        assert len(pods_of(plane, namespace, "permify")) == permify_replicas
+        readme.runs(section(page, "Move to sidecars"), DELETE)
+        assert not pods_of(plane, namespace, "pgcat")
+        for command in last:
+            update(command)
+        assert answers["topology"] == "sidecar" and not answers.get("writer_pool_size")
+        there = {name for name in plane.objects(namespace) if not name.startswith(("ConfigMap/", "Secret/"))}
+        assert there == {name for name in built(plane, readme.deploy) if not name.startswith("ConfigMap/")}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "title"),
+    [
+        (STANDALONE, {"topology": "sidecar"}, "Move to sidecars"),
+        (
+            {**STANDALONE, "topology": "sidecar"},
+            {"topology": "standalone"},
+            "Move to PgCat in pods of its own",
+        ),
+    ],
+)
+def test_a_move_is_given_up_by_the_readme(
+    before: dict[str, Any], after: dict[str, Any], title: str, plane: ControlPlane, tmp_path: Path
+) -> None:
+    namespace = f"given-up-{after['topology']}"
+    with every_pod_gets_ready(plane, namespace):
+        readme = start(plane, tmp_path, namespace, before)
+        begun, page = plane.objects(namespace).keys(), readme.page
+        readme.becomes(deployment(tmp_path / "after", namespace, {**before, **after}))
+        (update,) = re.findall(r"^copier update .*$", section(page, title), re.MULTILINE)
+        readme.run(update)
+        # It stops before anything is deleted.
+        (block,) = (each for each in code_blocks(section(page, title)) if "copy_policy()" in each)
+        readme.runs(
+            f"```bash\n{block.partition('sleep')[0].rstrip().removesuffix('&&')}\n```\n", "copy_policy()"
+        )
+
+        give_up = section(page, title).partition("To give up")[2]
+        commands, listed = re.findall(r"`([^`]+)`", give_up)[:2]
+        assert commands.startswith("git reset --quiet --hard && git clean")
+        readme.becomes(deployment(tmp_path / "before", namespace, before))
+        readme.runs("```bash\ncopier\n```\n", "copier")  # in git's place
+        readme.runs("```bash\nkubectl apply -k .\n```\n", "kubectl")
+        deleted = plane.kubectl("-n", namespace, "delete", *listed.split())
+        assert deleted.accepted, deleted.errors
+        there = {name for name in plane.objects(namespace) if not name.startswith("ConfigMap/")}
+        assert there == {name for name in begun if not name.startswith("ConfigMap/")}
