@@ -23,12 +23,23 @@ Answer = str | int | bool
 
 PGCAT_KEYS = {"admin_password", "server_tls"}
 """Keys of [general] that a note or an answer speaks of."""
-DATABASE_KEYS = {
+_DATABASE_KEYS = (
     *("engine", "uri", "writer", "reader", "auto_migrate", "max_connections", "max_open_connections"),
     *("min_connections", "max_idle_connections", "min_idle_connections", "connect_timeout"),
     *("max_connection_lifetime", "max_connection_lifetime_jitter", "max_connection_idle_time"),
     "health_check_period",
-}
+)
+CARRIED = (
+    "authn",
+    *(f"database.{key}" for key in _DATABASE_KEYS),
+    *("service.watch", "distributed.enabled"),
+    *(
+        f"{part}.{key}"
+        for part in ("meter", "tracer")
+        for key in ("enabled", "exporter", "endpoint", "protocol")
+    ),
+)
+"""How settings begin of which an answer or a note speaks."""
 ADVANCED = {
     *("pool_mode", "writer_pool_size", "reader_pool_size", "primary_reads", "permify_max_connections"),
     *("database_tls", "otlp_endpoint", "distributed", "watch"),
@@ -91,6 +102,8 @@ def _sources(files: list[Path]) -> tuple[Source | None, Source | None]:
     found: dict[str, Source] = {}
     for file in files:
         source = read_source(file.parent, file.name)
+        if not file.exists():
+            raise DeploymentError(f"{file}: no such file")
         if source.language not in ("toml", "yaml"):
             raise DeploymentError(f"{file}: neither pgcat.toml nor Permify's configuration in YAML")
         if source.problems:
@@ -141,7 +154,7 @@ def _pools(source: Source, uris: list[Uri], found: Adoption) -> None:
             "timeouts, ports and logs of [general]: rendered by what was measured; edit pgcat/pgcat.toml"
         )
     unknown = [issue for issue in read_pgcat(source.mapping, "1.2").issues if issue.kind == UNKNOWN_KEY]
-    found.notes += [f"{place(issue.keys)}: PgCat has never read it" for issue in unknown]
+    found.notes += [f"{place(issue.keys)}: PgCat 1.2 does not read it" for issue in unknown]
 
 
 def _sizes(
@@ -209,7 +222,7 @@ def _permify(source: Source, found: Adoption) -> PermifyConfig | None:
     if reading.config is None:
         raise DeploymentError(f"{source.path}: Permify cannot read it: {reading.issues[0].message}")
     found.notes += [
-        f"{place(i.keys)}: Permify has never read it" for i in reading.issues if i.kind == UNKNOWN_KEY
+        f"{place(i.keys)}: Permify 1.7 does not read it" for i in reading.issues if i.kind == UNKNOWN_KEY
     ]
     return reading.config
 
@@ -238,14 +251,21 @@ def _processes(config: PermifyConfig, data: Mapping[str, Any], found: Adoption) 
             "authn: Permify would answer everybody. Write enabled and method into permify/permify.yaml again,"
             " and the keys into a Secret, as the variable PERMIFY_AUTHN_PRESHARED_KEYS of its container"
         )
-    others = sorted(
-        {f"database.{key}" for key in database.keys() - DATABASE_KEYS} | (data.keys() - {"database", "authn"})
-    )
+    others = sorted(key for key in _leaves(data) if not key.startswith(CARRIED))
     if others:
         found.notes.append(
             f"{', '.join(others)}: what no question asks for, write into permify/permify.yaml once it is"
             " rendered; updates keep it"
         )
+
+
+def _leaves(value: object, key: str = "") -> Iterator[str]:
+    """The settings below a key, dotted."""
+    below = as_mapping(value)
+    if not below:
+        yield key
+    for name, item in below.items():
+        yield from _leaves(item, f"{key}.{name}" if key else str(name))
 
 
 def _deprecated(database: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

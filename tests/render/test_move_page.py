@@ -64,6 +64,14 @@ SMALLER: dict[str, Move] = {
         {**STANDALONE, "primary_reads": False, "permify_replicas": 8},
         TO_SIDECARS,
     ),
+    "to sidecars, more room on the replica than a rollout leaves": (
+        {
+            **STANDALONE,
+            **{"primary_reads": False, "permify_replicas": 16, "postgres_max_connections": 225},
+            **{"reader_pool_size": 1},
+        },
+        TO_SIDECARS,
+    ),
     "from sidecars": ({**SIDECAR, "permify_replicas": 9}, TO_STANDALONE),
     "from sidecars, an autoscaler": ({**SIDECAR, "permify_max_replicas": 4}, TO_STANDALONE),
     "from sidecars, session": ({**SIDECAR, **SESSION, "permify_replicas": 4}, TO_STANDALONE),
@@ -164,7 +172,7 @@ def test_with_smaller_pools(name: str, tmp_path: Path) -> None:
     sizes = {key for key in first if key.endswith(("_pool_size", "_connections"))}
     assert last == dict.fromkeys(sizes, "0") and "0" not in {first[key] for key in sizes}
     updated(deploy, last)
-    assert max(without_rollout(deploy).values()) > max(after.values())
+    assert sum(without_rollout(deploy).values()) > sum(after.values())
     assert ("PS507" in text) == ("1" in {first[key] for key in sizes})
 
 

@@ -123,9 +123,10 @@ def test_one_pool_like_the_guides(run) -> None:
     for word in (
         *("pool_size 20:", "database_user postgres:", "admin_password", "passwords in Permify's URIs"),
         *("max_open_connections is deprecated", "max_idle_connections is deprecated", "auto_migrate"),
-        *("database.garbage_collection", "service", "[general]"),
+        *("database.garbage_collection.enabled: what no question asks for", "[general]"),
     ):
         assert word in notes
+    assert "service" not in notes, "watch became an answer"
     assert "secret" not in notes.replace("Secret", "").replace("secrets/", "")
 
 
@@ -144,7 +145,7 @@ def test_two_pools_keep_their_sizes(run) -> None:
         "permify_max_connections": 4,
         "advanced": True,
     }
-    assert any("bann_time" in note and "never read it" in note for note in found.notes)
+    assert any("bann_time" in note and "PgCat 1.2 does not read it" in note for note in found.notes)
     assert not any("pool_size" in note for note in found.notes)
 
 
@@ -226,7 +227,8 @@ def test_the_command_prints_a_data_file(tmp_path: Path, capsys: pytest.CaptureFi
         ("permify.yaml", "kind: ConfigMap\n", "give the file itself, not a ConfigMap"),
         ("permify.yaml", "database: {engine: postgres, max_connections: many}\n", "Permify cannot read it"),
         ("notes.txt", "x\n", "neither pgcat.toml nor"),
-        ("missing.toml", None, "not a regular file"),
+        ("missing.toml", None, "missing.toml: no such file"),
+        ("missing", None, "missing: no such file"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(
