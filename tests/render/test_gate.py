@@ -308,5 +308,7 @@ def test_every_question_has_a_rule_and_every_rule_a_question() -> None:
             assert key in rules.numbers  # type: ignore[attr-defined]
         if question["type"] == "bool":
             assert key in rules.booleans  # type: ignore[attr-defined]
+        elif choices is None:  # what is typed is judged at the prompt, too
+            assert f"('{key}', {key})" in question.get("validator", ""), f"{key} has no validator"
     after_advanced = list(questions)[list(questions).index("advanced") + 1 :]
     assert after_advanced == rules.advanced_keys  # type: ignore[attr-defined]

@@ -139,10 +139,8 @@ CHANGES = [
     (AUTOSCALED, AUTOSCALER, "WindowSeconds: 300", "WindowSeconds: 3601", {"PS905"}),
     (AUTOSCALED, AUTOSCALER, "periodSeconds: 30", "periodSeconds: 1800", set()),
 ]
-NEW = {
-    *("PS108", "PS218", "PS313", "PS314", "PS315", "PS316", "PS317", "PS318", "PS413", "PS428", "PS435"),
-    *("PS437", "PS611", "PS709", "PS802", "PS905"),
-}
+JUDGED = {code for *_, expected in CHANGES for code in expected or ()}
+"""Others may find something, too: a change is made for the checks of this table."""
 
 
 @pytest.mark.parametrize(
@@ -154,7 +152,7 @@ def test_what_is_rendered_has_none(answers):
 
 @pytest.mark.parametrize(("answers", "path", "old", "new", "expected"), CHANGES)
 def test_a_change(answers, path, old, new, expected):
-    found = [f for f in findings(edit(rendered(answers), path, old, new), "PS") if f.code in NEW]
+    found = [f for f in findings(edit(rendered(answers), path, old, new), "PS") if f.code in JUDGED]
     if expected is None:
         assert found
     else:

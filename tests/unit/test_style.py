@@ -24,4 +24,4 @@ def test_style(command: list[str]) -> None:
     run = subprocess.run(
         [sys.executable, "-m", *command], cwd=REPOSITORY, capture_output=True, text=True, timeout=200
     )
-    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.returncode == 0, run.stdout + run.stderr + "\nmend it by: ./dev pre-commit run --all-files"
