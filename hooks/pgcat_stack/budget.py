@@ -249,6 +249,18 @@ def largest_sizes(row: Row) -> dict[str, int] | None:
     return sizes if spare >= 0 else None
 
 
+def largest_size_alone(row: Row) -> tuple[str, int] | None:
+    """PgCat's pool with the largest demand, and its largest size beside the others as they are; else None."""
+    if row.server.capacity is None or len(row.uses) < 2:
+        return None
+    heaviest = max(row.uses, key=lambda use: use.demand)
+    if heaviest.workload.program != "pgcat" or heaviest.instances.count < 1:
+        return None
+    others = row.demand - heaviest.demand
+    size = (row.server.capacity - others) // heaviest.instances.count
+    return (heaviest.pool, size) if size >= 1 else None
+
+
 def most_replicas_that_fit(row: Row) -> int | None:
     """The most replicas with which the pools fit as they are, by rollouts as they are; None where none do."""
     capacity = row.server.capacity

@@ -109,7 +109,7 @@ def findings(checks: Iterable[Check[Subject]], subject: Subject) -> set[Finding]
                 found.add(_finding(rule, problem, rule.severity))
         except Exception as error:
             message = f"the check {rule.name} itself failed: {type(error).__name__}: {error}"
-            broken = Problem(Location("."), message, "please report it with the file that it was reading")
+            broken = Problem(Location("."), message, "please report it with what it was reading")
             found.add(_finding(rule, broken, "error"))
     return found
 

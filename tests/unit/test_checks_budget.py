@@ -188,9 +188,16 @@ def test_over_budget_shows_the_arithmetic_and_what_fits():
         " + 1 draining of PgCat"
     )
     assert found.fix == (
-        "pool_size of permify_writer ≤ 12 and permify_reader ≤ 7; or max_connections ≥ 139 on db1:5432"
+        "pool_size of permify_writer ≤ 9; or max_connections ≥ 139 on db1:5432 and in budget.yaml"
     )
     assert "pool_size = 19" in files[PGCAT].splitlines()[found.line - 1]
+
+
+def test_where_one_smaller_pool_is_not_enough_all_are_named():
+    files = edit(rendered(STANDALONE), PGCAT, "pool_size = 9 ", "pool_size = 30 ")
+    files = edit(files, PGCAT, "pool_size = 10 ", "pool_size = 30 ")
+    found = next(f for f in findings(files, "PS501") if "db1" in f.message)
+    assert found.fix.startswith("pool_size of permify_writer ≤ 10 and permify_reader ≤ 9; or ")
 
 
 def test_over_budget_names_fewer_replicas_and_the_rollout():

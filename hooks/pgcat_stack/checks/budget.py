@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pgcat_stack.budget import Plan, Row, Use, largest_sizes, most_replicas_that_fit, peak, plan
+from pgcat_stack.budget import (
+    Plan,
+    Row,
+    Use,
+    largest_size_alone,
+    largest_sizes,
+    most_replicas_that_fit,
+    peak,
+    plan,
+)
 from pgcat_stack.checks import check
 from pgcat_stack.deployment import BUDGET, Deployment
 from pgcat_stack.findings import Problem
@@ -62,8 +71,10 @@ def _arithmetic(row: Row) -> str:
 
 def _what_fits(row: Row) -> str:
     ways: list[str] = []
-    sizes = largest_sizes(row)
-    if sizes is not None:
+    sizes, alone = largest_sizes(row), largest_size_alone(row)
+    if alone is not None:
+        ways.append(f"pool_size of {alone[0]} ≤ {alone[1]}")
+    elif sizes is not None:
         permify = all(use.workload.program == "permify" for use in row.uses)
         each = min(sizes.values())
         listed = " and ".join(f"{pool} ≤ {size}" for pool, size in sizes.items())
@@ -76,7 +87,7 @@ def _what_fits(row: Row) -> str:
     for reason in _reasons(row.uses):
         ways.append(reason)
     needed = row.demand + (row.server.other_connections or 0)
-    ways.append(f"max_connections ≥ {needed} on {row.server.address}")
+    ways.append(f"max_connections ≥ {needed} on {row.server.address} and in {BUDGET}")
     return "; or ".join(ways)
 
 
