@@ -282,7 +282,12 @@ def codes(stack: Stack, policies: Iterable[dict[str, Any]]) -> set[str]:
     """What the checks of NetworkPolicies say of the rendered files with these policies."""
     text = yaml.safe_dump_all(policies, sort_keys=False).encode()
     deployment = Deployment(stack.folder, {**stack.sources, POLICIES: parse_source(POLICIES, text)})
-    return {rule.code for rule in registry.all_checks() if rule.code in NETWORK_CHECKS for _ in rule.run(deployment)}
+    return {
+        rule.code
+        for rule in registry.all_checks()
+        if rule.code in NETWORK_CHECKS
+        for _ in rule.run(deployment)
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "not_told" in table(name)])
