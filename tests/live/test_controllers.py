@@ -296,6 +296,29 @@ def test_start_and_rotation_by_the_readme(topology: str, plane: ControlPlane, tm
         )
 
 
+def test_a_deployment_scales_the_pods_that_it_has_before_it_replaces_them(
+    plane: ControlPlane, tmp_path: Path
+) -> None:
+    """So more PgCat with smaller pools are for a while more with the larger ones: what an update warns of."""
+    namespace = "scaled"
+    with every_pod_gets_ready(plane, namespace):
+        start(plane, tmp_path, namespace, STANDALONE)
+        sets = f"/apis/apps/v1/namespaces/{namespace}/replicasets"
+        (old,) = (
+            each["metadata"]["name"]
+            for each in plane.call("GET", sets)["items"]
+            if each["metadata"]["name"].startswith("pgcat-")
+        )
+        more = deployment(tmp_path / "more", namespace, {**STANDALONE, "pgcat_replicas": 3})
+        assert plane.kubectl("apply", "-k", more).accepted
+
+        def events() -> list[str]:
+            found = plane.call("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
+            return [each["message"] for each in found if each["reason"] == "ScalingReplicaSet"]
+
+        plane.wait_until(lambda: f"Scaled up replica set {old} from 2 to 3" in events(), "it is scaled")
+
+
 DELETE = "delete --cascade=foreground deployment/pgcat"
 MOVES: dict[str, dict[str, Any]] = {
     "with kubectl alone": {},
