@@ -307,7 +307,7 @@ def test_only_policies_that_would_lose_a_pod_are_copied(tmp_path: Path) -> None:
 
     def copied(answers: dict[str, Any], title: str) -> list[str]:
         deploy = render(tmp_path / str(len(list(tmp_path.iterdir()))), answers)
-        return re.findall(r"^copy_policy (\S+) &&$", page(deploy, title), re.M)
+        return re.findall(r"^copy_policy (\S+) moving &&$", page(deploy, title), re.M)
 
     both = ["permify", "pgcat-stack-dns"]
     assert copied(STANDALONE, TO_SIDECARS) == both

@@ -224,7 +224,7 @@ def test_the_move_copies_the_network_policy_as_it_is(pooling: str, tmp_path: Pat
     (policy,) = (each for each in yaml.safe_load_all(rendered) if each["metadata"]["name"] == "permify")
     readme = (deploy / "README.md").read_text()
     (command,) = set(re.findall(r"^  (sed -E .*) \|$", readme, re.MULTILINE))
-    assert "copy_policy permify &&\n" in readme
+    assert "copy_policy permify moving &&\n" in readme
     # Names and labels like those that the command looks for, where it must leave them alone.
     policy["spec"]["podSelector"]["matchLabels"] |= {"name": "permify", "uid": "1", "generation": "1"}
     returned = {
@@ -241,7 +241,7 @@ def test_the_move_copies_the_network_policy_as_it_is(pooling: str, tmp_path: Pat
         },
     }
     done = subprocess.run(
-        ["sh", "-c", command, "copy_policy", "permify"],
+        ["sh", "-c", command, "copy_policy", "permify", "moving"],
         input=yaml.safe_dump(returned, width=1_000_000),
         capture_output=True,
         text=True,
