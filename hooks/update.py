@@ -27,6 +27,8 @@ import post_generate
 TEMPLATE = Path(__file__).resolve().parent.parent
 DISCARD = "PGCAT_STACK_DISCARD_EDITS"
 """The environment variable that lets edited files go."""
+USUAL = {"database": "bundled", "pgcat_replicas": 2, "drain_seconds": 60, "database_tls": "require"}
+"""Defaults that depend on other answers: what they mostly are."""
 
 
 def main(arguments: list[str]) -> int:
@@ -45,6 +47,7 @@ def main(arguments: list[str]) -> int:
     if stage == "before":
         return code
     tell_what_was_forgotten(answers_file)
+    os.environ["PGCAT_STACK_ANSWERS_FILE"] = answers_file
     return max(code, post_generate.main([]))
 
 
@@ -93,12 +96,14 @@ def tell_what_was_forgotten(answers_file: str) -> None:
         lost = {
             key: before[key]
             for key, default in questions().items()
-            if key in before and key not in now and before[key] not in (default, "", 0)
+            if key in before and key not in now and before[key] not in (default, USUAL.get(key), "", 0)
         }
     except (OSError, subprocess.CalledProcessError, yaml.YAMLError, TypeError):
         return  # a conflict in it, or no commit: the validator says so
     if lost:
         print("Forgotten, for these answers leave no question for it; to come back, give it again:")
+        if before.get("advanced") and not now.get("advanced"):
+            lost = {"advanced": True, **lost}
         print(f"  {' '.join(f'--data {key}={text(value)}' for key, value in lost.items())}\n")
 
 

@@ -295,9 +295,9 @@ def _hook(root: Path) -> int:
     deployment = Deployment.load(root)
     secrets_code = _make_secrets(deployment, quiet=True)
     if os.environ.get("STAGE") == "after":
-        from pgcat_stack.update_report import update_report
+        from pgcat_stack.update_report import ANSWERS, update_report
 
-        _print(update_report(root, deployment))
+        _print(update_report(root, deployment, os.environ.get("PGCAT_STACK_ANSWERS_FILE", ANSWERS)))
     return max(secrets_code, _report(deployment, "text", strict=False))
 
 

@@ -29,7 +29,6 @@ KUSTOMIZATION = "kustomization.yaml"
 PGCAT = "pgcat/pgcat.toml"
 PERMIFY = "permify/permify.yaml"
 BUDGET = "budget.yaml"
-BOOTSTRAP = "postgres/bootstrap.sql"
 VALUES = "permify/values.yaml"
 BOOTSTRAP = "postgres/bootstrap.sql"
 

@@ -7,16 +7,21 @@ import re
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pgcat_stack.budget import Plan, Row, plan
 from pgcat_stack.deployment import BOOTSTRAP, COMPOSE, Deployment, DeploymentError
 from pgcat_stack.plain_data import dig
+from pgcat_stack.sources import read_source
 from pgcat_stack.workloads import Workload
 
 Cells = tuple[str, str, str]
+
+ANSWERS = ".copier-answers.yml"
+"""Where Copier keeps the answers, unless it is told otherwise."""
 
 _LIMIT = re.compile(r"CONNECTION LIMIT (\d+)")
 _ANSWERS = {
@@ -28,18 +33,25 @@ _ANSWERS = {
 """The answer that gives a pool its size, by the pool's name in the budget."""
 
 
-def update_report(root: Path, deployment: Deployment) -> str:
+def update_report(root: Path, deployment: Deployment, answers_file: str = ANSWERS) -> str:
     """The budget in the last commit and now, and what the change needs beside an apply; lines, or nothing.
 
     Empty where nothing was committed, or a file cannot be read: then a finding says why.
     """
+    answers = read_source(root, answers_file).mapping
+    options = "" if answers_file == ANSWERS else f" --answers-file {answers_file}"
     with _committed(root) as before:
         if before is None or before.budget is None or deployment.budget is None:
             return ""
-        if any(source.broken for source in deployment.sources.values()):
+        sources = [*before.sources.values(), *deployment.sources.values()]
+        if any(source.broken for source in sources):
             return ""
         was, now = plan(before), plan(deployment)
-        paragraphs = [_table(was, now), _two_applies(was, now), _bootstrap(before, deployment)]
+        paragraphs = [
+            _table(was, now),
+            _two_applies(was, now, answers, options),
+            _bootstrap(before, deployment),
+        ]
         return "\n".join(paragraph for paragraph in paragraphs if paragraph)
 
 
@@ -51,7 +63,9 @@ def _committed(root: Path) -> Iterator[Deployment | None]:
                 ["git", "archive", "--format=tar", "HEAD", "."], cwd=root, capture_output=True, check=True
             )
             with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-                files.extractall(folder, filter="data")
+                # As `filter="data"`, which Python 3.11 takes since 3.11.4.
+                files.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
+                files.extractall(folder)
             before = Deployment.load(Path(folder))
         except (OSError, subprocess.CalledProcessError, tarfile.TarError, DeploymentError):
             before = None
@@ -88,7 +102,7 @@ def _total(row: Row) -> str:
 # The number of pods and the size of their pools at once
 
 
-def _two_applies(was: Plan, now: Plan) -> str:
+def _two_applies(was: Plan, now: Plan, answers: Mapping[str, Any], options: str) -> str:
     """Where pods with the old pools, as many as there will be, do not fit: in which two steps it goes.
 
     A Deployment whose number and template have changed first scales the pods that it has, with the pools that
@@ -111,23 +125,37 @@ def _two_applies(was: Plan, now: Plan) -> str:
     if worst is None:
         return ""
     reached, row = worst
-    workload = row.uses[0].workload
+    old, new = old_rows[row.server.address].uses[0].workload, row.uses[0].workload
     more = _each(row) < _each(old_rows[row.server.address])
     sizes = _sizes(now if more else was)
-    given = "".join(f" --data {key}={value}" for key, value in sizes.items())
-    derived = "".join(f" --data {key}=0" for key in sizes)
-    update = "copier update --trust --defaults --vcs-ref=:current:"
-    first, last = f"{update} --data advanced=true{given}", f"this update again, with{derived}"
-    if not more:
-        first, last = f"this update, with --data advanced=true{given}", f"{update}{derived}"
+    let_go = {key: answers.get(key) or 0 for key in sizes}
+    this, alone = "this update", f"copier update --trust --defaults --vcs-ref=:current:{options}"
+    held = {"advanced": "true", **sizes}
+    first = f"{this}, but with{_data(_count(old) | held)}" if more else f"{alone}{_data(_count(new) | held)}"
+    last = f"{alone}{_data(_count(new) | let_go)}" if more else f"{this} again, but with{_data(let_go)}"
     return f"""\
 Two applies, not one: a Deployment scales the pods that it has before it replaces them, and for a while
-those of {workload.name} may open {reached} of {row.server.capacity} connections to {row.server.address}.
-From the last commit (`git reset --quiet --hard`):
+those of {new.name} may open {reached} of {row.server.capacity} connections to {row.server.address}.
+From the last commit (`git reset --quiet --hard && git clean --quiet --force -d`):
   1. {first}
   2. apply, wait until the last old pod has gone, commit
   3. {last}
+  4. apply, commit
 """
+
+
+def _count(workload: Workload) -> dict[str, object]:
+    """The answers that give a Deployment its number of pods."""
+    pods = "permify" if workload.sidecar else workload.program
+    autoscaled = workload.autoscaler is not None
+    return {
+        f"{pods}_replicas": workload.fewest_replicas,
+        f"{pods}_max_replicas": workload.most_replicas if autoscaled else 0,
+    }
+
+
+def _data(answers: Mapping[str, object]) -> str:
+    return "".join(f" --data {key}={value}" for key, value in answers.items())
 
 
 def _while_it_changes(old: Row, new: Row) -> int | None:

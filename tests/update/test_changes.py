@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import yaml
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.update_report import update_report
-from versions import Home
+from versions import URL, Home
 
 EXTERNAL = {"primary_host": "db-1", "replica_hosts": "db-2"}
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -154,6 +156,27 @@ SCALED: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "more direct pods": ({**ANSWERS["direct"], "permify_replicas": 2}, {"permify_replicas": 4}, 99),
     # 10 × 6 + 19 + 3
     "fewer sidecars": ({**ANSWERS["sidecar"], "permify_replicas": 10}, {"permify_replicas": 2}, 82),
+    "fewer PgCat, more Permify, session": (
+        {**ANSWERS["standalone"], "pool_mode": "session", "pgcat_replicas": 5, "permify_replicas": 2},
+        {"pgcat_replicas": 1, "permify_replicas": 8},
+        0,
+    ),
+    "more PgCat, fewer Permify, session": (
+        {**ANSWERS["standalone"], "pool_mode": "session", "pgcat_replicas": 1, "permify_replicas": 8},
+        {"pgcat_replicas": 6, "permify_replicas": 1},
+        0,
+    ),
+    "more sidecars and a replica": (
+        {**ANSWERS["sidecar"], "advanced": True},
+        {"permify_replicas": 8, "replica_hosts": "db-2", "primary_reads": False},
+        0,
+    ),
+    "more PgCat with sizes of one's own": (
+        {**ANSWERS["standalone"], "writer_pool_size": 9, "reader_pool_size": 9},
+        {"pgcat_replicas": 8, "writer_pool_size": 2, "reader_pool_size": 2},
+        0,
+    ),
+    "to an autoscaler": (ANSWERS["sidecar"], {"permify_max_replicas": 6}, 0),
 }
 
 
@@ -165,18 +188,49 @@ def test_more_pods_with_smaller_pools_take_two_applies(
     deploy = in_process.copy(tmp_path / "deploy", NEXT, before)
     in_process.update_without_hooks(deploy, **changed)
     said = update_report(deploy, Deployment.load(deploy))
-    assert "Two applies, not one" in said and f" {reached} of 80 connections to db-1:5432" in said
-    first, last = re.findall(r"^  [13]\. (.*)$", said, re.MULTILINE)
+    assert "Two applies, not one" in said
+    assert not reached or f" {reached} of 80 connections to db-1:5432" in said
+    at_once = tree(deploy)
 
-    in_process.home.git(deploy, "reset", "--quiet", "--hard")
-    for step in (first, last):
+    steps = re.findall(r"^  [13]\. (.*)$", said, re.MULTILINE)
+    (undo,) = re.findall(r"From the last commit \(`(.*)`\)", said)
+    subprocess.run(undo, shell=True, cwd=deploy, check=True)
+    assert in_process.home.status(deploy) == ""
+    for step in steps:
         answers = {key: yaml.safe_load(value) for key, value in re.findall(r"--data (\w+)=(\S+)", step)}
-        in_process.update_without_hooks(deploy, **answers, **(changed if "this update" in step else {}))
+        again = changed if step.startswith("this update") else {}
+        in_process.update_without_hooks(deploy, **{**again, **answers})
         assert "Two applies" not in update_report(deploy, Deployment.load(deploy))
         in_process.home.commit(deploy)
-    fresh = in_process.render(tmp_path / "fresh", NEXT, stored(deploy))
-    assert tree(deploy) == fresh
-    assert stored(deploy).items() >= changed.items()
+    # The same, but that `advanced` stays on, with the answers that it has.
+    stayed = {path for path, text in tree(deploy).items() if at_once.get(path) != text}
+    assert stayed <= {".copier-answers.yml"}
+
+
+def test_the_two_applies_by_the_real_command(home: Home, in_process: InProcess, tmp_path: Path) -> None:
+    """In a deployment with another answers file, and a file that only the new number brings."""
+    file = ".copier-answers.eu.yml"
+    run = home.copier(
+        *("copy", "--trust", "--defaults", f"--vcs-ref={NEXT}", f"--answers-file={file}"),
+        *("--data=topology=sidecar", "--data=primary_host=db-1", "--data=permify_replicas=1"),
+        *(URL, str(tmp_path / "deploy")),
+    )
+    assert run.returncode == 0, run.stderr
+    deploy = tmp_path / "deploy"
+    home.commit(deploy)
+    update = f"copier update --trust --defaults --answers-file {file} --data permify_replicas=6"
+    said = home.run("sh", "-c", f"{sys.executable} -m {update}", cwd=deploy).stdout
+    first, third = re.findall(r"^  [13]\. (.*)$", said, re.MULTILINE)
+    (undo,) = re.findall(r"From the last commit \(`(.*)`\)", said)
+    first = first.replace("this update, but with", update)
+    assert third.startswith("copier update") and f"--answers-file {file}" in third
+    for command in (undo, first, third):
+        command = command.replace("copier update", f"{sys.executable} -m copier update")
+        run = home.run("sh", "-c", command, cwd=deploy)
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert "Two applies" not in run.stdout
+        home.commit(deploy)
+    assert stored(deploy, file)["permify_replicas"] == 6
 
 
 @pytest.mark.parametrize(
