@@ -40,6 +40,8 @@ CARRIED = (
     ),
 )
 """How settings begin of which an answer or a note speaks."""
+RENDERED = {"server.http.enabled": "True", "server.http.port": "3476", "server.grpc.port": "3478"}
+"""Settings that are rendered as this, whatever is answered."""
 ADVANCED = {
     *("pool_mode", "writer_pool_size", "reader_pool_size", "primary_reads", "permify_max_connections"),
     *("database_tls", "otlp_endpoint", "distributed", "watch"),
@@ -91,7 +93,7 @@ def adoption_yaml(adoption: Adoption) -> str:
     """A data file for `copier copy --data-file`, with the notes above."""
     import yaml
 
-    notes = "".join(f"# not carried over: {note}\n" for note in adoption.notes)
+    notes = "".join(f"# {note}\n" for note in adoption.notes)
     unknown = (
         "# not in these files: postgres_max_connections, other_connections, and how many processes run\n"
     )
@@ -251,7 +253,14 @@ def _processes(config: PermifyConfig, data: Mapping[str, Any], found: Adoption) 
             "authn: Permify would answer everybody. Write enabled and method into permify/permify.yaml again,"
             " and the keys into a Secret, as the variable PERMIFY_AUTHN_PRESHARED_KEYS of its container"
         )
-    others = sorted(key for key in _leaves(data) if not key.startswith(CARRIED))
+    unread = [".".join(map(str, i.keys)) for i in read_permify(data).issues if i.kind == UNKNOWN_KEY]
+    others = sorted(
+        key
+        for key, value in _leaves(data)
+        if not key.startswith(CARRIED)
+        and str(value) != RENDERED.get(key)
+        and not any(f"{key}.".startswith(f"{other}.") for other in unread)
+    )
     if others:
         found.notes.append(
             f"{', '.join(others)}: what no question asks for, write into permify/permify.yaml once it is"
@@ -259,17 +268,20 @@ def _processes(config: PermifyConfig, data: Mapping[str, Any], found: Adoption) 
         )
 
 
-def _leaves(value: object, key: str = "") -> Iterator[str]:
-    """The settings below a key, dotted."""
+def _leaves(value: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """The settings below a key, dotted, and their values."""
     below = as_mapping(value)
     if not below:
-        yield key
+        yield key, value
     for name, item in below.items():
         yield from _leaves(item, f"{key}.{name}" if key else str(name))
 
 
 def _deprecated(database: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "max_open_connections" in database:
-        yield "max_open_connections", "permify_max_connections is rendered as max_connections"
+        yield (
+            "max_open_connections",
+            "it became permify_max_connections, which is rendered as max_connections",
+        )
     if "max_idle_connections" in database:
         yield "max_idle_connections", "what is rendered is min_connections, one at least"

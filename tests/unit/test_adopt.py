@@ -130,6 +130,14 @@ def test_one_pool_like_the_guides(run) -> None:
     assert "secret" not in notes.replace("Secret", "").replace("secrets/", "")
 
 
+def test_settings_without_a_question_are_named_once(run) -> None:
+    more = "server: {http: {port: 3476}, grpc: {port: 9000}}\nlogger: {level: debug, colour: red}\n"
+    notes = "\n".join(run(ONE_POOL, BEHIND_IT + more).notes)
+    assert "logger.level, server.grpc.port: what no question asks for" in notes
+    assert "server.http.port" not in notes, "that is rendered"
+    assert notes.count("colour") == 1, "Permify does not read it"
+
+
 def test_two_pools_keep_their_sizes(run) -> None:
     found = run(TWO_POOLS, BEHIND_THEM)
     assert found.answers == {
@@ -215,7 +223,7 @@ def test_the_command_prints_a_data_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["adopt", str(tmp_path / "pgcat.toml"), "--topology", "docker"]) == 0
     printed = capsys.readouterr().out
     assert yaml.safe_load(printed)["database"] == "external"
-    assert "# not carried over: pool_size 20" in printed
+    assert "# pool_size 20" in printed
     assert "secret" not in printed.replace("Secret", "").replace("secrets/", "")
 
 
