@@ -22,7 +22,7 @@ import yaml
 from kubernetes_cases import OPERATOR, STANDALONE, TOPOLOGIES
 from live.control_plane import ControlPlane
 from live.manifests import APPLIED, Applied, deployment, edited
-from live.repeats import drawn
+from live.repeats import drawn, repeats
 from pages import code_blocks
 from runbook import section
 
@@ -406,7 +406,9 @@ def answered(command: str) -> dict[str, Any]:
     return {key: yaml.safe_load(value) for key, value in re.findall(r"--data (\w+)=(\S+)", command)}
 
 
-@pytest.mark.parametrize(("permify_replicas", "steps_told"), [(12, [2]), (30, [1, 1])])
+@pytest.mark.parametrize(
+    ("permify_replicas", "steps_told"), [pytest.param(12, [2], marks=repeats), (30, [1, 1])]
+)
 def test_a_move_for_which_pools_are_too_large(
     permify_replicas: int, steps_told: list[int], plane: ControlPlane, tmp_path: Path
 ) -> None:
@@ -450,10 +452,11 @@ def test_a_move_for_which_pools_are_too_large(
     ("before", "after", "title"),
     [
         (STANDALONE, {"topology": "sidecar"}, "Move to sidecars"),
-        (
+        pytest.param(
             {**STANDALONE, "topology": "sidecar"},
             {"topology": "standalone"},
             "Move to PgCat in pods of its own",
+            marks=repeats,
         ),
     ],
 )

@@ -16,6 +16,7 @@ from copier.errors import UserMessageError
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from live.repeats import drawn
 from pgcat_stack.budget import plan
 from pgcat_stack.deployment import Deployment
 from rendering import Refused, render
@@ -97,6 +98,12 @@ REFUSED: dict[str, Move] = {
 }
 
 
+LIKE_OTHERS = {
+    *("to sidecars, no replica", "to direct, no replica", "from sidecars", "to sidecars, an autoscaler"),
+    *("to PgCat", "to sidecars, session"),
+}
+
+
 def page(deploy: Path, title: str) -> str:
     return section((deploy / "README.md").read_text(), title)
 
@@ -142,7 +149,7 @@ def side_by_side(before: dict[str, int], after: dict[str, int], deploy: Path) ->
         )
 
 
-@pytest.mark.parametrize("name", FIT)
+@pytest.mark.parametrize("name", drawn(FIT, LIKE_OTHERS))
 def test_as_they_are(name: str, tmp_path: Path) -> None:
     answers, title = FIT[name]
     deploy = render(tmp_path / "deploy", answers)
@@ -157,7 +164,7 @@ def test_as_they_are(name: str, tmp_path: Path) -> None:
     assert {answered[key] for key in sizes} <= {"0"}, "those were for the old processes"
 
 
-@pytest.mark.parametrize("name", SMALLER)
+@pytest.mark.parametrize("name", drawn(SMALLER, LIKE_OTHERS))
 def test_with_smaller_pools(name: str, tmp_path: Path) -> None:
     answers, title = SMALLER[name]
     deploy = render(tmp_path / "deploy", answers)
@@ -282,7 +289,7 @@ def follow(deploy: Path, title: str) -> str:
     return "smaller" if last else "fits"
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(answer_sets())
 def test_any_move_fits_and_is_accepted(answers: dict[str, Any]) -> None:
     folder = Path(tempfile.mkdtemp())

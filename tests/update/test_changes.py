@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from live.repeats import drawn
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.update_report import update_report
@@ -180,7 +181,15 @@ SCALED: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", SCALED)
+SCALED_LIKE_OTHERS = {
+    "more direct pods",
+    "more PgCat, fewer Permify, session",
+    "more PgCat with sizes of one's own",
+    "to an autoscaler",
+}
+
+
+@pytest.mark.parametrize("name", drawn(SCALED, SCALED_LIKE_OTHERS))
 def test_more_pods_with_smaller_pools_take_two_applies(
     in_process: InProcess, tmp_path: Path, name: str
 ) -> None:
