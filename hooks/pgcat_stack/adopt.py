@@ -39,14 +39,15 @@ CARRIED = (
         for key in ("enabled", "exporter", "endpoint", "protocol")
     ),
 )
-"""How settings begin of which an answer or a note speaks."""
+"""Settings of which an answer or a note speaks, with all below them."""
 RENDERED = {"server.http.enabled": "True", "server.http.port": "3476", "server.grpc.port": "3478"}
 """Settings that are rendered as this, whatever is answered."""
 ADVANCED = {
     *("pool_mode", "writer_pool_size", "reader_pool_size", "primary_reads", "permify_max_connections"),
     *("database_tls", "otlp_endpoint", "distributed", "watch"),
 }
-PGCAT_PORT = 6432
+POOLER_PORT = 6432
+"""Where the guides let PgCat listen."""
 SUPERUSERS = ("postgres", "public", "none")
 
 
@@ -65,7 +66,7 @@ def adopt(files: list[Path], topology: str) -> Adoption:
     """
     pgcat, permify = _sources(files)
     found = Adoption({"topology": topology})
-    config = _permify(permify, found) if permify else None
+    config, unread = _permify(permify, found) if permify else (None, [])
     database = config.database if config else Database()
     uris = (
         [parse_uri(uri, permify.here()) for uri in (database.writer_uri, database.reader_uri)]
@@ -79,7 +80,7 @@ def adopt(files: list[Path], topology: str) -> Adoption:
     else:
         _direct(uris, found)
     if config:
-        _processes(config, as_mapping(permify.mapping if permify else {}), found)
+        _processes(config, as_mapping(permify.mapping if permify else {}), unread, found)
     if any(uri.password is not None for uri in uris):
         found.notes.append(
             "passwords in Permify's URIs: a Secret or a file under secrets/ takes them; choose a new one"
@@ -182,7 +183,7 @@ def _direct(uris: list[Uri], found: Adoption) -> None:
     writer, reader = uris
     found.answers["pooling"] = "direct"
     primary = writer.servers[0] if writer.servers else None
-    if primary and (primary.host.split(".")[0] == "pgcat" or primary.port == PGCAT_PORT):
+    if primary and (primary.host.split(".")[0] == "pgcat" or primary.port == POOLER_PORT):
         raise DeploymentError(f"Permify's URIs name {_written(primary)}, a PgCat: give its pgcat.toml, too")
     _hosts(primary, [server for server in reader.servers if server != primary], found)
     _identity({uri.database for uri in uris}, {uri.user for uri in uris}, found)
@@ -219,17 +220,17 @@ def _identity(databases: set[str], users: set[str], found: Adoption) -> None:
                 found.answers[key] = value
 
 
-def _permify(source: Source, found: Adoption) -> PermifyConfig | None:
+def _permify(source: Source, found: Adoption) -> tuple[PermifyConfig, list[str]]:
+    """What Permify takes of its configuration, and the dotted keys that it does not read."""
     reading = read_permify(source.mapping)
     if reading.config is None:
         raise DeploymentError(f"{source.path}: Permify cannot read it: {reading.issues[0].message}")
-    found.notes += [
-        f"{place(i.keys)}: Permify 1.7 does not read it" for i in reading.issues if i.kind == UNKNOWN_KEY
-    ]
-    return reading.config
+    unknown = [issue.keys for issue in reading.issues if issue.kind == UNKNOWN_KEY]
+    found.notes += [f"{place(keys)}: Permify 1.7 does not read it" for keys in unknown]
+    return reading.config, [".".join(map(str, keys)) for keys in unknown]
 
 
-def _processes(config: PermifyConfig, data: Mapping[str, Any], found: Adoption) -> None:
+def _processes(config: PermifyConfig, data: Mapping[str, Any], unread: list[str], found: Adoption) -> None:
     database = as_mapping(data.get("database"))
     if "max_connections" in database or "max_open_connections" in database:
         found.answers["permify_max_connections"] = config.database.pool_max_connections
@@ -253,13 +254,11 @@ def _processes(config: PermifyConfig, data: Mapping[str, Any], found: Adoption) 
             "authn: Permify would answer everybody. Write enabled and method into permify/permify.yaml again,"
             " and the keys into a Secret, as the variable PERMIFY_AUTHN_PRESHARED_KEYS of its container"
         )
-    unread = [".".join(map(str, i.keys)) for i in read_permify(data).issues if i.kind == UNKNOWN_KEY]
+    spoken_of = tuple(f"{key}." for key in (*CARRIED, *unread))
     others = sorted(
         key
         for key, value in _leaves(data)
-        if not key.startswith(CARRIED)
-        and str(value) != RENDERED.get(key)
-        and not any(f"{key}.".startswith(f"{other}.") for other in unread)
+        if not f"{key}.".startswith(spoken_of) and str(value) != RENDERED.get(key)
     )
     if others:
         found.notes.append(

@@ -145,6 +145,11 @@ class Row:
         return sum(use.demand for use in self.uses) + self.migration
 
     @property
+    def heaviest(self) -> Use:
+        """The pool with the largest demand. Raises ValueError where no pool uses the server."""
+        return max(self.uses, key=lambda use: use.demand)
+
+    @property
     def headroom(self) -> int | None:
         """What is left; less than nothing where the budget does not hold."""
         capacity = self.server.capacity
@@ -253,7 +258,7 @@ def largest_size_alone(row: Row) -> tuple[str, int] | None:
     """PgCat's pool with the largest demand, and its largest size beside the others as they are; else None."""
     if row.server.capacity is None or len(row.uses) < 2:
         return None
-    heaviest = max(row.uses, key=lambda use: use.demand)
+    heaviest = row.heaviest
     if heaviest.workload.program != "pgcat" or heaviest.instances.count < 1:
         return None
     others = row.demand - heaviest.demand

@@ -48,8 +48,7 @@ def over_budget(deployment: Deployment) -> Iterator[Problem]:
     budget = _plan(deployment)
     for row in budget.rows if budget else ():
         if row.over and row.uses:
-            heaviest = max(row.uses, key=lambda use: use.demand)
-            yield Problem(heaviest.size.location, _arithmetic(row), _what_fits(row))
+            yield Problem(row.heaviest.size.location, _arithmetic(row), _what_fits(row))
 
 
 def _arithmetic(row: Row) -> str:
