@@ -85,8 +85,13 @@ def pods_of(plane: ControlPlane, namespace: str, name: str) -> list[dict[str, An
 
 
 def refusals(plane: ControlPlane, namespace: str) -> list[str]:
+    """Why pods were not made, but for what the controllers mend themselves by trying again.
+
+    Another controller makes the ServiceAccount `default` of a new namespace; until then no pod is admitted.
+    """
     events = plane.call("GET", f"/api/v1/namespaces/{namespace}/events")["items"]
-    return [event["message"] for event in events if event["reason"] == "FailedCreate"]
+    messages = [event["message"] for event in events if event["reason"] == "FailedCreate"]
+    return [message for message in messages if 'serviceaccount "default" not found' not in message]
 
 
 # Pod Security, by the API server itself.
