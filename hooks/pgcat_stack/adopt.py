@@ -250,10 +250,13 @@ def _processes(config: PermifyConfig, data: Mapping[str, Any], unread: list[str]
         if pushed.protocol != "grpc":
             found.notes.append(f"OTLP over {pushed.protocol}: Permify is told to push over gRPC")
     if "authn" in data:
-        found.notes.append(
-            "authn: Permify would answer everybody. Write enabled and method into permify/permify.yaml again,"
-            " and the keys into a Secret, as the variable PERMIFY_AUTHN_PRESHARED_KEYS of its container"
+        again = (
+            "Write the section into permify/permify.yaml again"
+            if config.authn.method == "oidc"
+            else "Write enabled and method into permify/permify.yaml again, and the keys into a Secret, as"
+            " the variable PERMIFY_AUTHN_PRESHARED_KEYS of its container"
         )
+        found.notes.append(f"authn: Permify would answer everybody. {again}")
     spoken_of = tuple(f"{key}." for key in (*CARRIED, *unread))
     others = sorted(
         key

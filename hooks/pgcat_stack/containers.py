@@ -133,6 +133,11 @@ class Unit:
         return "initContainers" in self.base and self.data.get("restartPolicy") != "Always"
 
     @property
+    def inherits(self) -> bool:
+        """Whether it has variables that its own list does not show."""
+        return any(self.data.get(key) for key in ("envFrom", "env_file", "extends"))
+
+    @property
     def text(self) -> str:
         """How messages name it."""
         if self.pod is None:

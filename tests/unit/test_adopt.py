@@ -176,9 +176,14 @@ def test_what_opens_permify_or_turns_tls_off_is_said(run) -> None:
     guarded = BEHIND_IT + "authn: {enabled: true, method: preshared, preshared: {keys: [hidden]}}\n"
     notes = "\n".join(run(ONE_POOL, guarded).notes)
     assert "authn: Permify would answer everybody" in notes
+    assert "the keys into a Secret" in notes
     assert "no server_tls: database_tls disable" in notes
     assert "hidden" not in notes
     assert "server_tls" not in "\n".join(run(TWO_POOLS, BEHIND_THEM).notes)
+    by_tokens = BEHIND_IT + "authn: {enabled: true, method: oidc, oidc: {issuer: 'https://id'}}\n"
+    notes = "\n".join(run(ONE_POOL, by_tokens).notes)
+    assert "Write the section into permify/permify.yaml again" in notes
+    assert "PRESHARED" not in notes
 
 
 def test_a_pgcat_is_not_taken_for_postgresql(run) -> None:

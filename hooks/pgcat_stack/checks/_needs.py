@@ -15,6 +15,8 @@ from pgcat_stack.kustomize import exists, kustomizations, listed_files
 _WORKLOADS = (COMPOSE, KUSTOMIZATION)
 _ALL = (*_WORKLOADS, PGCAT, PERMIFY)
 _NEEDS: dict[str, tuple[str, ...]] = {
+    "PS319": (PERMIFY,),
+    "PS320": (PERMIFY,),
     "PS40": _ALL,
     "PS41": _ALL,
     "PS423": (PGCAT, PERMIFY),

@@ -215,12 +215,11 @@ def no_password(deployment: Deployment) -> Iterator[Problem]:
     """Permify and migrations that have no password from anywhere."""
     in_uri = {id(one.unit) for one in permify_connections(deployment) if one.uri.password is not None}
     for unit in (*running(deployment, "permify"), *running(deployment, "migrate")):
-        inherited = unit.data.get("envFrom") or unit.data.get("env_file") or unit.data.get("extends")
         named = unit.variable("PGPASSWORD") or unit.variable("PGPASSFILE")
         in_words = any(
             ":" in word.partition("://")[2].partition("@")[0] for word in unit.words if "@" in word
         )
-        if not (named or inherited or in_words or id(unit) in in_uri):
+        if not (named or unit.inherits or in_words or id(unit) in in_uri):
             fix = "set PGPASSWORD from a Secret" if unit.pod else "set PGPASSFILE to a mounted secret"
             yield Problem(unit.at(), f"{unit.text} has neither PGPASSWORD nor PGPASSFILE", fix)
 
