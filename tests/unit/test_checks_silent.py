@@ -6,17 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from cases import DIRECT, DOCKER, HELM, SESSION, SIDECAR, STANDALONE, codes, edit, findings, one, rendered
+from cases import (
+    CHART_ENVIRONMENT,
+    COMPOSE,
+    COMPOSE_ENVIRONMENT,
+    DIRECT,
+    DOCKER,
+    HELM,
+    PERMIFY_POD,
+    POD_ENVIRONMENT,
+    SESSION,
+    SIDECAR,
+    STANDALONE,
+    VALUES,
+    codes,
+    edit,
+    findings,
+    one,
+    rendered,
+)
 from pgcat_stack.checks import run_checks
 from pgcat_stack.deployment import Deployment
 
 PGCAT = "pgcat/pgcat.toml"
-PERMIFY = "permify/permify.yaml"
-VALUES = "permify/values.yaml"
-COMPOSE = "compose.yaml"
 BOOTSTRAP = "postgres/bootstrap.sql"
 PGCAT_POD = "kubernetes/pgcat-deployment.yaml"
-PERMIFY_POD = "kubernetes/permify-deployment.yaml"
 MIGRATION = "kubernetes/migration-job.yaml"
 AUTOSCALER = "kubernetes/permify-autoscaler.yaml"
 AUTOSCALED = {**STANDALONE, "permify_max_replicas": 5}
@@ -24,11 +38,6 @@ OWN_POSTGRES = {**DOCKER, "database": "external", "primary_host": "db1", "replic
 PASSWORD = "hunter2-secret"
 
 SERVE = r'(?<=command: \["serve", )'
-COMPOSE_ENVIRONMENT = (
-    r"(?<=environment:\n)(?=      PGPASSFILE: .*\n    secrets: \[database.pgpass\]\n    vol)"
-)
-POD_ENVIRONMENT = r"(?<=Secret does not have.\n          env:\n)"  # of Permify, not of what waits before it
-CHART = r"(?<=extraEnvVars:\n)"
 
 
 def compose(name: str, value: str) -> tuple[str, str]:
@@ -40,22 +49,9 @@ def pod(name: str, value: str) -> tuple[str, str]:
 
 
 def chart(name: str, value: str) -> tuple[str, str]:
-    return CHART, f'  - {{name: {name}, value: "{value}"}}\n'
+    return CHART_ENVIRONMENT, f'  - {{name: {name}, value: "{value}"}}\n'
 
 
-def authn(settings: str) -> tuple[str, str]:
-    return "^database:", f"authn: {{{settings}}}\ndatabase:"
-
-
-KEYS_VARIABLE = """\
-            - name: PERMIFY_AUTHN_PRESHARED_KEYS
-              valueFrom: {secretKeyRef: {name: permify-authn, key: keys}}
-"""
-ENABLED_ELSEWHERE = """\
-      PERMIFY_AUTHN_ENABLED: ${ENABLED}
-      PERMIFY_AUTHN_PRESHARED_KEYS: ${KEYS}
-"""
-ALL_OF_A_SECRET = "envFrom: [{secretRef: {name: permify-authn}}]\n          "
 CHANGES = [
     # the environment beats permify.yaml
     (DOCKER, COMPOSE, *compose("PERMIFY_DATABASE_ENGINE", "memory"), {"PS313"}),
@@ -98,30 +94,6 @@ CHANGES = [
     (HELM, VALUES, 'CONNECTIONS\n    value: "8"', "CONNECTIONS\n    value: 8", {"PS317"}),
     (HELM, VALUES, "nameOverride: permify", "nameOverride: authz", {"PS318"}),
     (HELM, VALUES, "nameOverride: permify.*", "fullnameOverride: authz", set()),
-    # who may ask Permify
-    (STANDALONE, PERMIFY, *authn("enabled: true, method: preshared"), {"PS319"}),
-    (STANDALONE, PERMIFY, *authn("enabled: true"), {"PS319"}),
-    (STANDALONE, PERMIFY, *authn("enabled: true, method: preshared, preshared: {keys: []}"), {"PS319"}),
-    (STANDALONE, PERMIFY, *authn("enabled: true, method: preshared, preshared: {keys: [a]}"), set()),
-    (STANDALONE, PERMIFY, *authn("enabled: true, method: oidc, oidc: {issuer: 'https://id'}"), {"PS319"}),
-    (STANDALONE, PERMIFY, *authn("enabled: true, method: oidc, oidc: {backoff_frequency: 5s}"), {"PS319"}),
-    (
-        STANDALONE,
-        PERMIFY,
-        *authn("enabled: true, method: oidc, oidc: {issuer: 'https://id', backoff_frequency: 5s}"),
-        set(),
-    ),
-    (STANDALONE, PERMIFY, *authn("enabled: false, method: preshared"), set()),
-    (STANDALONE, PERMIFY, *authn("preshared: {keys: [a]}"), {"PS320"}),
-    (DIRECT, PERMIFY, *authn("enabled: true, method: preshared"), {"PS319"}),
-    (DOCKER, COMPOSE, *compose("PERMIFY_AUTHN_ENABLED", "true"), {"PS319"}),
-    (DOCKER, COMPOSE, *compose("PERMIFY_AUTHN_PRESHARED_KEYS", "${KEYS:?}"), {"PS320"}),
-    (DOCKER, COMPOSE, COMPOSE_ENVIRONMENT, ENABLED_ELSEWHERE, set()),
-    (SIDECAR, PERMIFY_POD, POD_ENVIRONMENT, KEYS_VARIABLE, {"PS320"}),
-    (HELM, VALUES, "^app:", "app:\n  authn: {enabled: true}", {"PS319"}),
-    (HELM, VALUES, "^app:", "app:\n  authn: {enabled: true, preshared: {keys_secret: keys}}", set()),
-    (HELM, VALUES, "^app:", "app:\n  authn: {preshared: {keys_secret: keys}}", {"PS320"}),
-    (HELM, VALUES, *chart("PERMIFY_AUTHN_PRESHARED_KEYS", "a"), {"PS320"}),
     # units
     (STANDALONE, PGCAT, "^connect_timeout = 5000", "connect_timeout = 5", {"PS218"}),
     (STANDALONE, PGCAT, "^statement_timeout = 0", "shutdown_timeout = 5", set()),  # PS201: not here
@@ -204,26 +176,6 @@ def test_where_the_environment_stands():
     found = one(files, "PS313")
     assert "PERMIFY_DATABASE_ENGINE" in files[COMPOSE].splitlines()[found.line - 1]
     assert "memory" in found.message and "remove PERMIFY_DATABASE_ENGINE" in found.fix
-
-
-def test_keys_from_a_secret():
-    files = edit(rendered(STANDALONE), PERMIFY, *authn("enabled: true, method: preshared"))
-    found = one(files, "PS319")
-    assert "authn:" in files[PERMIFY].splitlines()[found.line - 1]
-    assert "PERMIFY_AUTHN_PRESHARED_KEYS from a Secret" in found.fix
-    with_keys = edit(files, PERMIFY_POD, POD_ENVIRONMENT, KEYS_VARIABLE)
-    assert codes(with_keys, "PS31", "PS32") == set()
-    from_elsewhere = edit(
-        files, PERMIFY_POD, "(?<=Secret does not have.\n          )(?=env:)", ALL_OF_A_SECRET
-    )
-    assert codes(from_elsewhere, "PS31", "PS32") == set()
-
-
-def test_keys_that_nobody_is_asked_for():
-    files = edit(rendered(SIDECAR), PERMIFY_POD, POD_ENVIRONMENT, KEYS_VARIABLE)
-    found = one(files, "PS320")
-    assert "PERMIFY_AUTHN_PRESHARED_KEYS" in files[PERMIFY_POD].splitlines()[found.line - 1]
-    assert "answers everybody" in found.message
 
 
 def test_where_an_argument_stands():

@@ -1,137 +1,175 @@
-"""PS319 and PS320: whether Permify asks its clients for a key or token, and can.
+"""PS319 and PS320: whether Permify asks its clients for a key or a token, and lets the right ones in.
 
-Permify 1.7.3 goes by `authn` of permify.yaml, or of its chart's values, with PERMIFY_AUTHN_… of the
-environment over it (its `pkg/cmd/flags/serve.go`), and ends at its start where something is missing
-(`internal/authn`).
+Permify goes by `authn` of permify.yaml or of its chart's values, with PERMIFY_AUTHN_… of its environment
+over it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pgcat_stack.checks import check
-from pgcat_stack.containers import Variable, running
+from pgcat_stack.checks._chart import HIDDEN, chart_authn, handed_on
+from pgcat_stack.containers import Unit, Variable, running
 from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.models.permify import Authn, read_permify
-from pgcat_stack.plain_data import as_mapping, dig
+from pgcat_stack.models.permify import VARIABLES, Authn, authn_issues, read_permify
+from pgcat_stack.plain_data import as_mapping, dig, put
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import helm_variables
 
 Keys = tuple[str, ...]
-At = Callable[..., Location]
 
-_PRESHARED, _ISSUER = ("preshared", "keys"), ("oidc", "issuer")
+_ENABLED, _METHOD = ("authn", "enabled"), ("authn", "method")
+_KEYS, _ISSUER = ("authn", "preshared", "keys"), ("authn", "oidc", "issuer")
 _KEYS_VARIABLE = "PERMIFY_AUTHN_PRESHARED_KEYS"
-_VARIABLES: dict[str, tuple[Keys, Any]] = {
-    "PERMIFY_AUTHN_ENABLED": (("enabled",), None),
-    "PERMIFY_AUTHN_METHOD": (("method",), None),
-    _KEYS_VARIABLE: (_PRESHARED, ["in a Secret"]),
-    "PERMIFY_AUTHN_OIDC_ISSUER": (_ISSUER, "in a Secret"),
-    "PERMIFY_AUTHN_OIDC_BACKOFF_INTERVAL": (("oidc", "backoff_interval"), "1s"),
-    "PERMIFY_AUTHN_OIDC_BACKOFF_FREQUENCY": (("oidc", "backoff_frequency"), "1s"),
-    "PERMIFY_AUTHN_OIDC_BACKOFF_RETRIES": (("oidc", "backoff_max_retries"), 1),
+_STANDS_FOR: Mapping[Keys, Any] = {
+    _KEYS: [HIDDEN],
+    _ISSUER: HIDDEN,
+    ("authn", "oidc", "audience"): HIDDEN,
+    ("authn", "oidc", "valid_methods"): [HIDDEN],
+    ("authn", "oidc", "refresh_interval"): "1s",
+    ("authn", "oidc", "backoff_interval"): "1s",
+    ("authn", "oidc", "backoff_frequency"): "1s",
+    ("authn", "oidc", "backoff_max_retries"): 1,
 }
-"""The setting that a variable gives, and what stands for a value that no file shows, where something can."""
-_BACKOFF = (("backoff_interval", "12s"), ("backoff_frequency", "5s"), ("backoff_max_retries", "5"))
+"""What stands for a value that no file shows. Where `enabled` or `method` is hidden, nothing can be said."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Asking:
-    """What a Permify asks of its clients, and where a setting of `authn` stands or would stand."""
+class _Permify:
+    """A Permify with its `authn`: as it is written in a file, and with the environment over it."""
 
     name: str
+    written: dict[str, Any]
     authn: Authn
-    at: Callable[[Keys], Location]
+    at: Callable[..., Location]
+    """Where a setting of the file stands, or would."""
+    variables: Mapping[Keys, Location]
+    """The settings that come from the environment."""
+    fixes: Mapping[Keys, str]
+    """What to do about a setting, where that depends on what runs Permify."""
+
+    def place(self, keys: Keys) -> Location:
+        """Where a setting stands, or else what turns authentication on."""
+        if keys in self.variables:
+            return self.variables[keys]
+        is_written = dig({"authn": self.written}, *keys) is not None
+        turned_on = None if is_written else self.variables.get(_ENABLED)
+        return turned_on or self.at(*keys)
 
 
-def _asking(deployment: Deployment) -> Iterator[_Asking]:
-    """Each Permify that the files configure, as far as they show it."""
+def _permifys(deployment: Deployment) -> Iterator[_Permify]:
+    """Each Permify whose authentication the files show."""
     source = deployment.permify
     for unit in running(deployment, "permify"):
-        if not unit.inherits and not any(word.startswith("--authn-") for word in unit.words):
-            authn = as_mapping(dig(source.data, "authn")) if source else {}
-            place = partial(source.at, "authn") if source else unit.at
-            yield from _read(unit.text, authn, place, unit.variables, unit.at)
+        if _serves(unit) and not _has_more(unit):
+            written = as_mapping(dig(source.data, "authn")) if source else {}
+            authn, variables = _read(written, unit.variables, unit.data, unit.at)
+            fix = f"set {_KEYS_VARIABLE} from a Secret"
+            if unit.pod is None:
+                fix = f"write {_KEYS_VARIABLE}: ${{{_KEYS_VARIABLE}:?}} under environment"
+            if authn:
+                at = source.at if source else unit.at
+                yield _Permify(unit.text, written, authn, at, variables, {_KEYS: fix})
     values = deployment.sources.get(VALUES)
     if values and any(permify.workload.kind == "helm" for permify in read_topology(deployment).permify):
-        authn = as_mapping(dig(values.data, "app", "authn"))
-        if dig(authn, "preshared", "keys_secret"):
-            authn = {**authn, "preshared": {"keys": _VARIABLES[_KEYS_VARIABLE][1]}}
-        authn = {"method": "preshared", **authn}  # the chart's default
-        place = partial(values.at, "app", "authn")
-        yield from _read("Permify's chart", authn, place, helm_variables(deployment), values.at)
+        written = chart_authn(values.data)
+        handed = handed_on(values.data)["authn"]
+        authn, variables = _read(handed, helm_variables(deployment), values.data, values.at)
+        fixes: dict[Keys, str] = {_KEYS: "name a Secret in app.authn.preshared.keys_secret"}
+        if not handed:
+            fixes[_METHOD] = "write enabled: true under app.authn, which the chart drops without it"
+        if authn:
+            yield _Permify("Permify", written, authn, partial(values.at, "app"), variables, fixes)
+
+
+def _serves(unit: Unit) -> bool:
+    """Whether it is no tool such as `permify repair`, which asks nobody; the image's own command serves."""
+    return not unit.words or "serve" in unit.words
+
+
+def _has_more(unit: Unit) -> bool:
+    """Whether it may have settings that nothing here reads: arguments, or what its manifest patches."""
+    is_patch = unit.pod is not None and unit.pod.manifest.partial
+    return is_patch or unit.inherits or any(word.startswith("--authn-") for word in unit.words)
 
 
 def _read(
-    name: str, authn: dict[str, Any], at: At, variables: Iterable[Variable], variable_at: At
-) -> Iterator[_Asking]:
-    """`authn` with the environment over it.
+    authn: dict[str, Any], variables: Iterable[Variable], data: Any, at: Callable[..., Location]
+) -> tuple[Authn | None, dict[Keys, Location]]:
+    """`authn` with the environment over it, and what that gives.
 
-    Nothing where a Secret decides whether Permify authenticates, or where Permify could not take `authn`:
-    PS3xx says so.
+    None where it is hidden whether Permify authenticates, or where Permify could not take it, as PS3xx says.
     """
+    settings: dict[str, Any] = {"authn": authn}
     places: dict[Keys, Location] = {}
     for variable in variables:
-        if variable.name not in _VARIABLES or variable.value == "":
+        keys = VARIABLES.get(variable.name, ())
+        value = _value(variable, dig(data, *variable.keys))
+        if keys[:1] != ("authn",) or value == "":  # to Permify an empty variable is none
             continue
-        (*section, key), hidden = _VARIABLES[variable.name]
-        value = hidden if variable.value is None else variable.value
-        if value is None:
-            return
-        below = {**as_mapping(dig(authn, *section)), key: value}
-        authn = {**authn, section[0]: below} if section else below
-        places[*section, key] = variable_at(*variable.keys)
-    read = read_permify({"authn": authn}).config
-    if read is not None:
-        yield _Asking(name, read.authn, lambda keys: places.get(keys) or at(*keys))
+        if value is None and keys not in _STANDS_FOR:
+            return None, {}
+        settings = put(settings, keys, _STANDS_FOR[keys] if value is None else value)
+        places[keys] = at(*variable.keys)
+    config = read_permify(settings).config
+    return config.authn if config else None, places
+
+
+def _value(variable: Variable, written: object) -> str | None:
+    """What a file shows; None where the value comes from a Secret, or from what fills in ${…}."""
+    if "$" in str(written):
+        return None
+    if isinstance(written, dict) and "valueFrom" not in written:
+        return variable.value or ""
+    return variable.value
 
 
 @check(
     code="PS319",
     name="permify-authn",
     severity="error",
-    why="Permify that is told to authenticate its clients, and not by what, ends at its start: a rollout"
-    " stops, and a pod that restarts does not come back.",
+    why="Where something is missing, Permify that is to authenticate its clients ends at its start, refuses"
+    " every token while it looks healthy, or lets somebody in without a key.",
     mend="Complete `authn` in permify.yaml; keys come from a Secret, as PERMIFY_AUTHN_PRESHARED_KEYS.",
 )
 def permify_authn(deployment: Deployment) -> Iterator[Problem]:
-    """What is missing where authentication is on."""
-    for asking in _asking(deployment):
-        for keys, what, fix in _missing(asking.authn) if asking.authn.enabled else ():
-            yield Problem(asking.at(keys), f"authn of {asking.name}: {what}, so Permify does not start", fix)
-
-
-def _missing(authn: Authn) -> Iterator[tuple[Keys, str, str]]:
-    if not authn.method:
-        yield ("method",), "no `method`", "write method: preshared, or oidc"
-    if authn.method == "preshared" and not authn.preshared.keys:
-        yield ("method",), "`preshared` without a key", f"set {_KEYS_VARIABLE} from a Secret"
-    if authn.method == "oidc":
-        if not authn.oidc.issuer:
-            yield _ISSUER, "`oidc` without an `issuer`", "write the issuer's URL"
-        for setting, example in _BACKOFF:
-            if not getattr(authn.oidc, setting):
-                fix = f"write {setting}: {example} under oidc"
-                yield ("oidc", setting), f"`oidc` with `{setting}` 0", fix
+    """What is wrong where authentication is on."""
+    for permify in _permifys(deployment):
+        for issue in authn_issues(permify.authn) if permify.authn.enabled else ():
+            keys = tuple(map(str, issue.keys))
+            text, fix = f"authn of {permify.name}: {issue.message}", permify.fixes.get(keys, issue.fix)
+            yield Problem(permify.place(keys), text, fix)
 
 
 @check(
     code="PS320",
     name="permify-authn-off",
     severity="warning",
-    why="Keys or an issuer are there, and `enabled` is not: Permify answers everybody who reaches it.",
-    mend="Write `enabled: true` under `authn`, or remove what it would need.",
+    why="Keys or an issuer are given and authentication is off, or a variable turns it off: Permify answers"
+    " everybody who reaches it.",
+    mend="Write `enabled: true` under `authn`, and remove the variable; or remove what only `authn` needs.",
 )
 def permify_authn_off(deployment: Deployment) -> Iterator[Problem]:
-    """Authentication that is prepared and not on."""
-    for asking in _asking(deployment):
-        authn = asking.authn
-        for keys, given in ((_PRESHARED, authn.preshared.keys), (_ISSUER, authn.oidc.issuer)):
-            if given and not authn.enabled:
-                what = f"{'.'.join(keys)} is given to {asking.name}, and `authn.enabled` is not true"
-                text, fix = f"{what}: it answers everybody", "write enabled: true under authn"
-                yield Problem(asking.at(keys), text, fix)
+    """Authentication that is prepared and off."""
+    for permify in _permifys(deployment):
+        everybody = f"{permify.name} answers everybody"
+        if permify.authn.enabled:
+            continue
+        if _ENABLED in permify.variables and _is_on(permify.written):
+            text = f"PERMIFY_AUTHN_ENABLED turns off what the file turns on: {everybody}"
+            yield Problem(permify.variables[_ENABLED], text, "remove PERMIFY_AUTHN_ENABLED")
+            continue
+        for keys in (_KEYS, _ISSUER):
+            if keys in permify.variables or dig({"authn": permify.written}, *keys):
+                text = f"{'.'.join(keys)} is given and `enabled` is not true: {everybody}"
+                yield Problem(permify.place(keys), text, "write enabled: true under authn")
+
+
+def _is_on(authn: dict[str, Any]) -> bool:
+    config = read_permify({"authn": authn}).config
+    return config is not None and config.authn.enabled

@@ -1,8 +1,7 @@
 """PS313 to PS318: what Permify takes in the end, from its environment, its arguments or its Helm chart.
 
-The environment beats permify.yaml, and arguments beat both. The chart
-(https://github.com/Permify/helm-charts, charts/permify/templates/deployment.yaml) turns a part of `app` into
-the environment and drops the rest without a word.
+The environment beats permify.yaml, and arguments beat both. The chart turns a part of `app` into the
+environment and drops the rest without a word.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgcat_stack.checks import check
+from pgcat_stack.checks._chart import CHART_APP, CHART_DATABASE, handed_on
 from pgcat_stack.checks._connections import word_location
 from pgcat_stack.containers import running
 from pgcat_stack.deployment import VALUES, Deployment
@@ -23,25 +23,14 @@ from pgcat_stack.models.permify import (
     DATABASE_URIS,
     DEPRECATED,
     ENGINE,
-    database_keys,
+    VARIABLES,
     read_permify,
 )
-from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig, put
 from pgcat_stack.report import show
 from pgcat_stack.sources import Source
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import Workload, helm_variables
-
-_CHART_APP = (
-    *("account_id", "server", "logger", "profiler", "authn", "tracer", "meter", "service", "database"),
-    "distributed",
-)
-_CHART_DATABASE = (
-    *("engine", "uri", "uri_secret", "writer", "reader", "auto_migrate", "max_open_connections"),
-    *("max_idle_connections", "max_connection_lifetime", "max_connection_idle_time", "max_data_per_write"),
-    "garbage_collection",
-)
-_NAMES = {"_".join(("PERMIFY", *keys)).upper(): keys for keys in database_keys()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +41,15 @@ class _Effective:
     places: Mapping[tuple[Key, ...], tuple[str, Location]]
 
 
-def _effective(database: dict[str, Any], workload: Workload) -> _Effective:
-    """The section `database` of a file with the environment of a process over it."""
-    merged = dict(database)
+def _effective(settings: dict[str, Any], workload: Workload) -> _Effective:
+    """Sections of a file with the environment of a process over them."""
     places: dict[tuple[Key, ...], tuple[str, Location]] = {}
     for name, (value, location) in workload.environment.items():
-        keys = _NAMES.get(name)
-        if keys is None:
-            continue
-        places[keys] = name, location
-        if len(keys) == 2:
-            merged[keys[1]] = value
-        else:
-            merged[keys[1]] = {**as_mapping(merged.get(keys[1])), keys[2]: value}
-    issues = [issue for issue in read_permify({"database": merged}).issues if not _elsewhere(issue)]
+        keys = VARIABLES.get(name)
+        if keys is not None:
+            places[keys] = name, location
+            settings = put(settings, keys, value)
+    issues = [issue for issue in read_permify(settings).issues if not _elsewhere(issue)]
     return _Effective(tuple(issues), places)
 
 
@@ -79,10 +63,10 @@ def _beside_a_file(deployment: Deployment) -> Iterator[tuple[_Effective, frozens
     source = deployment.permify
     if source is None or not source.parsed:
         return
-    database = as_mapping(dig(source.data, "database"))
-    known = frozenset(read_permify({"database": database}).issues)
+    settings = {section: as_mapping(dig(source.data, section)) for section in ("database", "authn")}
+    known = frozenset(read_permify(settings).issues)
     for permify in read_topology(deployment).permify:
-        found = _effective(database, permify.workload)
+        found = _effective(settings, permify.workload)
         if permify.workload.kind != "helm" and found.places:
             yield found, known
 
@@ -91,8 +75,8 @@ def _beside_a_file(deployment: Deployment) -> Iterator[tuple[_Effective, frozens
     code="PS313",
     name="permify-environment",
     severity="error",
-    why="PERMIFY_DATABASE_… in the environment beats permify.yaml: the file says postgres, and Permify keeps"
-    " everything in memory, or every process migrates.",
+    why="PERMIFY_DATABASE_… and PERMIFY_AUTHN_… in the environment beat permify.yaml: the file says postgres,"
+    " and Permify keeps everything in memory, or every process migrates.",
     mend="Remove the variable and set permify.yaml, where everybody looks.",
 )
 def permify_environment(deployment: Deployment) -> Iterator[Problem]:
@@ -147,12 +131,9 @@ def _chart(deployment: Deployment) -> Iterator[tuple[_Effective, Source]]:
     values = deployment.sources.get(VALUES)
     if values is None or not values.parsed:
         return
-    database = as_mapping(dig(values.data, "app", "database"))
-    handed = {key: value for key, value in database.items() if key in _CHART_DATABASE and value}
-    handed.pop("uri_secret", None)
     for permify in read_topology(deployment).permify:
         if permify.workload.kind == "helm":
-            yield _effective(handed, permify.workload), values
+            yield _effective(handed_on(values.data), permify.workload), values
 
 
 @check(
@@ -168,7 +149,7 @@ def helm_values(deployment: Deployment) -> Iterator[Problem]:
     """Settings that the chart drops, and what Permify takes in the end."""
     for found, values in _chart(deployment):
         yield from _dropped(values)
-        hidden = {_NAMES.get(variable.name) for variable in helm_variables(deployment) if variable.secret}
+        hidden = {VARIABLES.get(variable.name) for variable in helm_variables(deployment) if variable.secret}
         by_secret = bool(dig(values.data, "app", "database", "uri_secret")) or ("database", "uri") in hidden
         for issue in found.issues:
             unknown_uri = issue.kind == DATABASE_URIS and (by_secret or issue.keys in hidden)
@@ -177,12 +158,12 @@ def helm_values(deployment: Deployment) -> Iterator[Problem]:
 
 
 def _dropped(values: Source) -> Iterator[Problem]:
-    for at, known in ((("app",), _CHART_APP), (("app", "database"), _CHART_DATABASE)):
+    for at, known in ((("app",), CHART_APP), (("app", "database"), CHART_DATABASE)):
         for key in as_mapping(dig(values.data, *at)):
             if key not in known:
                 name, near = "_".join(("PERMIFY", *at[1:], str(key))).upper(), nearest(str(key), known)
                 fix = f"did you mean {near}?" if near else "remove it"
-                if name in _NAMES:
+                if name in VARIABLES:
                     fix = f"set {name} in extraEnvVars"
                 text = f"{show(str(key))} in {'.'.join(at)}: the chart drops it without a word"
                 yield Problem(values.at(*at, key), text, fix)

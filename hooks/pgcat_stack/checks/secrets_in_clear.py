@@ -121,7 +121,8 @@ _WORDS = frozenset({"", "true", "false", "yes", "no", "on", "off", "0", "1"})
     name="password-in-environment",
     severity="error",
     why="Values of variables stand in the file, in `docker inspect` and in `kubectl get -o yaml`.",
-    mend="Take it from a Secret by secretKeyRef, or use the variable that takes a file: PGPASSFILE, *_FILE.",
+    mend="Take it from a Secret by secretKeyRef, or use the variable that takes a file: PGPASSFILE, *_FILE."
+    " In compose.yaml, `${NAME:?}` takes it from the environment.",
 )
 def password_in_environment(deployment: Deployment) -> Iterator[Problem]:
     """Variables named like secrets with a value in the file."""
@@ -134,7 +135,9 @@ def password_in_environment(deployment: Deployment) -> Iterator[Problem]:
             elif isinstance(text, str) and isinstance(variable.keys[-1], int):
                 text = text.partition("=")[2]
             if _is_secret(variable.name, text):
-                fix = "use valueFrom.secretKeyRef" if unit.pod else "use PGPASSFILE or a *_FILE variable"
+                fix = "use valueFrom.secretKeyRef"
+                if unit.pod is None:
+                    fix = f"use PGPASSFILE or a *_FILE variable, or write ${{{variable.name}:?}}"
                 yield Problem(
                     unit.at(*variable.keys), f"{unit.text} has the value of {variable.name} written out", fix
                 )

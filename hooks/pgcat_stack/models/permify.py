@@ -6,7 +6,7 @@ with the place where they belong. Durations become seconds.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ from pgcat_stack.report import show
 
 DURATION, DEPRECATED, ENGINE, DATABASE_URIS = "duration", "deprecated-key", "engine", "database-uris"
 GARBAGE_COLLECTION, AUTO_MIGRATE, EMPTY_SECTION = "garbage-collection", "auto-migrate", "empty-section"
-CONNECTIONS = "connections"
+CONNECTIONS, AUTHN = "connections", "authn"
 
 _UNIT_SECONDS = {
     "ns": 1e-9,
@@ -83,7 +83,9 @@ def _read_text(value: Any) -> Any:
 
 
 def _read_list(value: Any) -> Any:
-    """A string is a list with commas."""
+    """A string is a list with commas, and an empty one an empty list."""
+    if value == "":
+        return []
     return value.split(",") if isinstance(value, str) else value
 
 
@@ -424,20 +426,19 @@ def _empty_keys(data: Any, model: type[BaseModel], at: tuple[Key, ...]) -> Itera
             yield from _empty_keys(data[key], below, (*at, key))
 
 
-def database_keys() -> Iterator[tuple[str, ...]]:
-    """The path of each setting of the section `database`, without the sections in it."""
-    for key, below in _sections_of(Database):
-        if below is None:
-            yield ("database", key)
-        else:
-            yield from (("database", key, inner) for inner, _ in _sections_of(below))
-
-
 def _all_paths(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for key, below in _sections_of(model):
         yield (*at, key)
         if below is not None:
             yield from _all_paths(below, (*at, key))
+
+
+VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "_".join(("PERMIFY", *keys)).upper().replace("BACKOFF_MAX_RETRIES", "BACKOFF_RETRIES"): keys
+    for keys in _all_paths(PermifyConfig)
+    if keys[0] in ("database", "authn")
+}
+"""The setting that a variable of the environment gives (Permify's `pkg/cmd/flags/serve.go`)."""
 
 
 def _unknown_key_issue(keys: tuple[Key, ...]) -> Issue:
@@ -542,3 +543,50 @@ def _connection_rules(database: Database) -> Iterator[Issue]:
         if getattr(database, name) > database.pool_max_connections > 0:
             message = f"`{name}` {getattr(database, name)} is more than a pool may open"
             yield Issue(CONNECTIONS, (*at, name), message, f"at most {database.pool_max_connections}")
+
+
+def authn_issues(authn: Authn) -> Iterator[Issue]:
+    """What ends Permify at its start, lets anybody in or nobody, where authentication is on.
+
+    The environment may give what the file lacks, so this is for settings as Permify takes them in the end
+    (its `internal/authn`).
+    """
+    if authn.method == "preshared":
+        yield from _preshared_issues(authn.preshared.keys)
+    elif authn.method == "oidc":
+        yield from _oidc_issues(authn.oidc)
+    else:
+        fix = "write method: preshared, or oidc"
+        yield Issue(AUTHN, ("authn", "method"), "no `method`: Permify does not start", fix)
+
+
+def _preshared_issues(keys: list[str]) -> Iterator[Issue]:
+    at: tuple[Key, ...] = ("authn", "preshared", "keys")
+    if not keys:
+        yield Issue(AUTHN, at, "`preshared` without a key: Permify does not start", "give it a key")
+    elif "" in keys:
+        yield Issue(AUTHN, at, "an empty key: an empty bearer token is let in", "remove the empty key")
+
+
+def _oidc_issues(oidc: Oidc) -> Iterator[Issue]:
+    at: tuple[Key, ...] = ("authn", "oidc")
+    if not oidc.issuer:
+        yield Issue(
+            AUTHN, (*at, "issuer"), "`oidc` without an `issuer`: Permify does not start", "write its URL"
+        )
+    for name, example in (
+        ("backoff_interval", "12s"),
+        ("backoff_frequency", "5s"),
+        ("backoff_max_retries", "5"),
+    ):
+        if not getattr(oidc, name):
+            message = f"`oidc` with `{name}` 0: Permify does not start"
+            yield Issue(AUTHN, (*at, name), message, f"write {name}: {example} under oidc")
+    if not oidc.audience:
+        message = "`oidc` without an `audience`: Permify refuses every token"
+        yield Issue(AUTHN, (*at, "audience"), message, "write the audience of the tokens")
+    if not oidc.valid_methods:
+        message = "`oidc` without `valid_methods`: Permify refuses every token"
+        yield Issue(
+            AUTHN, (*at, "valid_methods"), message, "name the methods, or remove the key for its default"
+        )
