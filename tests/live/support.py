@@ -57,19 +57,29 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **more}
 
 
+_FIRST_PORT, _LAST_PORT = 12000, 32000
 _taken: set[int] = set()
+_drawing = threading.Lock()
+
+
+def _ports_of_this_worker() -> range:
+    """Those that no other worker of pytest-xdist draws: a server may be away for a while and come back."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    each = (_LAST_PORT - _FIRST_PORT) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return range(_FIRST_PORT + worker * each, _FIRST_PORT + (worker + 1) * each)
 
 
 def free_port() -> int:
     """A port that nobody listens on, never given twice; PgCat's exporter takes none above 32767."""
-    draw = random.SystemRandom()
-    while True:
-        port = draw.randrange(20000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            if port not in _taken:
+    with _drawing:
+        left = [port for port in _ports_of_this_worker() if port not in _taken]
+        random.SystemRandom().shuffle(left)
+        for port in left:
+            with socket.socket() as probe, contextlib.suppress(OSError):
                 probe.bind(("", port))
                 _taken.add(port)
                 return port
+    raise NotReady("no port is left")
 
 
 def listens(port: int) -> bool:
