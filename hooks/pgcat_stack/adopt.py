@@ -13,7 +13,7 @@ from typing import Any
 from pgcat_stack.deployment import DeploymentError
 from pgcat_stack.endpoints import DEFAULT_PORT, Address, Uri, parse_uri
 from pgcat_stack.models.issues import UNKNOWN_KEY, place
-from pgcat_stack.models.permify import Database, PermifyConfig, read_permify
+from pgcat_stack.models.permify import DEPRECATED, Database, PermifyConfig, read_permify
 from pgcat_stack.models.pgcat import read_pgcat
 from pgcat_stack.plain_data import as_mapping
 from pgcat_stack.pools import Pool, read_pools
@@ -224,7 +224,8 @@ def _permify(source: Source, found: Adoption) -> tuple[PermifyConfig, list[str]]
     """What Permify takes of its configuration, and the dotted keys that it does not read."""
     reading = read_permify(source.mapping)
     if reading.config is None:
-        raise DeploymentError(f"{source.path}: Permify cannot read it: {reading.issues[0].message}")
+        stops = next(issue for issue in reading.issues if issue.kind not in (UNKNOWN_KEY, DEPRECATED))
+        raise DeploymentError(f"{source.path}: Permify cannot read it: {stops.message}")
     unknown = [issue.keys for issue in reading.issues if issue.kind == UNKNOWN_KEY]
     found.notes += [f"{place(keys)}: Permify 1.7 does not read it" for keys in unknown]
     return reading.config, [".".join(map(str, keys)) for keys in unknown]
@@ -249,7 +250,7 @@ def _processes(config: PermifyConfig, data: Mapping[str, Any], unread: list[str]
         found.answers["otlp_endpoint"] = pushed.endpoint
         if pushed.protocol != "grpc":
             found.notes.append(f"OTLP over {pushed.protocol}: Permify is told to push over gRPC")
-    if config.authn.enabled:
+    if config.authn.enabled or ("authn" in data and "enabled" not in as_mapping(data["authn"])):
         again = (
             "Write the section into permify/permify.yaml again"
             if config.authn.method == "oidc"

@@ -64,8 +64,9 @@ _drawing = threading.Lock()
 
 def _ports_of_this_worker() -> range:
     """Those that no other worker of pytest-xdist draws: a server may be away for a while and come back."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    each = (_LAST_PORT - _FIRST_PORT) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % workers
+    each = (_LAST_PORT - _FIRST_PORT) // workers
     return range(_FIRST_PORT + worker * each, _FIRST_PORT + (worker + 1) * each)
 
 

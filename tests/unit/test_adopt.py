@@ -180,10 +180,19 @@ def test_what_opens_permify_or_turns_tls_off_is_said(run) -> None:
     assert "no server_tls: database_tls disable" in notes
     assert "hidden" not in notes
     assert "server_tls" not in "\n".join(run(TWO_POOLS, BEHIND_THEM).notes)
+    turned_on_elsewhere = BEHIND_IT + "authn: {method: preshared}\n"
+    assert "Permify would answer everybody" in "\n".join(run(ONE_POOL, turned_on_elsewhere).notes)
+    turned_off = BEHIND_IT + "authn: {enabled: false, method: preshared}\n"
+    assert "everybody" not in "\n".join(run(ONE_POOL, turned_off).notes)
     by_tokens = BEHIND_IT + "authn: {enabled: true, method: oidc, oidc: {issuer: 'https://id'}}\n"
     notes = "\n".join(run(ONE_POOL, by_tokens).notes)
     assert "Write the section into permify/permify.yaml again" in notes
     assert "PRESHARED" not in notes
+
+
+def test_what_permify_cannot_read_is_named(run) -> None:
+    with pytest.raises(DeploymentError, match="cannot read it: `authn` is"):
+        run(ONE_POOL, BEHIND_IT + "authn: text\n")
 
 
 def test_a_pgcat_is_not_taken_for_postgresql(run) -> None:

@@ -134,7 +134,18 @@ PRESHARED = file("enabled: true, method: preshared")
             ],
             {"PS319"},
         ),
+        (
+            STANDALONE,
+            [
+                file("enabled: true, method: oidc, oidc: {backoff_frequency: 5s}"),
+                pod(OIDC_AUDIENCE=SECRET, OIDC_VALID_METHODS=SECRET, OIDC_REFRESH_INTERVAL=SECRET),
+            ],
+            {"PS319"},
+        ),
+        (STANDALONE, [PRESHARED, pod(PRESHARED=SECRET)], {"PS319"}),  # no variable of Permify
+        (STANDALONE, [pod(OIDC=", value: 'https://id'")], set()),
         # what turns it off
+        (STANDALONE, [pod(ENABLED=", value: 'false'")], set()),
         (
             STANDALONE,
             [
@@ -156,7 +167,21 @@ PRESHARED = file("enabled: true, method: preshared")
         (DOCKER, [PRESHARED, compose(PRESHARED_KEYS="''")], {"PS319"}),
         (DOCKER, [compose(PRESHARED_KEYS="${KEYS:?}")], {"PS320"}),
         (DOCKER, [compose(ENABLED="${ON:-false}", PRESHARED_KEYS="${KEYS:?}")], set()),
+        (DOCKER, [PRESHARED, (COMPOSE, r'    command: \["serve", .*\n', "")], {"PS319"}),
         # the chart
+        (HELM, [chart("enabled: true, preshared: {keys: ['']}")], {"PS319"}),
+        (HELM, [chart("enabled: true, method: '', preshared: {keys_secret: keys}")], {"PS319"}),
+        (
+            HELM,
+            [chart("enabled: true, preshared: {keys_secret: keys}"), extra(ENABLED=", value: ''")],
+            {"PS320"},
+        ),
+        (
+            HELM,
+            [chart("enabled: true, preshared: {keys_secret: keys}"), extra(PRESHARED_KEYS=", value: ''")],
+            {"PS319"},
+        ),
+        (HELM, [extra(PRESHARED_KEYS=", value: ''")], set()),
         (HELM, [chart("enabled: true")], {"PS319"}),
         (HELM, [chart("enabled: true, preshared: {keys_secret: keys}")], set()),
         (HELM, [chart("enabled: true"), extra(PRESHARED_KEYS=SECRET)], set()),
@@ -224,6 +249,33 @@ def test_where_the_chart_lacks_keys():
     files = edit(rendered(HELM), *extra(ENABLED=ON))
     assert "PERMIFY_AUTHN_ENABLED" in place(files, "PS319")
     assert "enabled: true under app.authn" in one(files, "PS319").fix
+    files = edit(rendered(HELM), *extra(ENABLED=ON, METHOD=", value: preshared"))
+    assert "PERMIFY_AUTHN_ENABLED" in place(files, "PS319")
+    assert "in extraEnvVars" in one(files, "PS319").fix
+
+
+def test_which_variable_is_blamed():
+    url = "            - {name: PERMIFY_DATABASE_URI, value: 'postgres://h/d'}\n"
+    path, old, new = pod(METHOD=", value: preshared")
+    files = edit(rendered(STANDALONE), path, old, new + url)
+    found = [finding for finding in findings(files, "PS313")]
+    assert found and all("PERMIFY_DATABASE_URI" in finding.fix for finding in found)
+    files = edit(rendered(HELM), *extra(ENABLED=", value: 'yes'"))
+    assert "remove PERMIFY_AUTHN_ENABLED; under app.authn" in one(files, "PS316").fix
+    files = edit(rendered(HELM), *extra(OIDC_BACKOFF_RETRIES=", value: many"))
+    assert "remove PERMIFY_AUTHN_OIDC_BACKOFF_RETRIES" in one(files, "PS316").fix
+
+
+def test_arguments():
+    files = edit(
+        rendered(STANDALONE), PERMIFY_POD, r"args: \[serve", "args: [serve, --authn-preshared-keys=a"
+    )
+    assert one(files, "PS315").fix == "remove --authn-preshared-keys and set PERMIFY_AUTHN_PRESHARED_KEYS"
+
+
+def test_an_empty_key():
+    files = edit(rendered(DOCKER), *file("enabled: true, method: preshared, preshared: {keys: ['']}"))
+    assert one(files, "PS319").fix == "remove the empty key"
 
 
 def test_how_permify_gets_keys():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pgcat_stack.plain_data import as_mapping, dig
+from pgcat_stack.plain_data import as_list, as_mapping, dig
 
 CHART_APP = (
     *("account_id", "server", "logger", "profiler", "authn", "tracer", "meter", "service", "database"),
@@ -30,14 +30,19 @@ def handed_on(values: Any) -> dict[str, Any]:
     known = {key: value for key, value in database.items() if key in CHART_DATABASE and value}
     known.pop("uri_secret", None)
     authn = chart_authn(values)
-    return {"database": known, "authn": {"method": "preshared", **authn} if authn.get("enabled") else {}}
+    if "method" not in as_mapping(dig(values, "app", "authn")):
+        authn["method"] = "preshared"
+    return {"database": known, "authn": authn if authn.get("enabled") else {}}
 
 
 def chart_authn(values: Any) -> dict[str, Any]:
     """`app.authn` as Permify would get it, were it enabled; else nothing of it is handed on."""
     authn = as_mapping(dig(values, "app", "authn"))
     preshared = as_mapping(authn.get("preshared"))
-    keys = preshared.get("keys") or ([HIDDEN] if preshared.get("keys_secret") else [])
-    oidc = {key: value for key, value in as_mapping(authn.get("oidc")).items() if value}
-    others = {key: value for key, value in authn.items() if value}
-    return {**others, "preshared": {"keys": keys}, "oidc": oidc}
+    keys = ",".join(map(str, as_list(preshared.get("keys")))) or (preshared.get("keys_secret") and HIDDEN)
+    handed = {
+        **authn,
+        "preshared": {"keys": keys} if keys else {},
+        "oidc": {key: value for key, value in as_mapping(authn.get("oidc")).items() if value},
+    }
+    return {key: value for key, value in handed.items() if value}

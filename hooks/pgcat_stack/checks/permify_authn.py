@@ -17,16 +17,16 @@ from pgcat_stack.containers import Unit, Variable, running
 from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.models.permify import VARIABLES, Authn, authn_issues, read_permify
-from pgcat_stack.plain_data import as_mapping, dig, put
+from pgcat_stack.plain_data import Key, as_mapping, dig, put
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import helm_variables
 
-Keys = tuple[str, ...]
+Keys = tuple[Key, ...]
 
 _ENABLED, _METHOD = ("authn", "enabled"), ("authn", "method")
 _KEYS, _ISSUER = ("authn", "preshared", "keys"), ("authn", "oidc", "issuer")
 _KEYS_VARIABLE = "PERMIFY_AUTHN_PRESHARED_KEYS"
-_STANDS_FOR: Mapping[Keys, Any] = {
+_STANDS_FOR: Mapping[tuple[str, ...], Any] = {
     _KEYS: [HIDDEN],
     _ISSUER: HIDDEN,
     ("authn", "oidc", "audience"): HIDDEN,
@@ -54,10 +54,10 @@ class _Permify:
     """What to do about a setting, where that depends on what runs Permify."""
 
     def place(self, keys: Keys) -> Location:
-        """Where a setting stands, or else what turns authentication on."""
-        if keys in self.variables:
-            return self.variables[keys]
-        is_written = dig({"authn": self.written}, *keys) is not None
+        """Where a setting or a part of it stands, or else what turns authentication on."""
+        if keys[:3] in self.variables:
+            return self.variables[keys[:3]]
+        is_written = dig({"authn": self.written}, *keys[:3]) is not None
         turned_on = None if is_written else self.variables.get(_ENABLED)
         return turned_on or self.at(*keys)
 
@@ -69,20 +69,24 @@ def _permifys(deployment: Deployment) -> Iterator[_Permify]:
         if _serves(unit) and not _has_more(unit):
             written = as_mapping(dig(source.data, "authn")) if source else {}
             authn, variables = _read(written, unit.variables, unit.data, unit.at)
-            fix = f"set {_KEYS_VARIABLE} from a Secret"
+            give_keys = f"set {_KEYS_VARIABLE} from a Secret"
             if unit.pod is None:
-                fix = f"write {_KEYS_VARIABLE}: ${{{_KEYS_VARIABLE}:?}} under environment"
+                give_keys = f"write {_KEYS_VARIABLE}: ${{{_KEYS_VARIABLE}:?}} under environment"
+            fixes: dict[Keys, str] = {_ENABLED: "write enabled: true under authn", _KEYS: give_keys}
             if authn:
                 at = source.at if source else unit.at
-                yield _Permify(unit.text, written, authn, at, variables, {_KEYS: fix})
+                yield _Permify(unit.text, written, authn, at, variables, fixes)
     values = deployment.sources.get(VALUES)
     if values and any(permify.workload.kind == "helm" for permify in read_topology(deployment).permify):
         written = chart_authn(values.data)
         handed = handed_on(values.data)["authn"]
-        authn, variables = _read(handed, helm_variables(deployment), values.data, values.at)
-        fixes: dict[Keys, str] = {_KEYS: "name a Secret in app.authn.preshared.keys_secret"}
+        variables_of_chart = helm_variables(deployment)
+        authn, variables = _read(handed, variables_of_chart, values.data, values.at, empty_counts=True)
+        turn_on = "write enabled: true under app.authn"
+        fixes = {_ENABLED: turn_on, _KEYS: "name a Secret in app.authn.preshared.keys_secret"}
         if not handed:
-            fixes[_METHOD] = "write enabled: true under app.authn, which the chart drops without it"
+            fixes[_METHOD] = f"{turn_on}, which the chart drops without it"
+            fixes[_KEYS] = f"set {_KEYS_VARIABLE} from a Secret in extraEnvVars"
         if authn:
             yield _Permify("Permify", written, authn, partial(values.at, "app"), variables, fixes)
 
@@ -99,29 +103,38 @@ def _has_more(unit: Unit) -> bool:
 
 
 def _read(
-    authn: dict[str, Any], variables: Iterable[Variable], data: Any, at: Callable[..., Location]
+    authn: dict[str, Any],
+    variables: Iterable[Variable],
+    data: Any,
+    at: Callable[..., Location],
+    empty_counts: bool = False,
 ) -> tuple[Authn | None, dict[Keys, Location]]:
     """`authn` with the environment over it, and what that gives.
+
+    To Permify an empty variable is none, so that the file counts. Where `authn` becomes variables itself, as
+    the chart makes it, `empty_counts`: the last one of a name is what Permify gets.
 
     None where it is hidden whether Permify authenticates, or where Permify could not take it, as PS3xx says.
     """
     settings: dict[str, Any] = {"authn": authn}
     places: dict[Keys, Location] = {}
-    for variable in variables:
-        keys = VARIABLES.get(variable.name, ())
-        value = _value(variable, dig(data, *variable.keys))
-        if keys[:1] != ("authn",) or value == "":  # to Permify an empty variable is none
+    last = {variable.name: variable for variable in variables}
+    for name, keys in VARIABLES.items():
+        if name not in last or keys[0] != "authn":
             continue
+        variable = last[name]
+        value = _value(variable, dig(data, *variable.keys))
         if value is None and keys not in _STANDS_FOR:
             return None, {}
-        settings = put(settings, keys, _STANDS_FOR[keys] if value is None else value)
-        places[keys] = at(*variable.keys)
+        if value or value is None or empty_counts:
+            settings = put(settings, keys, _STANDS_FOR[keys] if value is None else value or None)
+            places[keys] = at(*variable.keys)
     config = read_permify(settings).config
     return config.authn if config else None, places
 
 
 def _value(variable: Variable, written: object) -> str | None:
-    """What a file shows; None where the value comes from a Secret, or from what fills in ${…}."""
+    """What a file shows, "" for nothing; None where it comes from a Secret, or from what fills in ${…}."""
     if "$" in str(written):
         return None
     if isinstance(written, dict) and "valueFrom" not in written:
@@ -141,9 +154,8 @@ def permify_authn(deployment: Deployment) -> Iterator[Problem]:
     """What is wrong where authentication is on."""
     for permify in _permifys(deployment):
         for issue in authn_issues(permify.authn) if permify.authn.enabled else ():
-            keys = tuple(map(str, issue.keys))
-            text, fix = f"authn of {permify.name}: {issue.message}", permify.fixes.get(keys, issue.fix)
-            yield Problem(permify.place(keys), text, fix)
+            text = f"authn of {permify.name}: {issue.message}"
+            yield Problem(permify.place(issue.keys), text, permify.fixes.get(issue.keys, issue.fix))
 
 
 @check(
@@ -164,10 +176,11 @@ def permify_authn_off(deployment: Deployment) -> Iterator[Problem]:
             text = f"PERMIFY_AUTHN_ENABLED turns off what the file turns on: {everybody}"
             yield Problem(permify.variables[_ENABLED], text, "remove PERMIFY_AUTHN_ENABLED")
             continue
-        for keys in (_KEYS, _ISSUER):
-            if keys in permify.variables or dig({"authn": permify.written}, *keys):
+        given = {_KEYS: permify.authn.preshared.keys, _ISSUER: permify.authn.oidc.issuer}
+        for keys, value in given.items():
+            if value or dig({"authn": permify.written}, *keys):
                 text = f"{'.'.join(keys)} is given and `enabled` is not true: {everybody}"
-                yield Problem(permify.place(keys), text, "write enabled: true under authn")
+                yield Problem(permify.place(keys), text, permify.fixes[_ENABLED])
 
 
 def _is_on(authn: dict[str, Any]) -> bool:

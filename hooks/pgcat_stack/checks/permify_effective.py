@@ -84,7 +84,9 @@ def permify_environment(deployment: Deployment) -> Iterator[Problem]:
     for found, known in _beside_a_file(deployment):
         for issue in found.issues:
             if issue.kind != DEPRECATED and issue not in known:
-                name, place = found.places.get(issue.keys) or next(iter(found.places.values()))
+                name, place = found.places.get(issue.keys) or next(
+                    place for keys, place in found.places.items() if keys[0] == issue.keys[0]
+                )
                 text = f"{name} beats permify.yaml: {issue.message}"
                 yield Problem(place, text, f"remove {name}; in permify.yaml: {issue.fix}")
 
@@ -115,13 +117,16 @@ def permify_environment_deprecated(deployment: Deployment) -> Iterator[Problem]:
     mend="Move the setting to permify.yaml, where it is judged.",
 )
 def permify_arguments(deployment: Deployment) -> Iterator[Problem]:
-    """Settings of the database among the arguments of a serving Permify."""
+    """Settings of the database and of authentication among the arguments of a serving Permify."""
     for unit in running(deployment, "permify"):
         for word in dict.fromkeys(unit.words):
             name = word.partition("=")[0]
-            if name.startswith("--database-"):
+            if name.startswith(("--database-", "--authn-")):
                 text = f"{show(name)} beats permify.yaml: settings belong there, where they are judged"
-                yield Problem(word_location(unit, name), text, f"remove {name} and set permify.yaml")
+                instead = (
+                    "set PERMIFY_AUTHN_PRESHARED_KEYS" if "preshared-keys" in name else "set permify.yaml"
+                )
+                yield Problem(word_location(unit, name), text, f"remove {name} and {instead}")
 
 
 # Helm
@@ -170,12 +175,12 @@ def _dropped(values: Source) -> Iterator[Problem]:
 
 
 def _chart_problem(found: _Effective, values: Source, issue: Issue) -> Problem:
-    name = "_".join(("PERMIFY", *map(str, issue.keys))).upper()
+    name = next((name for name, keys in VARIABLES.items() if keys == issue.keys), "")
     fix = issue.fix
     place = values.at("app", *issue.keys)
     if issue.keys in found.places:
         place = found.places[issue.keys][1]
-        fix = f"remove {name}; under app.database: {fix}"
+        fix = f"remove {name}; under app.{issue.keys[0]}: {fix}"
     elif issue.kind == ENGINE:
         place = values.at("app", "database", "engine")
     if issue.kind == AUTO_MIGRATE:

@@ -433,9 +433,18 @@ def _all_paths(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tup
             yield from _all_paths(below, (*at, key))
 
 
+def _settings(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths that are no sections."""
+    for key, below in _sections_of(model):
+        if below is None:
+            yield (*at, key)
+        else:
+            yield from _settings(below, (*at, key))
+
+
 VARIABLES: Mapping[str, tuple[str, ...]] = {
     "_".join(("PERMIFY", *keys)).upper().replace("BACKOFF_MAX_RETRIES", "BACKOFF_RETRIES"): keys
-    for keys in _all_paths(PermifyConfig)
+    for keys in _settings(PermifyConfig)
     if keys[0] in ("database", "authn")
 }
 """The setting that a variable of the environment gives (Permify's `pkg/cmd/flags/serve.go`)."""
@@ -565,6 +574,7 @@ def _preshared_issues(keys: list[str]) -> Iterator[Issue]:
     if not keys:
         yield Issue(AUTHN, at, "`preshared` without a key: Permify does not start", "give it a key")
     elif "" in keys:
+        at = (*at, keys.index(""))
         yield Issue(AUTHN, at, "an empty key: an empty bearer token is let in", "remove the empty key")
 
 
