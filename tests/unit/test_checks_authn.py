@@ -258,7 +258,7 @@ def test_which_variable_is_blamed():
     url = "            - {name: PERMIFY_DATABASE_URI, value: 'postgres://h/d'}\n"
     path, old, new = pod(METHOD=", value: preshared")
     files = edit(rendered(STANDALONE), path, old, new + url)
-    found = [finding for finding in findings(files, "PS313")]
+    found = findings(files, "PS313")
     assert found and all("PERMIFY_DATABASE_URI" in finding.fix for finding in found)
     files = edit(rendered(HELM), *extra(ENABLED=", value: 'yes'"))
     assert "remove PERMIFY_AUTHN_ENABLED; under app.authn" in one(files, "PS316").fix

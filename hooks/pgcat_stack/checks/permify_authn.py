@@ -18,6 +18,7 @@ from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.models.permify import VARIABLES, Authn, authn_issues, read_permify
 from pgcat_stack.plain_data import Key, as_mapping, dig, put
+from pgcat_stack.sources import Source
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import helm_variables
 
@@ -64,31 +65,35 @@ class _Permify:
 
 def _permifys(deployment: Deployment) -> Iterator[_Permify]:
     """Each Permify whose authentication the files show."""
-    source = deployment.permify
     for unit in running(deployment, "permify"):
         if _serves(unit) and not _has_more(unit):
-            written = as_mapping(dig(source.data, "authn")) if source else {}
-            authn, variables = _read(written, unit.variables, unit.data, unit.at)
-            give_keys = f"set {_KEYS_VARIABLE} from a Secret"
-            if unit.pod is None:
-                give_keys = f"write {_KEYS_VARIABLE}: ${{{_KEYS_VARIABLE}:?}} under environment"
-            fixes: dict[Keys, str] = {_ENABLED: "write enabled: true under authn", _KEYS: give_keys}
-            if authn:
-                at = source.at if source else unit.at
-                yield _Permify(unit.text, written, authn, at, variables, fixes)
+            yield from _of_unit(unit, deployment.permify)
     values = deployment.sources.get(VALUES)
     if values and any(permify.workload.kind == "helm" for permify in read_topology(deployment).permify):
-        written = chart_authn(values.data)
-        handed = handed_on(values.data)["authn"]
-        variables_of_chart = helm_variables(deployment)
-        authn, variables = _read(handed, variables_of_chart, values.data, values.at, empty_counts=True)
-        turn_on = "write enabled: true under app.authn"
-        fixes = {_ENABLED: turn_on, _KEYS: "name a Secret in app.authn.preshared.keys_secret"}
-        if not handed:
-            fixes[_METHOD] = f"{turn_on}, which the chart drops without it"
-            fixes[_KEYS] = f"set {_KEYS_VARIABLE} from a Secret in extraEnvVars"
-        if authn:
-            yield _Permify("Permify", written, authn, partial(values.at, "app"), variables, fixes)
+        yield from _of_chart(values, helm_variables(deployment))
+
+
+def _of_unit(unit: Unit, source: Source | None) -> Iterator[_Permify]:
+    written = as_mapping(dig(source.data, "authn")) if source else {}
+    authn, variables = _read(written, unit.variables, unit.data, unit.at)
+    give_keys = f"set {_KEYS_VARIABLE} from a Secret"
+    if unit.pod is None:
+        give_keys = f"write {_KEYS_VARIABLE}: ${{{_KEYS_VARIABLE}:?}} under environment"
+    if authn:
+        fixes: dict[Keys, str] = {_ENABLED: "write enabled: true under authn", _KEYS: give_keys}
+        yield _Permify(unit.text, written, authn, source.at if source else unit.at, variables, fixes)
+
+
+def _of_chart(values: Source, extra: Iterable[Variable]) -> Iterator[_Permify]:
+    written, handed = chart_authn(values.data), handed_on(values.data)["authn"]
+    authn, variables = _read(handed, extra, values.data, values.at, empty_counts=True)
+    turn_on = "write enabled: true under app.authn"
+    fixes: dict[Keys, str] = {_ENABLED: turn_on, _KEYS: "name a Secret in app.authn.preshared.keys_secret"}
+    if not handed:
+        fixes[_METHOD] = f"{turn_on}, which the chart drops without it"
+        fixes[_KEYS] = f"set {_KEYS_VARIABLE} from a Secret in extraEnvVars"
+    if authn:
+        yield _Permify("Permify", written, authn, partial(values.at, "app"), variables, fixes)
 
 
 def _serves(unit: Unit) -> bool:

@@ -426,26 +426,19 @@ def _empty_keys(data: Any, model: type[BaseModel], at: tuple[Key, ...]) -> Itera
             yield from _empty_keys(data[key], below, (*at, key))
 
 
-def _all_paths(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _walk(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """The path of every key, and whether a section stands there."""
     for key, below in _sections_of(model):
-        yield (*at, key)
+        yield (*at, key), below is not None
         if below is not None:
-            yield from _all_paths(below, (*at, key))
+            yield from _walk(below, (*at, key))
 
 
-def _settings(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths that are no sections."""
-    for key, below in _sections_of(model):
-        if below is None:
-            yield (*at, key)
-        else:
-            yield from _settings(below, (*at, key))
-
-
+_PATHS = tuple(path for path, _ in _walk(PermifyConfig))
 VARIABLES: Mapping[str, tuple[str, ...]] = {
     "_".join(("PERMIFY", *keys)).upper().replace("BACKOFF_MAX_RETRIES", "BACKOFF_RETRIES"): keys
-    for keys in _settings(PermifyConfig)
-    if keys[0] in ("database", "authn")
+    for keys, is_section in _walk(PermifyConfig)
+    if not is_section and keys[0] in ("database", "authn")
 }
 """The setting that a variable of the environment gives (Permify's `pkg/cmd/flags/serve.go`)."""
 
@@ -454,20 +447,18 @@ def _unknown_key_issue(keys: tuple[Key, ...]) -> Issue:
     key, parent = str(keys[-1]), keys[:-1]
     shown = f"`{key}`" if len(key) <= 60 else f"`{key[:60]}…`"
     message = f"unknown key {shown} {_place(parent)}: Permify ignores it silently"
-    siblings = [path[-1] for path in _all_paths(PermifyConfig) if path[:-1] == parent]
+    siblings = [path[-1] for path in _PATHS if path[:-1] == parent]
     if key.lower() in siblings:
         return Issue(
             UNKNOWN_KEY, keys, f"`{key}` {_place(parent)} is not in lower case", f"write `{key.lower()}`"
         )
     near = nearest(key, siblings)
-    elsewhere = [
-        ".".join(path[:-1]) for path in _all_paths(PermifyConfig) if path[-1] == key and len(path) > 1
-    ]
+    elsewhere = [".".join(path[:-1]) for path in _PATHS if path[-1] == key and len(path) > 1]
     if near and near.replace("_", "") == key.lower().replace("-", "").replace("_", ""):
         return Issue(UNKNOWN_KEY, keys, message, f"did you mean `{near}`?")
     if elsewhere and len(elsewhere) <= 3:
         return Issue(UNKNOWN_KEY, keys, message, f"it belongs in {' or '.join(elsewhere)}")
-    top = [path[-1] for path in _all_paths(PermifyConfig) if path == (key,)]
+    top = [path[-1] for path in _PATHS if path == (key,)]
     if top:
         return Issue(UNKNOWN_KEY, keys, message, "it belongs at the top level")
     return Issue(UNKNOWN_KEY, keys, message, f"did you mean `{near}`?" if near else "remove it")
