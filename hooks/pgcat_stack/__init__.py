@@ -1,3 +1,3 @@
 """Reads a rendered deployment of PgCat and Permify and proves that it holds together."""
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"
