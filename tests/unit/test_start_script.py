@@ -7,9 +7,11 @@ the list here is what it needs. Real logins with strange passwords: tests/live/t
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 
 from rendering import render
 
+MEGABYTE = 1_000_000
 REFUSED = 78  # what PgCat itself exits with when its configuration is wrong
 TOOLS = ("iconv", "rm", "tail", "tr", "wc")
 
@@ -29,6 +32,7 @@ TOOLS = ("iconv", "rm", "tail", "tr", "wc")
 FAKE_PGCAT = """\
 #!{shell}
 echo $$ >{folder}/pid
+echo $(ulimit -Sn) $(ulimit -Hn) >{folder}/limits
 {cat} /proc/$$/cmdline /proc/$$/environ >{folder}/process
 exec {cat} -- "$1"
 """
@@ -51,6 +55,7 @@ class Start:
     only_busybox: bool = False
 
     def __post_init__(self) -> None:
+        self.script = self.rendered / "start.sh"
         for name in ("bin", "etc", "secrets", "run"):
             (self.root / name).mkdir()
         self.config.write_bytes((self.rendered / "pgcat.toml").read_bytes())
@@ -78,6 +83,11 @@ class Start:
     def executed(self) -> bool:
         return (self.root / "pid").exists()
 
+    @property
+    def limits(self) -> list[str]:
+        """The soft and the hard limit of open files that PgCat was started with."""
+        return (self.root / "limits").read_text().split()
+
     def executable(self, name: str, text: str) -> None:
         file = self.root / "bin" / name
         file.unlink(missing_ok=True)
@@ -90,7 +100,7 @@ class Start:
 
     def popen(self, environment: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*self.shell, str(self.rendered / "start.sh")],
+            [*self.shell, str(self.script)],
             env={
                 "PATH": str(self.root / "bin"),
                 "PGCAT_CONFIG": str(self.config),
@@ -197,6 +207,26 @@ STRANGE = {
 def test_strange_password(start: Start, password: str) -> None:
     result = start.run({"database_password": password.encode(), "pgcat_admin_password": b"admin"})
     assert result.passwords == ("admin", password, password)
+
+
+LARGE = {
+    "a line of base64": "QUJD",
+    "only what is escaped": '\\"',
+    "bytes above 127": 'é漢🐈"',
+}
+
+
+@pytest.mark.parametrize("text", LARGE.values(), ids=LARGE)
+def test_a_secret_of_a_megabyte_takes_a_moment(start: Start, text: str) -> None:
+    """Under a second on an idle machine; built character by character it took from 10 s to hours."""
+    password = (text * (MEGABYTE // len(text.encode()))).encode()
+    began = time.monotonic()
+    result = start.run({"database_password": password, "pgcat_admin_password": b"admin"})
+    seconds = time.monotonic() - began
+    escaped = password.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    expected = start.config.read_bytes().replace(b"${database_password}", escaped)
+    assert result.output == expected.replace(b"${pgcat_admin_password}", b"admin")
+    assert seconds < 10
 
 
 no_control = st.characters(exclude_categories=["Cs"], exclude_characters=[*map(chr, range(32)), "\x7f"])
@@ -407,6 +437,67 @@ def test_pgcat_takes_over_the_process(start: Start) -> None:
     with start.popen() as process:
         process.communicate(timeout=30)
     assert int((start.root / "pid").read_text()) == process.pid
+
+
+def limited(soft: int, hard: int) -> dict[str, Any]:
+    """Options of a start with these limits of open files."""
+    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))}
+
+
+@pytest.mark.parametrize(("soft", "hard"), [(1024, 4097), (1024, 4096), (256, 10000), (4096, 4096)])
+def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one(start: Start, soft: int, hard: int) -> None:
+    assert start.run(GOOD, **limited(soft, hard)).passwords == ("two", "one", "one")
+    assert start.limits == [str(hard), str(hard)]
+
+
+@pytest.mark.parametrize(("soft", "hard"), [(1024, 1024), (64, 1024), (256, 256), (64, 4095)])
+def test_a_low_hard_limit_is_said(start: Start, soft: int, hard: int) -> None:
+    result = start.run(GOOD, **limited(soft, hard))
+    assert result.code == 0 and start.limits == [str(hard), str(hard)]
+    (line,) = result.errors.splitlines()
+    assert line.startswith(f"start.sh: only {hard} files may be open") and "hard limit" in line
+
+
+@pytest.mark.parametrize("hard", [255, 64, 20])
+def test_a_hard_limit_too_low_for_the_pools_is_refused(start: Start, hard: int) -> None:
+    """PgCat would accept nobody, and fill the log with it."""
+    start.filled.write_text('password = "of an earlier start"')
+    assert_refused(start, start.run(GOOD, **limited(hard, hard)), f"only {hard} files", "hard limit")
+
+
+ULIMIT = """\
+ulimit() {{
+    case "$*" in
+        -Hn) echo {hard} ;;
+        -Sn) echo "$soft" ;;
+        "-n 65536") {fallback} ;;
+        *) echo "ulimit: error setting limit (Operation not permitted)" >&2; return 2 ;;
+    esac
+}}
+soft={soft}
+"""
+
+
+@pytest.mark.parametrize(
+    ("hard", "soft", "fallback", "expected"),
+    [
+        ("1073741816", "1024", "soft=65536", ""),  # the hard limit is above fs.nr_open
+        ("unlimited", "1024", "soft=65536", ""),
+        ("unlimited", "unlimited", "return 2", ""),
+        ("524288", "1024", "return 2", "only 1024 files may be open"),  # setrlimit is forbidden
+    ],
+)
+def test_a_hard_limit_that_the_kernel_refuses(
+    start: Start, hard: str, soft: str, fallback: str, expected: str
+) -> None:
+    """Played by a function, since no test may set such limits."""
+    script = start.root / "start.sh"
+    played = ULIMIT.format(hard=hard, soft=soft, fallback=fallback)
+    script.write_text(played + (start.rendered / "start.sh").read_text())
+    start.script = script
+    result = start.run(GOOD)
+    assert result.code == 0 and start.executed
+    assert expected in result.errors and len(result.errors.splitlines()) == bool(expected)
 
 
 def test_no_secret_in_arguments_or_environment(start: Start) -> None:
