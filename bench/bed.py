@@ -29,6 +29,7 @@ from live.support import (
     clean_environment,
     free_port,
     listens,
+    open_files,
     post,
     program,
     run,
@@ -207,7 +208,9 @@ def pgbouncer(cluster: Cluster, like: Deployment) -> Iterator[tuple[Process, int
     (folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
     (folder / "users").write_text(f'"{like.user}" "{like.password}"\n')
     command = [program("pgbouncer"), str(folder / "pgbouncer.ini")]
-    with running(command, folder / "log", clean_environment(), **cluster.primary.as_user) as process:
+    # As its packages start it; it does not raise the limit itself.
+    limits = open_files(soft=65536)
+    with running(command, folder / "log", clean_environment(), limits, **cluster.primary.as_user) as process:
         process.wait_until(lambda: listens(port))
         yield process, port
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -131,6 +131,52 @@ def run_pods(
     ready: asyncio.Barrier
     asyncio.run(everything())
     return outcome
+
+
+def connect_clients(
+    port: int,
+    clients: int,
+    user: str,
+    password: str,
+    seconds: float,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> int:
+    """How many clients logged in within this time, each with a query answered, all connected at once.
+
+    `meanwhile` is called when all have, or the time is up, and before any of them is closed.
+    """
+    opened: list[psycopg.AsyncConnection] = []
+
+    async def client(opening: asyncio.Semaphore, number: int) -> None:
+        async with opening:
+            connection = await psycopg.AsyncConnection.connect(
+                host=LOOPBACK,
+                port=port,
+                dbname=(WRITER, READER)[number % 2],
+                user=user,
+                password=password,
+                autocommit=True,
+                prepare_threshold=None,
+                sslmode="disable",
+            )
+            opened.append(connection)
+            await connection.execute("SELECT 1")
+            answered.append(number)
+
+    async def everything() -> None:
+        opening = asyncio.Semaphore(OPENING)
+        tasks = [asyncio.create_task(client(opening, number)) for number in range(clients)]
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        meanwhile()
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in opened:
+            await connection.close()
+
+    answered: list[int] = []
+    asyncio.run(everything())
+    return len(answered)
 
 
 async def _describe(connection: psycopg.AsyncConnection) -> None:

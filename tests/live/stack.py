@@ -189,6 +189,8 @@ class Stack:
     """By which name PgCat is reached."""
     pgcat_tls: Path | None = None
     """The Secret with PgCat's certificate, as it is mounted."""
+    open_files: tuple[int, int] | None = None
+    """PgCat's limits, soft and hard; those of a container unless given."""
     more_environment: dict[str, str] = field(default_factory=dict)
     """Of Permify and of what its pods and the migration start with."""
     migration_peaks: Peaks | None = None
@@ -458,7 +460,7 @@ class Stack:
         script = str(self.rendered / "pgcat" / "start.sh")
         command = [script if word == "/etc/pgcat/start.sh" else word for word in container["command"]]
         assert script in command
-        with running(command, folder / "log", environment) as process:
+        with running(command, folder / "log", environment, self.open_files) as process:
             process.wait_until(lambda: self._healthy(container, port) if ready else listens(port))
             yield PgCat(process, port, exporter)
 

@@ -93,25 +93,48 @@ def listens(port: int) -> bool:
 # Processes
 
 
+CONTAINER_OPEN_FILES = 1024
+"""The soft limit that a container starts with; its hard limit is high, 524288 by containerd's default."""
+
+
 def allow_open_files() -> None:
-    """As many as the machine admits, here and in what is started: a thousand pods are 2,000 connections."""
+    """As many as the machine allows, for the tests and their load: a thousand pods are 2,000 connections.
+
+    A `Process` gets what a container gets, see `open_files`.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _die_with_parent() -> None:
+def open_files(hard: int | None = None, soft: int = CONTAINER_OPEN_FILES) -> tuple[int, int]:
+    """Limits as a container has them: the machine's hard one, or a lower one, and a soft one below it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = min(most, hard or most)
+    return min(soft, hard), hard
+
+
+def _set_up(limits: tuple[int, int]) -> None:
+    """In the child: its limits of open files, and its end with that of the tests."""
     set_death_signal = 1
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGINT)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 class Process:
-    """A running program that writes to a log file."""
+    """A running program that writes to a log file, with the limits of open files that a container has."""
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], **options: Any):
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        limits: tuple[int, int] | None = None,
+        **options: Any,
+    ):
         self.name = Path(command[0]).name
         self.log = log
         options.setdefault("cwd", log.parent)  # not ours, which rendering in another thread changes
-        self._again = command, log, environment, options
+        self._again = command, log, environment, limits, options
         with log.open("ab") as stream:
             self.popen = subprocess.Popen(
                 command,
@@ -120,7 +143,7 @@ class Process:
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=functools.partial(_set_up, limits or open_files()),
                 **options,
             )
 
@@ -130,8 +153,8 @@ class Process:
 
     def again(self) -> Process:
         """The same program with the same command, log and environment, started once more."""
-        command, log, environment, options = self._again
-        return Process(command, log, environment, **options)
+        command, log, environment, limits, options = self._again
+        return Process(command, log, environment, limits, **options)
 
     def stop(self, how: signal.Signals = signal.SIGINT, within: float = 15) -> tuple[int, float]:
         """Send the signal; returns the exit code and the seconds that it took. Kills what is still there."""
@@ -169,9 +192,13 @@ class NotReady(Exception):
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], log: Path, environment: Mapping[str, str], **options: Any
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str],
+    limits: tuple[int, int] | None = None,
+    **options: Any,
 ) -> Iterator[Process]:
-    process = Process(command, log, environment, **options)
+    process = Process(command, log, environment, limits, **options)
     try:
         yield process
     except BaseException:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -116,8 +117,12 @@ class Start:
 
     def run(self, secrets: Mapping[str, bytes] | None = None, **options: Any) -> Result:
         self.write(secrets or {})
-        with self.popen(**options) as process:
-            output, errors = process.communicate(timeout=30)
+        with self.popen(start_new_session=True, **options) as process:
+            try:
+                output, errors = process.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # its tools as well
+                raise
         return Result(process.returncode, output, errors.decode())
 
 
