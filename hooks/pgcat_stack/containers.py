@@ -28,7 +28,12 @@ POD_MAKERS = frozenset(
     {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob", "Pod"}
 )
 
-_RENDERED_SERVICES = frozenset({"postgres-primary", "postgres-replica", "bootstrap", "prometheus"})
+_RENDERED_SERVICES = frozenset(
+    {
+        *("postgres-primary", "postgres-replica", "bootstrap", "prometheus", "grafana", "collector"),
+        *("postgres-exporter-primary", "postgres-exporter-replica"),
+    }
+)
 _RENDERED_CONTAINERS = frozenset({"wait-for-migration", "note"})
 """Services and containers of the template that run none of our programs."""
 _CLIENT = re.compile(r"\b(psql|pg_isready)\b")
@@ -182,6 +187,18 @@ def units(deployment: Deployment) -> tuple[Unit, ...]:
 def services(deployment: Deployment) -> list[Unit]:
     """The services of compose.yaml."""
     return [unit for unit in units(deployment) if unit.pod is None]
+
+
+def ending_services(deployment: Deployment) -> frozenset[str]:
+    """The Compose services that run to their end: migrations, and those whose end another one waits for."""
+    found = services(deployment)
+    waited_for = {
+        str(name)
+        for unit in found
+        for name, how in as_mapping(unit.data.get("depends_on")).items()
+        if dig(how, "condition") == "service_completed_successfully"
+    }
+    return frozenset(waited_for | {unit.name for unit in found if unit.program == "migrate"})
 
 
 def own_units(deployment: Deployment) -> list[Unit]:

@@ -53,6 +53,16 @@ CHANGES = [
     (DOCKER, COMPOSE, r'    user: "65532:65532"\n    command:\n', "    command:\n", {"PS811"}),
     (DOCKER, COMPOSE, '"65532:65532"', '"0:0"', {"PS811"}),
     (DOCKER, COMPOSE, "    stop_signal", "    privileged: true\n    stop_signal", {"PS815"}),
+    (DOCKER, COMPOSE, r"    mem_limit: 1512m #.*\n", "", {"PS819"}),
+    (DOCKER, COMPOSE, r"    mem_limit: 256m.*\n", "    mem_limit: 0\n", {"PS819"}),
+    (
+        DOCKER,
+        COMPOSE,
+        r"    mem_limit: 256m.*\n",
+        "    deploy: {resources: {limits: {memory: 1g}}}\n",
+        set(),
+    ),
+    (DOCKER, COMPOSE, r"    mem_limit: 128m\n", "", set()),  # bootstrap, which ends
     # Compose hygiene
     (DOCKER, COMPOSE, r"\$\{PERMIFY_BIND:-127.0.0.1\}:3476", "3476", {"PS821"}),
     (DOCKER, COMPOSE, r"\$\{PERMIFY_BIND:-127.0.0.1\}:3476", "0.0.0.0:3476", {"PS821"}),
@@ -75,6 +85,36 @@ CHANGES = [
     ),  # the migration
     (DOCKER, PGCAT, '"postgres-replica"', '"127.0.0.1"', {"PS825"}),
     (DIRECT_DOCKER, PERMIFY, "@postgres-replica:", "@localhost:", {"PS825"}),
+    (DOCKER, COMPOSE, r"  logging: .*\n", "", {"PS826"}),
+    (DOCKER, COMPOSE, "max-size: 10m, ", "", {"PS826"}),
+    (DOCKER, COMPOSE, r"driver: json-file, options: .*\}", "options: {max-file: 5}}", {"PS826"}),
+    (DOCKER, COMPOSE, r"driver: json-file, options: .*\}", "driver: local}", set()),
+    (DOCKER, COMPOSE, r"driver: json-file, options: .*\}", "driver: journald}", set()),
+    (DOCKER, COMPOSE, r"driver: json-file, options: .*\}", 'driver: "${LOG_DRIVER}"}', set()),
+    (DOCKER, COMPOSE, r"driver: json-file, options: .*\}", 'driver: "${LOG_DRIVER:-json-file}"}', {"PS826"}),
+    (DOCKER, COMPOSE, "    stop_signal", "    ulimits: {nofile: 1024}\n    stop_signal", {"PS827"}),
+    (
+        DOCKER,
+        COMPOSE,
+        "    stop_signal",
+        '    ulimits: {nofile: {soft: 64, hard: "4095"}}\n    stop_signal',
+        {"PS827"},
+    ),
+    (
+        DOCKER,
+        COMPOSE,
+        "    stop_signal",
+        "    ulimits: {nofile: {soft: 64, hard: 4096}}\n    stop_signal",
+        set(),
+    ),
+    (DOCKER, COMPOSE, "    stop_signal", "    ulimits: {nofile: -1}\n    stop_signal", set()),
+    (
+        DOCKER,
+        COMPOSE,
+        r'    command: \["serve"',
+        '    ulimits: {nofile: 1024}\n    command: ["serve"',
+        {"PS827"},
+    ),
     # types
     (STANDALONE, PGCAT_POD, "replicas: 2", 'replicas: "2"', {"PS902"}),
     (STANDALONE, PGCAT_POD, "minReadySeconds: 75", "minReadySeconds: 75s", {"PS902"}),

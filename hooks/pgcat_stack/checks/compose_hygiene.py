@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from pgcat_stack.checks import check
 from pgcat_stack.checks._connections import direct_connections
-from pgcat_stack.containers import Unit, running, services
+from pgcat_stack.containers import Unit, ending_services, running, services
 from pgcat_stack.deployment import PERMIFY, VALUES, Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.interpolation import interpolated
-from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
+from pgcat_stack.plain_data import Key, as_list, dig
 from pgcat_stack.report import show
 from pgcat_stack.topology import read_topology
+from pgcat_stack.units import whole_text
 from pgcat_stack.workloads import compose_replicas
 
 _EVERYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
@@ -128,14 +129,8 @@ def port_clash(deployment: Deployment) -> Iterator[Problem]:
 )
 def restart_policy(deployment: Deployment) -> Iterator[Problem]:
     """Services that stay without a restart policy, services that end with one."""
-    found = services(deployment)
-    ending = {
-        name
-        for unit in found
-        for name, how in as_mapping(unit.data.get("depends_on")).items()
-        if dig(how, "condition") == "service_completed_successfully"
-    }
-    for unit in (unit for unit in found if unit.own):
+    ending = ending_services(deployment)
+    for unit in (unit for unit in services(deployment) if unit.own):
         policy = unit.data.get("restart")
         policy = policy if policy is not None else dig(unit.data, "deploy", "restart_policy", "condition")
         stays = policy is not None and policy is not False and str(policy) not in ("no", "none")
@@ -143,7 +138,7 @@ def restart_policy(deployment: Deployment) -> Iterator[Problem]:
             if str(policy) in ("always", "unless-stopped", "any"):
                 text = f"{unit.text} runs to its end, and restart: {policy} starts it again"
                 yield Problem(unit.at("restart"), text, 'set restart: "no"')
-        elif not stays and unit.program != "migrate":
+        elif not stays:
             yield Problem(
                 unit.at("restart"), f"{unit.text} is not started again", "set restart: unless-stopped"
             )
@@ -191,6 +186,54 @@ def loopback_database(deployment: Deployment) -> Iterator[Problem]:
         for address in connection.uri.servers:
             if address.is_loopback:
                 yield Problem(connection.location, f"{address} is Permify's own container", fix)
+
+
+@check(
+    code="PS826",
+    name="log-rotation",
+    severity="warning",
+    why="Docker keeps all that a container writes unless told otherwise. A PgCat at its limit of open files"
+    " writes a gigabyte in 20 s, and a full disk ends the database beside it.",
+    mend='logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}}, or the driver local. Where'
+    " the daemon sends logs elsewhere, name its driver: logging: {driver: journald} keeps its options.",
+)
+def log_rotation(deployment: Deployment) -> Iterator[Problem]:
+    """Services that stay and whose log may grow without end."""
+    ending = ending_services(deployment)
+    for unit in services(deployment):
+        if not unit.own or unit.name in ending or "extends" in unit.data:
+            continue
+        driver = dig(unit.data, "logging", "driver")
+        named = interpolated(str(driver)) if driver is not None else "json-file"
+        if named == "json-file" and dig(unit.data, "logging", "options", "max-size") is None:
+            yield Problem(
+                unit.at("logging"),
+                f"the log of {unit.text} grows without end",
+                'set logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}},'
+                " or name the driver of the daemon",
+            )
+
+
+_FEW_FILES = 4096
+"""Below it start.sh warns. A thousand pods of Permify are 2,000 connections, perhaps all at one PgCat."""
+
+
+@check(
+    code="PS827",
+    name="file-limit",
+    severity="warning",
+    why="Each connection is an open file. PgCat and Permify raise their limit to the hard one, and no"
+    " further. At its limit PgCat accepts no client.",
+    mend="Remove ulimits.nofile: Docker's own hard limit is high. Or set a hard limit of at least 4096.",
+)
+def file_limit(deployment: Deployment) -> Iterator[Problem]:
+    """A low hard limit of open files for PgCat or Permify in Compose; Kubernetes has no field for it."""
+    for unit in services(deployment):
+        limit = dig(unit.data, "ulimits", "nofile")
+        hard = whole_text(dig(limit, "hard") if isinstance(limit, dict) else limit)
+        if unit.program in ("pgcat", "permify") and hard is not None and 0 <= hard < _FEW_FILES:
+            text = f"{unit.text} may open {hard} files at most, fewer than its connections may need"
+            yield Problem(unit.at("ulimits", "nofile"), text, "remove ulimits.nofile")
 
 
 def _on_host(unit: Unit) -> bool:

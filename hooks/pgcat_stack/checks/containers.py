@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pgcat_stack.checks import check
-from pgcat_stack.containers import Pod, Unit, own_pods, own_units, running, volume_ends
+from pgcat_stack.containers import Pod, Unit, ending_services, own_pods, own_units, running, volume_ends
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.interpolation import filled_in, interpolated
@@ -238,14 +238,20 @@ def service_links(deployment: Deployment) -> Iterator[Problem]:
     code="PS819",
     name="memory-limit",
     severity="warning",
-    why="Without a limit one leaking container takes the memory of its neighbours on the node.",
-    mend="Set resources.limits.memory.",
+    why="Without a limit one leaking container takes the memory of its neighbours on the same machine."
+    " PgCat allocates what a client announces before it has logged in; with a limit that is a restart.",
+    mend="Kubernetes: set resources.limits.memory. Compose: set mem_limit or deploy.resources.limits.memory.",
 )
 def memory_limit(deployment: Deployment) -> Iterator[Problem]:
-    """Containers of pods without a memory limit."""
+    """Containers of pods, and services that stay, without a memory limit."""
+    ending = ending_services(deployment)
     for unit in own_units(deployment):
-        completed = unit.pod is not None and unit.pod.manifest.partial and "image" not in unit.data
-        if unit.pod and not completed and not dig(unit.data, "resources", "limits", "memory"):
-            yield Problem(
-                unit.at("resources"), f"{unit.text} has no memory limit", "set resources.limits.memory"
-            )
+        text = f"{unit.text} has no memory limit"
+        if unit.pod is None:
+            limited = unit.data.get("mem_limit"), dig(unit.data, "deploy", "resources", "limits", "memory")
+            if unit.name not in ending and "extends" not in unit.data and not any(limited):
+                yield Problem(unit.at("mem_limit"), text, "set mem_limit, such as 512m")
+            continue
+        completed = unit.pod.manifest.partial and "image" not in unit.data
+        if not completed and not dig(unit.data, "resources", "limits", "memory"):
+            yield Problem(unit.at("resources"), text, "set resources.limits.memory")
