@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from pgcat_stack.deployment import Deployment
@@ -63,10 +63,19 @@ def guarded(run: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its complaints have no control characters of what was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        from pgcat_stack.report import one_line
+
+        super().error(one_line(message))
+
+
 def _parser() -> argparse.ArgumentParser:
     from pgcat_stack import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pgcat-stack",
         description="Judge a rendered deployment of PgCat and Permify by its files, and what runs by them.",
     )
@@ -104,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
     doctor = commands.add_parser(
         "doctor",
         help="ask the running deployment; exit 0 without errors, 1 with errors, 2 if nothing can be asked",
@@ -260,6 +269,7 @@ def _exit_code(findings: Sequence[Finding], *, strict: bool) -> int:
 
 def _secrets(options: argparse.Namespace) -> int:
     from pgcat_stack.deployment import Deployment
+    from pgcat_stack.report import one_line
     from pgcat_stack.secrets import kubernetes_commands, secret_names
 
     deployment = Deployment.load(options.directory)
@@ -268,24 +278,29 @@ def _secrets(options: argparse.Namespace) -> int:
     commands = kubernetes_commands(deployment)
     if commands:
         _print("Kubernetes keeps the secrets. Put each value into the file that is named here, then run:\n")
-        _print("".join(f"  {command}\n" for command in commands))
+        _print("".join(f"  {one_line(command)}\n" for command in commands))
     else:
         _print("Nothing to make: this deployment has no docker secrets.\n")
     return OK
 
 
 def _make_secrets(deployment: Deployment, *, quiet: bool) -> int:
-    from pgcat_stack.secrets import SecretsError, make_secrets
+    from pgcat_stack.report import one_line
+    from pgcat_stack.secrets import SecretsError, make_secrets, reminders
 
     try:
         made = make_secrets(deployment)
     except SecretsError as error:
         _complain(str(error))
         return ERRORS
-    if made:
-        _print(f"made {', '.join(made)}\n")
-    elif not quiet:
-        _print("Nothing to make: every docker secret is there.\n")
+    new = [one.path for one in made if not one.source]
+    lines = [f"made {', '.join(new)}"] if new else []
+    lines += [f"made {one.path} from {one.source}" for one in made if one.source]
+    if not quiet:
+        lines += [f"note: {reminder}" for reminder in reminders(deployment, made)]
+        lines = lines or ["Nothing to make: every docker secret is there."]
+    if lines:
+        _print("".join(f"{one_line(line)}\n" for line in lines))
     return OK
 
 

@@ -63,6 +63,55 @@ def test_secrets(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "Nothing to make: every docker secret is there.\n"
 
 
+def test_a_secret_that_is_taken_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["secrets", str(folder)])
+    assert "note: secrets/database_password is new: " in capsys.readouterr().out
+    (folder / "secrets/database_password").unlink()
+    assert cli.main(["secrets", str(folder)]) == 0
+    assert capsys.readouterr().out == "made secrets/database_password from secrets/database.pgpass\n"
+
+
+def test_names_of_secrets_are_printed_without_control_characters(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "compose.yaml").write_text(
+        'secrets: {a: {file: "./secrets/red\\e[31m\\u202e"}, b: {file: "./secrets/\\e]0;title\\a"}}\n'
+    )
+    assert cli.main(["secrets", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert out == "made secrets/red\\x1b[31m\\u202e, secrets/\\x1b]0;title\\x07\n"
+    (folder / "secrets/red\x1b[31m\u202e").write_bytes(b"")
+    os.truncate(folder / "secrets/red\x1b[31m\u202e", 0)
+    assert cli.main(["secrets", str(folder)]) == 1
+    assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["secrets", "validate", "plan", "doctor"])
+def test_a_folder_with_escape_sequences_in_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    bad = tmp_path / "\x1b]0;title\x07\x1b[31m"
+    for folder in (bad, tmp_path):
+        assert cli.main([command, str(folder)]) == 2
+        bad.mkdir(exist_ok=True)
+    with pytest.raises(SystemExit):
+        cli.main([command, str(tmp_path), "--no-such-option\x1b[31m\n"])
+    captured = capsys.readouterr()
+    assert not set(captured.out + captured.err) & {"\x1b", "\x07"}
+
+
+def test_a_folder_of_secrets_in_a_folder_with_escape_sequences(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = folder.rename(folder.with_name("\x1b[31m"))
+    (bad / "secrets").write_text("")
+    assert cli.main(["secrets", str(bad)]) == 1
+    (bad / "secrets").unlink()
+    assert cli.main(["secrets", str(bad)]) == 0
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err and "made " in captured.out
+
+
 def test_no_password_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["secrets", str(folder)])
     captured = capsys.readouterr()

@@ -4,19 +4,27 @@ import os
 import re
 import stat
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pgcat_stack.deployment import Deployment
-from pgcat_stack.secrets import SecretsError, kubernetes_commands, make_secrets, pgpass_line
+from pgcat_stack.secrets import (
+    SECRETS,
+    SecretsError,
+    kubernetes_commands,
+    make_secrets,
+    pgpass_line,
+    reminders,
+)
 
-ALL = ["secrets/database_password", "secrets/admin_password", "secrets/database.pgpass"]
+ALL = ["secrets/database_password", "secrets/database.pgpass", "secrets/admin_password"]
 
 
 def make(folder: Path) -> list[str]:
-    return make_secrets(Deployment.load(folder))
+    return [one.path for one in make_secrets(Deployment.load(folder))]
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -54,7 +62,7 @@ def test_an_open_folder_is_closed(folder: Path) -> None:
 
 def test_passwords_are_long_and_plain(folder: Path) -> None:
     make(folder)
-    passwords = [(folder / name).read_text() for name in ALL[:2]]
+    passwords = [(folder / name).read_text() for name in (ALL[0], ALL[2])]
     assert passwords[0] != passwords[1]
     for password in passwords:
         assert (
@@ -83,13 +91,174 @@ def test_the_derived_file_escapes_the_password(folder: Path) -> None:
     assert pgpass_line("x") == "*:*:*:*:x\n"
 
 
-def test_a_derived_file_that_disagrees_is_refused(folder: Path) -> None:
+def kept(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (folder / "secrets").iterdir() if file.is_file()}
+
+
+@pytest.mark.parametrize("lost", ["database_password", "database.pgpass"])
+@pytest.mark.parametrize("password", ["", "a:b", "a\\b", "\\:\\\\:", "é漢🐈 '\"#$"])
+def test_a_password_that_another_file_holds_is_taken_from_there(
+    folder: Path, lost: str, password: str
+) -> None:
+    if password:
+        write(folder, "database_password", password)
     make(folder)
-    (folder / "secrets/database_password").unlink()
+    before = {name: content.removesuffix(b"\n") for name, content in kept(folder).items()}
+    (folder / "secrets" / lost).unlink()
+    (made,) = make_secrets(Deployment.load(folder))
+    assert made.path == f"secrets/{lost}" and made.source in ALL[:2] and made.source != made.path
+    assert {name: content.removesuffix(b"\n") for name, content in kept(folder).items()} == before
+    assert make(folder) == []
+
+
+def test_a_password_is_taken_from_a_file_that_compose_does_not_name(folder: Path) -> None:
+    (folder / "compose.yaml").write_text("secrets:\n  p:\n    file: ./secrets/database_password\n")
+    write(folder, "database.pgpass", "*:*:*:*:a\\:b\n")
+    assert make(folder) == ["secrets/database_password"]
+    assert (folder / "secrets/database_password").read_text() == "a:b\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "password"),
+    [
+        ("*:*:*:*:old", "old"),
+        ("# kept by hand\r\n\r\n*:*:*:*:old\r\n", "old"),
+        ("db:5432:permify:permify:old\nreplica:5432:*:permify:old\n", "old"),
+        ("*:*:*:*:first\n*:*:*:*:never read\nnor: this\n", "first"),
+        ("d\\:b:5432:*:*:o\\\\ld\\:\n", "o\\ld:"),
+    ],
+)
+def test_a_password_file_by_hand(folder: Path, content: str, password: str) -> None:
+    file = write(folder, "database.pgpass", content)
+    assert make(folder) == [ALL[0], ALL[2]]
+    assert (folder / "secrets/database_password").read_text() == f"{password}\n"
+    assert file.read_bytes() == content.encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no line with a password"),
+        ("# only a comment\n\n", "holds no line with a password"),
+        ("*:*:*:*:", "empty"),
+        ("password", "line 1 is not host:port"),
+        ("# a\n*:*:*:x", "line 2 is not host:port"),
+        ("*:*:*:*:a:b", "line 1 is not host:port"),
+        ("*:*:*:*:a\\b", "line 1 is not host:port"),
+        ("*:*:*:*:a\\", "line 1 is not host:port"),
+        ("*:*:*:*: a", "blank"),
+        ("*:*:*:*:a\x1b[31m", "control character"),
+        ("db:*:*:*:one\n*:*:*:*:two", "2 different passwords; write the right one into secrets/database_pas"),
+        (b"*:*:*:*:\xff", "UTF-8"),
+    ],
+)
+def test_a_password_file_that_gives_no_password_leaves_all_as_it_is(
+    folder: Path, content: str | bytes, message: str
+) -> None:
+    write(folder, "database.pgpass", content)
+    before = kept(folder)
+    with pytest.raises(SecretsError, match=f"^secrets/database.pgpass: .*{message}") as caught:
+        make(folder)
+    assert kept(folder) == before and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["*:*:*:*:other", "db:*:*:*:other\n*:*:*:*:another"])
+def test_files_that_disagree_are_both_named_and_left(folder: Path, content: str) -> None:
+    write(folder, "database_password", "mine")
+    write(folder, "database.pgpass", content)
+    before = kept(folder)
     with pytest.raises(
-        SecretsError, match=r"secrets/database.pgpass: disagrees .* delete database.pgpass and run"
+        SecretsError,
+        match=r"^secrets/database.pgpass: holds another password than secrets/database_password; delete the",
     ):
         make(folder)
+    assert kept(folder) == before
+
+
+def test_a_password_of_a_megabyte_is_taken(folder: Path) -> None:
+    write(folder, "database_password", "x:" * 500_000)
+    make(folder)
+    (folder / "secrets/database_password").unlink()
+    assert make(folder) == [ALL[0]]
+    assert (folder / "secrets/database_password").read_text() == "x:" * 500_000 + "\n"
+
+
+def test_a_file_of_any_size_is_no_password(folder: Path) -> None:
+    with write(folder, "database.pgpass", "*:*:*:*:x").open("ab") as stream:
+        stream.truncate(2**25)
+    with pytest.raises(SecretsError, match=r"^secrets/database.pgpass: larger than any password"):
+        make(folder)
+
+
+def test_a_mistake_in_a_later_file_keeps_the_first_from_being_made(folder: Path) -> None:
+    write(folder, "admin_password", "")
+    with pytest.raises(SecretsError):
+        make(folder)
+    assert sorted(kept(folder)) == ["admin_password"]
+
+
+def test_what_cannot_be_read_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(folder, "database.pgpass", "*:*:*:*:x")
+    opened = Path.open
+
+    def refuse(self: Path, *more: object, **options: object) -> object:
+        if self == file:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *more, **options)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises(SecretsError, match=r"^secrets/database.pgpass: permission denied$"):
+            make(folder)
+    assert sorted(kept(folder)) == ["database.pgpass"]
+
+
+@pytest.mark.parametrize("make_it", [Path.mkdir, lambda path: os.mkfifo(path)])
+def test_what_is_no_file_in_place_of_the_twin_is_refused(
+    folder: Path, make_it: Callable[[Path], object]
+) -> None:
+    (folder / "secrets").mkdir()
+    make_it(folder / "secrets/database.pgpass")
+    with pytest.raises(SecretsError, match=r"^secrets/database.pgpass: not a file"):
+        make(folder)
+    assert len(list((folder / "secrets").iterdir())) == 1
+
+
+def test_a_twin_that_is_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("*:*:*:*:x\n")
+    (folder / "secrets").mkdir()
+    (folder / "secrets/database.pgpass").symlink_to(tmp_path / "outside")
+    with pytest.raises(SecretsError, match=r"^secrets/database.pgpass: .* leads out of secrets/"):
+        make(folder)
+    assert not (folder / "secrets/database_password").exists()
+
+
+BUNDLED = "".join(
+    f"  {name}: {{file: ./secrets/{name}}}\n"
+    for name in ("database_password", "database.pgpass", "postgres_password", "replication_password")
+)
+
+
+def reminded(folder: Path) -> list[str]:
+    deployment = Deployment.load(folder)
+    return [line.partition(" is new")[0] for line in reminders(deployment, make_secrets(deployment))]
+
+
+def test_what_somebody_remembers_is_said_of_new_values_alone(folder: Path) -> None:
+    assert reminded(folder) == ["secrets/database_password"]
+    (folder / "secrets/database_password").unlink()
+    assert reminded(folder) == []
+    (folder / "compose.yaml").write_text("secrets:\n" + BUNDLED)
+    assert reminded(folder) == ["secrets/postgres_password", "secrets/replication_password"]
+    for file in (folder / "secrets").iterdir():
+        file.unlink()
+    assert "secrets/database_password" not in reminded(folder)  # the bundled server gets it at every start
+
+
+def test_every_secret_says_who_uses_it_and_can_be_read_back() -> None:
+    assert len({secret.file for secret in SECRETS}) == len(SECRETS)
+    for secret in SECRETS:
+        assert secret.used_by and secret.format.read(secret.format.write("a:\\b é")) == ("a:\\b é",)
 
 
 def test_the_derived_file_alone_makes_the_password(folder: Path) -> None:
@@ -179,7 +348,7 @@ def test_files_elsewhere_are_not_ours(folder: Path, file: str) -> None:
 def test_two_runs_at_once_agree(folder: Path) -> None:
     deployment = Deployment.load(folder)
     with ThreadPoolExecutor(8) as pool:
-        made = [name for names in pool.map(lambda _: make_secrets(deployment), range(8)) for name in names]
+        made = [one.path for names in pool.map(lambda _: make_secrets(deployment), range(8)) for one in names]
     assert sorted(made) == sorted(ALL)
     password = (folder / "secrets/database_password").read_text().strip()
     assert (folder / "secrets/database.pgpass").read_text() == pgpass_line(password)
