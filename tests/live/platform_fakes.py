@@ -15,7 +15,7 @@ from live.support import LOOPBACK
 
 KUBECTL = '''\
 #!{python}
-"""kubectl: config current-context, get pods, get secret NAME, port-forward pod/NAME :PORT…"""
+"""kubectl: config current-context, get pods, get secret|configmap NAME, port-forward pod/NAME :PORT…"""
 import json, socket, sys, threading
 state = json.load(open({state!r}))
 options = [word for word in sys.argv[1:] if word.startswith("--")]
@@ -55,6 +55,10 @@ elif words[:2] == ["get", "secret"]:
     if words[2] not in state["secrets"]:
         sys.exit(f'Error from server (NotFound): secrets "{{words[2]}}" not found')
     print(json.dumps({{"data": state["secrets"][words[2]]}}))
+elif words[:2] == ["get", "configmap"]:
+    if words[2] not in state.get("configmaps", {{}}):
+        sys.exit(f'Error from server (NotFound): configmaps "{{words[2]}}" not found')
+    print(json.dumps({{"data": state["configmaps"][words[2]]}}))
 elif words[0] == "port-forward":
     targets = state["forwards"][words[1].removeprefix("pod/")]
     for word in words[2:]:

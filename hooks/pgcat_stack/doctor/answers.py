@@ -15,7 +15,11 @@ from pgcat_stack.doctor.postgres import Lag, ServerFacts
 from pgcat_stack.doctor.write_check import WriteCheck
 from pgcat_stack.endpoints import Address
 
-_REFUSALS = ("login", "limit", "database", "refused")
+_REFUSALS = ("login", "limit", "database", "refused", "untrusted", "md5")
+
+
+UNPROVEN = ("untrusted", "md5", "no-ca")
+"""The kinds of trouble where who answers got no login, because it has not proven who it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,19 @@ from typing import Literal, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-Kind = Literal["unreachable", "mute", "login", "limit", "database", "refused", "failed", "unasked"]
+Kind = Literal[
+    "unreachable",
+    "mute",
+    "login",
+    "limit",
+    "database",
+    "refused",
+    "failed",
+    "unasked",
+    "untrusted",  # it did not prove who it is
+    "md5",  # it asks for a login that only who has proven itself may get
+    "no-ca",  # it was not asked: nothing here to verify its certificate by
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,14 +40,42 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who Permify and PgCat are in PostgreSQL, and how they connect; never a password."""
+    """Who Permify and PgCat are in PostgreSQL; never a password."""
 
     user: str
     database: str
-    tls: str
-    """An sslmode of libpq."""
+
+
+MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
+"""libpq's sslmodes, the weakest first; `allow` is `prefer` the other way round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """The TLS that the files ask of a connection."""
+
+    location: Location
+    mode: str = "prefer"
+    """One of `MODES`."""
     root_certificate: str = ""
-    """As the files name it: a path inside a container."""
+    """As the files name it: a path inside a container. Empty for the public roots."""
+    host: str = ""
+    """The name that the files call."""
+
+    @property
+    def strength(self) -> int:
+        """The stronger of two, the larger."""
+        return MODES.index(self.mode)
+
+
+def _encryption(uri: Uri, host: str) -> Encryption:
+    mode = uri.options.get("sslmode") or "prefer"
+    return Encryption(
+        uri.location,
+        mode if mode in MODES else "prefer",
+        uri.options.get("sslrootcert") or "",
+        host,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,26 +197,42 @@ class Facts:
 
     @cached_property
     def login(self) -> Login | None:
-        """How PgCat, or Permify where it connects directly, logs in to PostgreSQL; None where none tells."""
+        """Who PgCat, or Permify where it connects directly, is in PostgreSQL; None where none tells."""
         for pool in self.pools:
             for user, shard in ((user, shard) for user in pool.users for shard in pool.shards):
                 if user.server_name and shard.database:
-                    tls = (
-                        dig(self.deployment.pgcat.data, "general", "server_tls")
-                        if self.deployment.pgcat
-                        else None
-                    )
-                    return Login(user.server_name, shard.database, "prefer" if tls is True else "disable")
+                    return Login(user.server_name, shard.database)
         for permify in self.topology.permify:
             for _, uri in self.topology.direct_sides(permify):
-                options = uri.options
-                return Login(
-                    uri.user,
-                    uri.database,
-                    options.get("sslmode") or "prefer",
-                    options.get("sslrootcert") or "",
-                )
+                return Login(uri.user, uri.database)
         return None
+
+    def encryption(self, address: Address) -> Encryption:
+        """The strongest TLS by which PgCat or Permify connects to a PostgreSQL server.
+
+        PgCat falls back to plain text where the server refuses TLS; here what it was told to do counts.
+        """
+        found = [
+            _encryption(uri, address.host)
+            for permify in self.topology.permify
+            for _, uri in self.topology.direct_sides(permify)
+            if address in uri.servers
+        ]
+        if self.deployment.pgcat and any(self.pool_server(pool, address) for pool in self.pools):
+            general = dig(self.deployment.pgcat.data, "general")
+            tls, verified = (dig(general, key) is True for key in ("server_tls", "verify_server_certificate"))
+            mode = "disable" if not tls else "verify-full" if verified else "require"
+            found.append(Encryption(self.pgcat_at("general", "server_tls"), mode, host=address.host))
+        return max(
+            found, key=lambda one: one.strength, default=Encryption(Location(BUDGET), host=address.host)
+        )
+
+    @cached_property
+    def pgcat_encryption(self) -> Encryption:
+        """The strongest TLS by which Permify connects to PgCat; `prefer` where it does without."""
+        found = [_encryption(uri, uri.servers[0].host) for uri in self.uris if self.topology.pooled(uri)]
+        found.append(Encryption(self.pgcat_at("general", "port")))
+        return max(found, key=lambda one: one.strength)
 
     @cached_property
     def client_user(self) -> str:

@@ -7,13 +7,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 from pgcat_stack.doctor.asking import Failed, Kind
 from pgcat_stack.doctor.platforms import Place
 
 _MOST_BYTES = 8 * 1024 * 1024
-_OPENER = build_opener(ProxyHandler({}))
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Permify and PgCat redirect nobody, and a key must not follow one elsewhere."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+_OPENER = build_opener(ProxyHandler({}), _NoRedirects)
 
 
 def fetch(

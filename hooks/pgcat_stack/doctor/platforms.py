@@ -150,6 +150,16 @@ class Cluster:
         except ValueError:
             raise Failed("failed", f"the key {key} of Secret {name} is no text") from None
 
+    def value(self, kind: str, name: str, key: str) -> str:
+        """The value of a key of a `secret` or `configmap`."""
+        if kind == "secret":
+            return self.secret(name, key)
+        data = json_of([*self.command, "get", kind, name, "--output=json"], self.folder, self.seconds)
+        value = dig(data, "data", key)
+        if not isinstance(value, str):
+            raise Failed("failed", f"{kind} {name} has no key {key}")
+        return value
+
     def processes(self) -> list[Process]:
         """The containers named pgcat and permify of all pods in the namespace."""
         data = json_of([*self.command, "get", "pods", "--output=json"], self.folder, self.seconds)

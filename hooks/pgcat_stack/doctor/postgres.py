@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +19,7 @@ import psycopg
 from pgcat_stack.doctor.asking import Failed, Kind, cut_after
 from pgcat_stack.doctor.facts import Login
 from pgcat_stack.doctor.platforms import Place
+from pgcat_stack.doctor.trust import OLDEST_LIBPQ, Trust, certificate_trouble
 
 APPLICATION = "pgcat-stack doctor"
 ADMIN_DATABASE = "pgcat"
@@ -103,6 +103,18 @@ _TEXTS: tuple[tuple[str, Kind], ...] = (
 )
 
 
+_UNPROVEN: tuple[tuple[str, Kind, str], ...] = (
+    ("does not match host name", "untrusted", ""),
+    ("does not support SSL", "untrusted", "it refuses TLS"),
+    ("requested a cleartext password", "untrusted", "it asks for the password in clear"),
+    ("requested a hashed password", "md5", "it asks for a login by MD5"),
+    ("server requested", "untrusted", ""),
+    ("did not complete authentication", "untrusted", "it ends the login before it has proven itself"),
+    ("server signature", "untrusted", "it does not know the password of the role"),
+)
+"""What libpq says where the other end does not prove who it is, and in which words this is told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Connections of the role on a server that look alike."""
@@ -175,27 +187,34 @@ class Connector:
 
     place: Place
     address: str
-    host: str
-    """The server's name, for its certificate."""
+    trust: Trust
     login: Login
     password: str = field(repr=False)
     seconds: float
-    pooled: bool
+
+    @property
+    def host(self) -> str:
+        """The name that its certificate must be for."""
+        return self.trust.host or self.place.host
+
+    @property
+    def pooled(self) -> bool:
+        """Whether PgCat is there, not PostgreSQL."""
+        return self.trust.pooled
 
     @contextlib.contextmanager
     def connected(self, database: str = "", user: str = "") -> Iterator[Ask]:
         """A connection that only reads. Raises `Failed` where it is refused or takes too long."""
-        options: dict[str, Any] = {"sslmode": "prefer"}
+        if psycopg.pq.version() < OLDEST_LIBPQ:
+            raise Failed(
+                "unasked",
+                f"libpq {psycopg.pq.version() // 10000} cannot refuse to send a password in clear:"
+                " install psycopg[binary], which brings 16 or newer",
+            )
+        options: dict[str, Any] = dict(self.trust.options)
         if not self.pooled:
             statement_ms = int(self.seconds * 1000)
-            options = {
-                "sslmode": self.login.tls,
-                "options": f"-c default_transaction_read_only=on -c statement_timeout={statement_ms}",
-            }
-            if Path(self.login.root_certificate or "/nowhere").is_file():
-                options["sslrootcert"] = self.login.root_certificate
-            elif self.login.tls in ("verify-ca", "verify-full"):
-                options["sslmode"] = "require"
+            options["options"] = f"-c default_transaction_read_only=on -c statement_timeout={statement_ms}"
         try:
             connection = psycopg.connect(
                 host=self.host,
@@ -248,6 +267,12 @@ class Connector:
             return Failed(
                 "mute", f"{self.place} takes connections and did not answer within {self._whole_seconds} s"
             )
+        if "certificate verify failed" in text:
+            why = certificate_trouble(self.trust, self.address, self.place.port, self.host, self.seconds)
+            return Failed("untrusted", f"its certificate is refused{f': {why}' if why else ''}")
+        for part, kind, said in _UNPROVEN:
+            if part in text:
+                return Failed(kind, said or text)
         known: Kind = next((kind for part, kind in _TEXTS if part in text), "refused")
         return Failed(_KINDS.get(error.sqlstate or "", known), text)
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from pgcat_stack.deployment import Deployment
-from pgcat_stack.doctor.answers import Answers, Case, ServerAnswer
+from pgcat_stack.doctor.answers import UNPROVEN, Answers, Case, ServerAnswer
 from pgcat_stack.doctor.asking import Failed, Trouble, resolve, together
 from pgcat_stack.doctor.credentials import Credentials, read_credentials
 from pgcat_stack.doctor.exporter import ask_exporter
-from pgcat_stack.doctor.facts import Facts, Server
+from pgcat_stack.doctor.facts import Facts, Login, Server
 from pgcat_stack.doctor.permify import PermifyAnswer, ask_permify
 from pgcat_stack.doctor.pgcat import PgcatAnswer, PgcatFacts, ask_pgcat, ask_through, may_be_asked
 from pgcat_stack.doctor.postgres import Connector, Lag, ServerFacts, ask_facts, ask_lag
 from pgcat_stack.doctor.reach import Options, Reach, Target, open_reach
+from pgcat_stack.doctor.trust import Certificates
 from pgcat_stack.doctor.write_check import WriteCheck, write_check
 from pgcat_stack.endpoints import Address
 from pgcat_stack.pools import Pool
@@ -50,19 +53,32 @@ def examine(
     Raises `DeploymentError` for a `--reach` of a name that the deployment does not have.
     """
     facts = Facts(deployment)
+    environment = os.environ if environment is None else environment
     progress("looking for the processes", 0, 0)
-    with open_reach(facts, options) as reach:
-        cluster = reach.cluster.secret if reach.cluster else None
-        credentials = read_credentials(facts, os.environ if environment is None else environment, cluster)
-        return _Session(facts, options, reach, credentials, progress).diagnosis()
+    with (
+        tempfile.TemporaryDirectory(prefix="pgcat-stack-doctor-") as folder,
+        open_reach(facts, options) as reach,
+    ):
+        cluster = reach.cluster
+        credentials = read_credentials(facts, environment, cluster.secret if cluster else None)
+        certificates = Certificates(
+            facts, environment, cluster.value if cluster else None, Path(folder, "certificates")
+        )
+        return _Session(facts, options, reach, credentials, certificates, progress).diagnosis()
 
 
 class _Session:
     def __init__(
-        self, facts: Facts, options: Options, reach: Reach, credentials: Credentials, progress: Progress
+        self,
+        facts: Facts,
+        options: Options,
+        reach: Reach,
+        credentials: Credentials,
+        certificates: Certificates,
+        progress: Progress,
     ) -> None:
         self.facts, self.options, self.reach = facts, options, reach
-        self.credentials, self.progress = credentials, progress
+        self.credentials, self.certificates, self.progress = credentials, certificates, progress
         self.seconds = options.timeout_seconds
         self.notes: list[str] = list(reach.notes)
 
@@ -127,7 +143,8 @@ class _Session:
         place, address = target.open(server.address.port, self.seconds)
         if password is None:
             raise Failed("unasked", "no password")
-        return Connector(place, address, server.address.host, login, password, self.seconds, pooled=False)
+        trust = self.certificates.trust(self.facts.encryption(server.address), pooled=False)
+        return Connector(place, address, trust, login, password, self.seconds)
 
     def _direct(self, server: Server) -> ServerFacts:
         with self._connector(server).connected() as ask:
@@ -234,19 +251,20 @@ class _Session:
         login = self.facts.login
         if login is None:
             raise Failed("unasked", "the files name no pool")
+        return self._pgcat_connector(target, login, self.credentials.database.value)
+
+    def _pgcat_connector(self, target: Target, login: Login, password: str | None) -> Connector:
         place, address = target.open(self.facts.pgcat_port, self.seconds)
-        if self.credentials.database.value is None:
+        if password is None:
             raise Failed("unasked", "no password")
-        return Connector(
-            place, address, place.host, login, self.credentials.database.value, self.seconds, pooled=True
-        )
+        trust = self.certificates.trust(self.facts.pgcat_encryption, pooled=True)
+        return Connector(place, address, trust, login, password, self.seconds)
 
     def _pgcat(self, target: Target) -> PgcatFacts:
-        place, address = target.open(self.facts.pgcat_port, self.seconds)
-        login, password = self.facts.login, self.credentials.admin.value
-        if password is None or login is None:
+        login = self.facts.login
+        if login is None:
             raise Failed("unasked", "no password")
-        connector = Connector(place, address, place.host, login, password, self.seconds, pooled=True)
+        connector = self._pgcat_connector(target, login, self.credentials.admin.value)
         return ask_pgcat(connector, self.facts.admin_user)
 
     def _exporter(self, target: Target) -> dict[tuple[str, str], int] | None:
@@ -274,7 +292,7 @@ class _Session:
         """Ask through every pool of every PgCat that has a connection to spare."""
         jobs: dict[tuple[int, str], Callable[[], tuple[ServerFacts, ...]]] = {}
         for number, pgcat in enumerate(pgcats):
-            if pgcat.trouble is not None and pgcat.trouble.kind in ("unreachable", "mute"):
+            if pgcat.trouble is not None and pgcat.trouble.kind in ("unreachable", "mute", *UNPROVEN):
                 continue
             for pool in self.facts.pools:
                 served = pgcat.facts is None or any(s.pool == pool.name for s in pgcat.facts.servers)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pgcat_stack.doctor.answers import Case
+from pgcat_stack.doctor.answers import UNPROVEN, Case
 from pgcat_stack.doctor.asking import Trouble
 from pgcat_stack.doctor.checks import check
 from pgcat_stack.doctor.checks.reaching import AWAY
@@ -69,7 +69,7 @@ def admin_login_refused(case: Case) -> Iterator[Problem]:
     yield from _across(
         (pgcat.name, place, f"{case.facts.admin_user} is refused by {{who}}: {pgcat.trouble.text}", fix)
         for pgcat in case.answers.pgcats
-        if pgcat.trouble is not None and pgcat.trouble.kind not in (*AWAY, "unasked")
+        if pgcat.trouble is not None and pgcat.trouble.kind not in (*AWAY, *UNPROVEN, "unasked")
     )
 
 
@@ -399,7 +399,7 @@ def pgcat_has_another_password(case: Case) -> Iterator[Problem]:
 def _refused(case: Case) -> Iterator[tuple[PgcatAnswer, str, Trouble]]:
     for pgcat in case.answers.pgcats:
         for name, said in pgcat.through.items():
-            if isinstance(said, Trouble) and said.kind != "unasked":
+            if isinstance(said, Trouble) and said.kind not in ("unasked", *UNPROVEN):
                 yield pgcat, name, said
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pgcat_stack.doctor.answers import Case
 from pgcat_stack.doctor.checks import check
+from pgcat_stack.doctor.checks.reaching import first_of
 from pgcat_stack.doctor.facts import Server
 from pgcat_stack.doctor.postgres import ServerFacts
 from pgcat_stack.findings import Location, Problem
@@ -458,6 +459,49 @@ def connection_not_encrypted(case: Case) -> Iterator[Problem]:
             if not case.facts.fronted:
                 fix = "ssl = on there and hostssl in its pg_hba.conf, then restart Permify"
             yield Problem(place, message, fix)
+
+
+@check(
+    code="PD226",
+    name="no-ca",
+    severity="warning",
+    why="By the files, clients verify the certificate of PostgreSQL, or of PgCat, and the CA is not here. The"
+    " doctor does not log in to a server that it cannot verify.",
+    mend="Let the doctor read the CA by kubectl, or set `DATABASE_CA_FILE` or `PGCAT_CA_FILE`"
+    " to a file with it.",
+)
+def no_ca(case: Case) -> Iterator[Problem]:
+    """What was not asked because nothing here says whom to trust."""
+    for server, answer in case.servers:
+        if answer.trouble is not None and answer.trouble.kind == "no-ca":
+            message, _, fix = answer.trouble.text.rpartition(": ")
+            place = case.facts.encryption(server.address).location
+            yield Problem(place, f"{server.address} was not asked: {message}", fix)
+    for pgcat in case.answers.pgcats:
+        trouble = first_of(pgcat, "no-ca")
+        if trouble is not None:
+            message, _, fix = trouble.text.rpartition(": ")
+            place = case.facts.pgcat_encryption.location
+            yield Problem(place, f"PgCat {pgcat.name} was not asked: {message}", fix)
+
+
+@check(
+    code="PD227",
+    name="login-by-md5",
+    severity="warning",
+    why="The server asks for a login by MD5. Its certificate is not verified, so it may be a stranger, who"
+    " could log in to PgCat with the answer. The doctor did not answer.",
+    mend="Set `password_encryption = 'scram-sha-256'` and the role's password anew, with `scram-sha-256` in"
+    " pg_hba.conf; PgCat and Permify log in by both. Where the role has such a password already, find out who"
+    " answers at this address.",
+)
+def login_by_md5(case: Case) -> Iterator[Problem]:
+    """Servers that want MD5 and have not proven who they are."""
+    for server, answer in case.servers:
+        if answer.trouble is not None and answer.trouble.kind == "md5":
+            message = f"{server.address} asks for a login by MD5, and has not proven who it is: it got none"
+            fix = "use scram-sha-256 in pg_hba.conf; if it does, this is another server"
+            yield Problem(_role_at(case, server), message, fix)
 
 
 def _by_whom(facts: ServerFacts) -> str:

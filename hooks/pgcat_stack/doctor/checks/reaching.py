@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pgcat_stack.budget import peak
 from pgcat_stack.containers import units
 from pgcat_stack.doctor.answers import Case
+from pgcat_stack.doctor.asking import Kind, Trouble
 from pgcat_stack.doctor.checks import check
 from pgcat_stack.doctor.facts import Facts
+from pgcat_stack.doctor.pgcat import PgcatAnswer
 from pgcat_stack.doctor.platforms import Process
+from pgcat_stack.doctor.trust import DATABASE_CA, PGCAT_CA
 from pgcat_stack.findings import Problem
 from pgcat_stack.workloads import Program, Workload
 
@@ -192,6 +195,50 @@ def image_differs(case: Case) -> Iterator[Problem]:
                     message = f"{process.name} runs {process.image}, and the files say {image}"
                     yield Problem(unit.at("image"), message, _apply(case.facts))
                 break
+
+
+@check(
+    code="PD112",
+    name="not-trusted",
+    severity="error",
+    why="What answers may be a stranger: its certificate is refused, it does without the TLS that the files"
+    " ask for, or it asks for the password in clear. It got no password.",
+    mend="Find out who answers at this address. If it is your server, correct its certificate, its name in"
+    " the files, or the CA. A `pg_hba.conf` with `password`, `ldap`, `pam` or `radius` asks for passwords in"
+    " clear: the doctor does not log in there.",
+)
+def not_trusted(case: Case) -> Iterator[Problem]:
+    """PostgreSQL servers and PgCat processes that have not proven who they are."""
+    for server, answer in case.servers:
+        trouble = answer.trouble
+        if trouble is not None and trouble.kind == "untrusted":
+            place = case.facts.encryption(server.address).location
+            message = f"the {server.role} {server.address} is not trusted and got no password: {trouble.text}"
+            yield Problem(place, message, _doubt(trouble, server.address.host, DATABASE_CA))
+    for pgcat in case.answers.pgcats:
+        trouble = first_of(pgcat, "untrusted")
+        if trouble is not None:
+            place, host = case.facts.pgcat_encryption.location, case.facts.pgcat_encryption.host
+            message = f"PgCat {pgcat.name} is not trusted and got no password: {trouble.text}"
+            yield Problem(place, message, _doubt(trouble, host, PGCAT_CA))
+
+
+def _doubt(trouble: Trouble, host: str, variable: str) -> str:
+    if "certificate" in trouble.text:
+        return (
+            f"who answers? if it is yours, give it a certificate for {host}, or correct the CA ({variable})"
+        )
+    if "TLS" in trouble.text:
+        return "who answers? if it is yours, turn its TLS on"
+    if "in clear" in trouble.text:
+        return "who answers? if it is yours, use scram-sha-256 in pg_hba.conf"
+    return "who answers at this address?"
+
+
+def first_of(pgcat: PgcatAnswer, kind: Kind) -> Trouble | None:
+    """The first trouble of this kind with a PgCat, in its admin database or in a pool."""
+    troubles = [pgcat.trouble, *(said for said in pgcat.through.values() if isinstance(said, Trouble))]
+    return next((trouble for trouble in troubles if trouble is not None and trouble.kind == kind), None)
 
 
 def _counted(case: Case) -> Iterator[tuple[Workload, list[Process]]]:

@@ -1,0 +1,154 @@
+"""How the other end of a connection proves who it is before it gets a login.
+
+The doctor is at least as strict as the deployment's own clients:
+
+- It logs in by SCRAM everywhere, because SCRAM never sends the password.
+- It logs in by MD5 to PgCat, which knows nothing else, and to servers whose certificate and name are
+  verified. A stranger could use the answer to log in to PgCat.
+- It never sends a password in clear.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgcat_stack.containers import units
+from pgcat_stack.doctor.asking import Failed
+from pgcat_stack.doctor.facts import Encryption, Facts
+
+DATABASE_CA, PGCAT_CA = "DATABASE_CA_FILE", "PGCAT_CA_FILE"
+VERIFYING = ("verify-ca", "verify-full")
+OLDEST_LIBPQ = 160000
+"""The first that refuses what `require_auth` does not name."""
+
+PUBLIC_ROOTS = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""The public roots in one file, where Go, and so Permify, looks for them: crypto/x509/root_linux.go."""
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+
+FromCluster = Callable[[str, str, str], str]
+"""The value of a key: kind (`secret` or `configmap`), name, key. Raises `Failed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a connection asks of the other end."""
+
+    mode: str
+    """An sslmode of libpq."""
+    ca: Path | None = None
+    """The certificates that the other end's is verified by; None where none is."""
+    host: str = ""
+    """The name that the certificate must be for; empty for that of the address."""
+    pooled: bool = False
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Options of libpq."""
+        proven = self.mode == "verify-full"
+        options = {
+            "sslmode": self.mode,
+            # `none` is a server that lets everybody in: it gets no password either.
+            "require_auth": "scram-sha-256,md5,none" if self.pooled or proven else "scram-sha-256,none",
+        }
+        if self.ca is not None:
+            options["sslrootcert"] = str(self.ca)
+        return options
+
+
+class Certificates:
+    """Finds the CA for a connection; what comes from the cluster is written to a folder of ours."""
+
+    def __init__(
+        self, facts: Facts, environment: Mapping[str, str], cluster: FromCluster | None, folder: Path
+    ) -> None:
+        self._facts, self._environment, self._cluster, self._folder = facts, environment, cluster, folder
+
+    def trust(self, encryption: Encryption, *, pooled: bool) -> Trust:
+        """What to ask of the other end. Raises `Failed`, kind `no-ca`, where the CA is not here."""
+        if encryption.mode not in VERIFYING:
+            return Trust(encryption.mode, host=encryption.host, pooled=pooled)
+        variable = PGCAT_CA if pooled else DATABASE_CA
+        ca = self._file(encryption.root_certificate, variable)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca)
+        except OSError as error:
+            reason = "holds no certificate" if isinstance(error, ssl.SSLError) else _reason(error)
+            raise Failed("no-ca", f"{ca} {reason}: set {variable}") from None
+        return Trust(encryption.mode, ca, encryption.host, pooled)
+
+    def _file(self, root: str, variable: str) -> Path:
+        if self._environment.get(variable):
+            return Path(self._environment[variable])
+        if root in ("", "system"):
+            return self._public(variable)
+        reasons = []
+        for origin in self._origins(root):
+            kind, colon, rest = origin.partition(":")
+            if not colon:
+                return self._facts.deployment.root / origin
+            name, _, key = rest.partition("/")
+            if self._cluster is None:
+                reasons.append(f"{kind} {name} of the cluster was not read")
+                continue
+            try:
+                return self._written(self._cluster(kind, name, key))
+            except Failed as failed:
+                reasons.append(failed.trouble.text)
+        if Path(root).is_file():
+            return Path(root)
+        raise Failed("no-ca", f"{'; '.join(reasons) or f'{root} is not on this machine'}: set {variable}")
+
+    def _origins(self, path: str) -> list[str]:
+        found = (unit.origin(path) for unit in units(self._facts.deployment))
+        return list(dict.fromkeys(origin for origin in found if origin))
+
+    def _public(self, variable: str) -> Path:
+        for name in (ssl.get_default_verify_paths().cafile, *PUBLIC_ROOTS):
+            if name and Path(name).is_file():
+                return Path(name)
+        raise Failed("no-ca", f"this machine has no file with the public roots: set {variable}")
+
+    def _written(self, text: str) -> Path:
+        with contextlib.suppress(FileExistsError):
+            self._folder.mkdir(0o700)
+        file = self._folder / f"ca-{len(list(self._folder.iterdir()))}.crt"
+        file.write_text(text)
+        return file
+
+
+def _reason(error: OSError) -> str:
+    return f"cannot be read ({(error.strerror or str(error)).lower()})"
+
+
+def certificate_trouble(trust: Trust, address: str, port: int, host: str, seconds: float) -> str:
+    """Why the certificate of a server is refused, in OpenSSL's words; empty where another look finds nothing.
+
+    libpq says only that it was.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = trust.mode == "verify-full"
+    try:
+        context.load_verify_locations(trust.ca)
+        with socket.create_connection((address, port), seconds) as plain:
+            plain.sendall(_SSL_REQUEST)
+            if plain.recv(1) == b"S":
+                context.wrap_socket(plain, server_hostname=host).close()
+    except ssl.SSLCertVerificationError as error:
+        return str(error.verify_message).rstrip(".")
+    except (OSError, ValueError):
+        pass
+    return ""
