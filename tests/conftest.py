@@ -22,6 +22,7 @@ LIVE_WORKERS = {
     "test_kubernetes.py": "kubernetes",
     "test_dashboard.py": "waiting",
     "test_faults.py": "waiting",
+    "test_failover.py": "waiting",
     "test_alerts.py": "alerts",
     "test_compose.py": "compose",
     "test_api_server.py": "api server",

@@ -7,6 +7,7 @@ https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,15 @@ class Address:
     def is_loopback(self) -> bool:
         """Whether the host is the machine, or the container, itself."""
         return self.host in LOOPBACK or self.host.startswith("127.")
+
+    @property
+    def is_name(self) -> bool:
+        """Whether the host is a name, which DNS may lead elsewhere, and no address."""
+        try:
+            ipaddress.ip_address(self.host.partition("%")[0])
+        except ValueError:
+            return bool(self.host) and not self.is_loopback
+        return False
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

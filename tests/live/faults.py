@@ -60,7 +60,7 @@ LONGEST_SITE_SECONDS = 900.0
 """A thread that keeps processes of a site alive ends then, whatever happened."""
 
 Settings = Mapping[tuple[str, str], int]
-"""Numbers to change in pgcat.toml: by table (`general`, `pools.permify_reader`) and key."""
+"""Numbers and booleans to change in pgcat.toml: by table (`general`, `pools.permify_reader`) and key."""
 
 
 @dataclass
@@ -135,7 +135,9 @@ class Site:
     def start_permify(self, number: int = 0, within_seconds: float = 75) -> Permify:
         """One more, ready; as a sidecar's neighbour it talks to the PgCat of that number."""
         self._started += 1
-        port = self.pgcats[number].port if self.service is None else self.service.port
+        port = None
+        if not self.stack.direct:
+            port = self.pgcats[number].port if self.service is None else self.service.port
         permify = self.exits.enter_context(self.stack.permify(self._started, port, seconds=within_seconds))
         self.permifys.append(permify)
         return permify
@@ -202,18 +204,22 @@ def site(
     answers: Mapping[str, Any] = STANDALONE,
     pgcat: str = "pgcat",
     settings: Settings | None = None,
+    make_cluster: Callable[[], contextlib.AbstractContextManager[Cluster]] | None = None,
 ) -> Iterator[Site]:
     """A deployment of which nothing runs yet but PostgreSQL, without the role."""
-    program_path = pgcat_program(pgcat)
+    direct = answers.get("pooling") == "direct"
+    program_path = None if direct else pgcat_program(pgcat)
     folder.mkdir(parents=True)
     with contextlib.ExitStack() as exits:
         with _making:
-            cluster = exits.enter_context(postgres_cluster(MAX_CONNECTIONS, {}))
+            make = make_cluster or functools.partial(postgres_cluster, MAX_CONNECTIONS, {})
+            cluster = exits.enter_context(make())
         stack = Stack(cluster, answers, program_path, folder / "deployment", folder / "live")
-        toml = stack.rendered / "pgcat" / "pgcat.toml"
-        toml.write_text(with_settings(toml.read_text(), settings or {}))
+        if settings:
+            toml = stack.rendered / "pgcat" / "pgcat.toml"
+            toml.write_text(with_settings(toml.read_text(), settings))
         balancer = None
-        if not stack.sidecar:
+        if not stack.sidecar and not direct:
             balancer = exits.enter_context(service(cluster.primary.folder / "service"))
         yield Site(cluster, stack, exits, balancer)
 
@@ -231,8 +237,9 @@ def with_settings(text: str, settings: Settings) -> str:
     for (table, key), value in settings.items():
         begins = text.index(f"[{table}]\n") + len(f"[{table}]\n")
         ends = text.find("\n[", begins) if "\n[" in text[begins:] else len(text)
-        body, replaced = re.subn(rf"(?m)^{key} = \d+", f"{key} = {value}", text[begins:ends])
-        text = text[:begins] + (body if replaced else f"{key} = {value}\n{body}") + text[ends:]
+        line = f"{key} = {str(value).lower()}"
+        body, replaced = re.subn(rf"(?m)^{key} = (\d+|true|false)", line, text[begins:ends])
+        text = text[:begins] + (body if replaced else f"{line}\n{body}") + text[ends:]
     return text
 
 

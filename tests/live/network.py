@@ -55,10 +55,11 @@ def in_own_network(work: Callable[[], Any], within_seconds: float = 600) -> Any:
 
 
 @contextlib.contextmanager
-def packets_vanish(port: int) -> Iterator[None]:
-    """To and from a port, without a word; in a network of one's own."""
+def packets_vanish(port: int, host: str = "0.0.0.0/0") -> Iterator[None]:
+    """To and from a port of one host or of all, without a word; in a network of one's own."""
     rules = [
-        ["INPUT", "-p", "tcp", direction, str(port), "-j", "DROP"] for direction in ("--dport", "--sport")
+        ["INPUT", "-p", "tcp", side, host, direction, str(port), "-j", "DROP"]
+        for side, direction in (("--destination", "--dport"), ("--source", "--sport"))
     ]
     for rule in rules:
         run([program("iptables"), "-w", "-A", *rule])

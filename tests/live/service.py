@@ -36,11 +36,11 @@ class Service:
         self._socket = socket_path
         self._places: list[int | None] = [None] * PLACES
 
-    def add(self, port: int) -> None:
+    def add(self, port: int, host: str = LOOPBACK) -> None:
         """A pod that became ready."""
         place = self._places.index(None)
         self._places[place] = port
-        self._say(f"set server service/pod{place + 1} addr {LOOPBACK} port {port}")
+        self._say(f"set server service/pod{place + 1} addr {host} port {port}")
         self._say(f"set server service/pod{place + 1} state ready")
 
     def remove(self, port: int) -> None:

@@ -234,8 +234,10 @@ class Server:
     role: str
     port: int
     folder: Path
+    """With its socket and its log."""
     command: Sequence[str]
     as_user: Mapping[str, Any]
+    host: str = LOOPBACK
     process: Process = field(init=False)
 
     def start(self) -> None:
@@ -256,7 +258,7 @@ class Server:
 
     @property
     def address(self) -> Address:
-        return LOOPBACK, self.port
+        return self.host, self.port
 
     @cached_property
     def _connection(self) -> psycopg.Connection[Any]:
@@ -335,8 +337,10 @@ def certificate() -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def postgres_cluster(max_connections: int, settings: Mapping[str, str]) -> Iterator[Cluster]:
-    """A primary and its streaming replica."""
+def postgres_cluster(
+    max_connections: int, settings: Mapping[str, str], hosts: tuple[str, str] = (LOOPBACK, LOOPBACK)
+) -> Iterator[Cluster]:
+    """A primary and its streaming replica; they share a port where each has a host of its own."""
     binaries = {name: postgres_program(name) for name in ("initdb", "postgres", "pg_basebackup")}
     as_user: dict[str, Any] = {}
     if os.geteuid() == 0:  # which PostgreSQL refuses to run as
@@ -362,8 +366,6 @@ def postgres_cluster(max_connections: int, settings: Mapping[str, str]) -> Itera
             if as_user:
                 os.chown(file, as_user["user"], as_user["group"])
         all_settings = {
-            "listen_addresses": LOOPBACK,
-            "unix_socket_directories": str(root),
             "max_connections": str(max_connections),
             "shared_buffers": "32MB",
             "fsync": "off",
@@ -375,26 +377,34 @@ def postgres_cluster(max_connections: int, settings: Mapping[str, str]) -> Itera
         }
         (root / "pg_hba.conf").write_text(
             "local all postgres trust\n"
-            f"host replication postgres {LOOPBACK}/32 trust\n"
-            f"host all all {LOOPBACK}/32 scram-sha-256\n"
+            "host replication postgres 127.0.0.0/8 trust\n"
+            "host all all 127.0.0.0/8 scram-sha-256\n"
         )
         (root / "pg_hba.conf").chmod(0o644)
 
-        def start(role: str) -> Server:
-            port = free_port()
-            options = [f"-c{name}={value}" for name, value in all_settings.items()]
-            command = [binaries["postgres"], "-D", str(root / role), f"-cport={port}", *options]
-            server = Server(role, port, root, command, as_user)
+        apart = hosts[0] != hosts[1]
+        shared_port = free_port()
+
+        def start(role: str, host: str) -> Server:
+            port = shared_port if apart else free_port()
+            folder = root / f"{role}-run" if apart else root
+            folder.mkdir(exist_ok=True)
+            if as_user:
+                os.chown(folder, as_user["user"], as_user["group"])
+            own = {"port": port, "listen_addresses": host, "unix_socket_directories": folder}
+            options = [f"-c{name}={value}" for name, value in {**own, **all_settings}.items()]
+            command = [binaries["postgres"], "-D", str(root / role), *options]
+            server = Server(role, port, folder, command, as_user, host)
             stack.callback(server.stop)
             server.start()
             return server
 
-        primary = start("primary")
+        primary = start("primary", hosts[0])
         tool(
-            *(binaries["pg_basebackup"], "-h", LOOPBACK, "-p", str(primary.port), "-U", "postgres"),
+            *(binaries["pg_basebackup"], "-h", primary.host, "-p", str(primary.port), "-U", "postgres"),
             *("-D", str(root / "replica"), "-R", "-X", "stream", "-c", "fast", "--no-sync"),
         )
-        cluster = Cluster(primary, start("replica"), max_connections)
+        cluster = Cluster(primary, start("replica", hosts[1]), max_connections)
         cluster.catch_up()
         yield cluster
 

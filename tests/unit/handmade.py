@@ -14,6 +14,7 @@ PGCAT = """\
 host = "0.0.0.0"
 port = 6432
 enable_prometheus_exporter = true
+dns_cache_enabled = true
 prometheus_exporter_port = 9930
 admin_username = "admin"
 admin_password = "placeholder"

@@ -82,9 +82,9 @@ CHANGES = [
         {"PS605"},
     ),
     # timeouts
-    (STANDALONE, PGCAT, "^idle_timeout = 600000", "idle_timeout = 240000", {"PS606"}),
-    (STANDALONE, PGCAT, "^idle_timeout = 600000", "idle_timeout = 3600001", {"PS606"}),
-    (STANDALONE, PGCAT, "^server_lifetime = 3600000", "server_lifetime = 599999", {"PS606"}),
+    (STANDALONE, PGCAT, "^idle_timeout = 300000", "idle_timeout = 240000", {"PS606"}),
+    (STANDALONE, PGCAT, "^idle_timeout = 300000", "idle_timeout = 300001", {"PS606"}),
+    (STANDALONE, PGCAT, "^server_lifetime = 300000", "server_lifetime = 299999", {"PS606"}),
     (STANDALONE, PGCAT, "^pool_mode", "idle_timeout = 200000\npool_mode", {"PS606"}),
     (STANDALONE, PGCAT, "^min_pool_size", "server_lifetime = 1000\nmin_pool_size", {"PS606"}),
     (STANDALONE, PERMIFY, "idle_time: 240s", "idle_time: 10m", {"PS606"}),
@@ -154,5 +154,5 @@ def test_a_short_grace_period_shows_its_parts():
 
 
 def test_a_timeout_of_the_process_is_reported_once_for_all_pools():
-    files = edit(rendered(STANDALONE), PGCAT, "^idle_timeout = 600000", "idle_timeout = 240000")
+    files = edit(rendered(STANDALONE), PGCAT, "^idle_timeout = 300000", "idle_timeout = 240000")
     assert "idle_timeout = 240000" in files[PGCAT].splitlines()[one(files, "PS606").line - 1]

@@ -153,7 +153,7 @@ def test_timeouts_of_the_user_win_over_the_pool_and_the_process():
     assert pgcat is not None
     writer, reader = pgcat.pools
     assert (writer.idle_timeout.value, writer.server_lifetime.value) == (5, 7)
-    assert (reader.idle_timeout.value, reader.server_lifetime.value) == (600, 3600)
+    assert (reader.idle_timeout.value, reader.server_lifetime.value) == (300, 300)
 
 
 @pytest.mark.parametrize(

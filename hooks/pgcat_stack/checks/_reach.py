@@ -29,7 +29,7 @@ def reach(deployment: Deployment, connection: Connection) -> Reach | None:
     found: Reach = {}
     for target in targets:
         if target.pod is None:
-            found.update(dict.fromkeys(_compose_names(target, connection.unit), port))
+            found.update(dict.fromkeys(compose_names(target, connection.unit), port))
         elif connection.unit is not None and connection.unit.pod is target.pod:
             found.update(dict.fromkeys(LOOPBACK, port))
         elif not complete(deployment):
@@ -39,7 +39,8 @@ def reach(deployment: Deployment, connection: Connection) -> Reach | None:
     return found
 
 
-def _compose_names(target: Unit, source: Unit | None) -> Iterator[str]:
+def compose_names(target: Unit, source: Unit | None) -> Iterator[str]:
+    """The names by which one Compose service finds another; `source` is None for any of the same networks."""
     mode = source.data.get("network_mode") if source else None
     if mode == f"service:{target.name}" or (mode == "host" and target.data.get("network_mode") == "host"):
         yield from LOOPBACK
