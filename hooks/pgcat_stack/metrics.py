@@ -244,6 +244,13 @@ POSTGRES: tuple[PostgresMetric, ...] = (
         "No label server: only instance tells whose it is.",
     ),
     PostgresMetric(
+        "pg_stat_database_tup_inserted",
+        ("datname",),
+        "rows",
+        "Rows inserted. Every write of Permify inserts some.",
+        "No label server: only instance tells whose it is. A standby counts none, nor writes that it refuses.",
+    ),
+    PostgresMetric(
         "pg_replication_is_replica",
         (),
         "0 or 1",

@@ -66,6 +66,7 @@ OPTIONAL = {
     "PostgresOtherConnections",
     "PostgresMaxConnectionsBelowPlan",
     "PostgresRoleChanged",
+    "PostgresStoresNothing",
     "PostgresReplicaLag",
     "PostgresReplicaNotStreaming",
 }

@@ -1,6 +1,6 @@
 """PS219, PS220, PS417, PS418: a primary that moves to another machine is followed.
 
-PgCat's DNS cache (its `dns_cache.rs`) compares what a host name leads to with what it led to when a connection
+PgCat's DNS cache (its `dns_cache.rs`) compares where a host name leads with where it led when a connection
 was opened, and drops the connection where that changed. Its resolver (`trust-dns-proto`, `Label::from_utf8`)
 refuses what is no host name. pgx and libpq judge target_session_attrs when they connect:
 https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-SESSION-ATTRS
