@@ -55,6 +55,7 @@ PARTS = {
     "faults": Part("faults", runs=3),
     "timeouts": Part("faults", runs=3),
     "writer_timeout": Part("faults", runs=3),
+    "failover": Part("failover", runs=3),
     "compose": Part("compose", runs=3),
 }
 

@@ -248,7 +248,7 @@ POSTGRES: tuple[PostgresMetric, ...] = (
         ("datname",),
         "rows",
         "Rows inserted. Every write of Permify inserts some.",
-        "No label server: only instance tells whose it is. A standby counts none, nor writes that it refuses.",
+        "No label server: only instance tells whose it is. A standby counts none.",
     ),
     PostgresMetric(
         "pg_replication_is_replica",

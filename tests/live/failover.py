@@ -11,6 +11,7 @@ import functools
 import math
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -50,7 +51,8 @@ UNDERSCORE = "db_primary.example.com"
 TTL_SECONDS = 5
 """Of the names: what managed databases have."""
 WRITERS = 6
-"""So many that each PgCat has writes all the time: a connection is dropped after its next use."""
+"""So many that a sidecar has writes all the time: a connection is dropped after its next use. Two PgCat
+behind a Service may get few, because Permify takes the connection that it used last."""
 BEFORE_THE_MOVE_SECONDS = 4.0
 """For so long the name leads to the old primary when that is a standby already."""
 WATCHED_SECONDS = 25.0
@@ -84,8 +86,13 @@ def by_name(
     cluster_settings: Mapping[str, str] | None = None,
     ttl_seconds: int = TTL_SECONDS,
     balanced: bool = False,
+    takes_standby: bool = False,
 ) -> Iterator[FailoverSite]:
-    """One of which nothing runs yet but PostgreSQL; for a thread in a network of its own."""
+    """One of which nothing runs yet but PostgreSQL; for a thread in a network of its own.
+
+    `balanced`: a balancer stands before the primary, and its name leads there. `takes_standby`: without
+    target_session_attrs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     make = functools.partial(postgres_cluster, MAX_CONNECTIONS, cluster_settings or {}, (FIRST, SECOND))
     with (
@@ -96,6 +103,11 @@ def by_name(
         names.point(READER, SECOND)
         port = here.cluster.primary.port
         here.stack.by = {"primary": (WRITER, port), "replica": (READER, port)}
+        if takes_standby:
+            permify = here.stack.rendered / "permify" / "permify.yaml"
+            text, attributes = re.subn("&target_session_attrs=[a-z-]+", "", permify.read_text())
+            assert attributes == 1
+            permify.write_text(text)
         balancer = None
         if balanced:
             balancer = here.exits.enter_context(service(here.cluster.primary.folder / "balancer"))

@@ -38,6 +38,8 @@ SIDE_BY_SIDE = 3
 HEALTHY_SECONDS = 10.0
 """Within which the last write has failed after the name has moved: the record's TTL, dns_max_ttl, and one
 more use of each connection."""
+LEFT_OVER = 8
+"""Writes that may fail later where two PgCat share them: one for each connection that was not used since."""
 AT_ONCE = 16
 """Checks that may fail as a server stops."""
 ENOUGH = 20
@@ -72,6 +74,7 @@ NOT_FOLLOWED: dict[str, Visit] = {
     "no cache": at("standalone", moved, settings=NO_CACHE),
     "no cache, PgCat 1.3.0": at("standalone", moved, "pgcat-1.3.0", settings=NO_CACHE),
     "underscore": at("sidecar", unfollowed),
+    "direct, a standby will do": at("direct", moved, takes_standby=True),
 }
 ROTATED: dict[str, Visit] = {
     "rotated": at("standalone", rotated),
@@ -94,7 +97,14 @@ STARTED: dict[str, Visit] = {"started, direct": at("direct", started_while_it_mo
 SITES = {**FOLLOWED, **NOT_FOLLOWED, **ROTATED, **BEHIND, **VANISHED, **STARTED}
 REPEATED = {
     *("sidecar", "standalone, PgCat 1.3.0", "session", "no cache, PgCat 1.3.0", "rotated, PgCat 1.3.0"),
-    *("no cache", "underscore", "behind an address", "behind an address, direct", "vanished"),
+    *(
+        "no cache",
+        "underscore",
+        "direct, a standby will do",
+        "behind an address",
+        "behind an address, direct",
+        "vanished",
+    ),
     *("vanished, direct", "started, direct"),
 }
 """What runs with --every-combination: the rest has both versions and every kind of topology."""
@@ -137,15 +147,20 @@ def assert_checks_went_on(outcome: Outcome) -> None:
 @pytest.mark.parametrize("site", drawn(FOLLOWED, REPEATED))
 def test_writes_follow_the_name(outcome_of: Ask, site: str) -> None:
     outcome = outcome_of(site)
+    healthy = outcome.mended + HEALTHY_SECONDS
+    later = [one for one in outcome.requests if one.kind == "write" and one.began > healthy]
     assert failed_before_the_move(outcome) > 0
-    assert last_failed_write_seconds(outcome) <= HEALTHY_SECONDS, outcome.errors
-    assert len(writes_after(outcome)) > ENOUGH
+    assert len([one for one in later if one.error]) <= (LEFT_OVER if "standalone" in site else 0), (
+        outcome.errors
+    )
+    assert len([one for one in later if not one.error]) > ENOUGH
     assert_checks_went_on(outcome)
 
 
 @pytest.mark.parametrize("site", drawn(NOT_FOLLOWED, REPEATED))
 def test_without_the_cache_writes_fail_on(outcome_of: Ask, site: str) -> None:
-    """What the cache is there for: without it, or with a name that its resolver refuses, nothing changes."""
+    """What the cache is there for, and target_session_attrs: without, or with a name that the resolver
+    refuses, nothing changes."""
     outcome = outcome_of(site)
     assert last_failed_write_seconds(outcome) > WATCHED_SECONDS - 5, outcome.errors
     if site == "underscore":

@@ -491,3 +491,16 @@ def test_codes_and_names_are_unique() -> None:
     with pytest.raises(ValueError, match="malformed"):
         check(code="PS101", name="another", severity="error", why="", mend="")
     assert all(rule.why.endswith(".") and rule.mend.rstrip("`").endswith(".") for rule in rules)
+
+
+def test_connections_from_before_a_name_moved_are_told_from_a_wrong_primary() -> None:
+    """The name leads to a primary, and PgCat's connection to what it led to before."""
+    case = healthy(rendered(STANDALONE))
+    following = replace(next(facts for _, facts in case.told), in_recovery=True)
+    (finding,) = run_checks(with_pgcat(case, through={"permify_writer": (following,)}))
+    assert finding.code == "PD310"
+    assert "although db1:5432 leads to a primary" in finding.message
+    assert "rollout restart" in finding.fix and "dns_cache_enabled" in finding.fix
+    by_address = healthy(rendered({**STANDALONE, "primary_host": "192.0.2.1"}))
+    (finding,) = run_checks(with_pgcat(by_address, through={"permify_writer": (following,)}))
+    assert finding.fix == "correct the primary of this pool, then restart PgCat"

@@ -305,7 +305,9 @@ def _unserved(case: Case) -> Iterator[tuple[str, Location, str, str]]:
     severity="error",
     why="The writer pool's server only follows: every write of Permify fails with `cannot execute … in a"
     " read-only transaction`.",
-    mend="Answer `primary_host` with the server that is the primary now, update, and restart PgCat.",
+    mend="Where the primary's name leads to a primary, restart PgCat: its connection is from before the name"
+    " moved. Otherwise answer `primary_host` with the server that is the primary now, update, and restart"
+    " PgCat.",
 )
 def writes_reach_a_replica(case: Case) -> Iterator[Problem]:
     """Writer pools whose server is in recovery, unless PD212 says it already."""
@@ -317,7 +319,24 @@ def writes_reach_a_replica(case: Case) -> Iterator[Problem]:
             if isinstance(said, tuple) and any(facts.in_recovery for facts in said):
                 message = f"{name} in PgCat {pgcat.name} leads to a read-only replica: every write fails"
                 fix = "correct the primary of this pool, then restart PgCat"
+                if moved := _named_primaries(case, name):
+                    message = (
+                        f"{name} in PgCat {pgcat.name} keeps connections to a read-only replica: writes fail,"
+                        f" although {moved} leads to a primary"
+                    )
+                    fix = f"{_restart(case.facts)}; dns_cache_enabled = true in [general] follows the name"
                 yield Problem(case.facts.pgcat_at("pools", name, "shards", "0", "servers"), message, fix)
+
+
+def _named_primaries(case: Case, pool: str) -> str:
+    """The hosts of a pool that are names and, asked directly, lead to a primary now."""
+    asked = {
+        server.address
+        for server, answer in case.servers
+        if answer.facts is not None and not answer.pool and not answer.facts.in_recovery
+    }
+    addresses = dict.fromkeys(server.address for server in case.facts.topology.pools[pool].servers)
+    return ", ".join(str(address) for address in addresses if address.is_name and address in asked)
 
 
 @check(
