@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
+from pgcat_stack.interrupts import INTERRUPTED, Raised
+
 if TYPE_CHECKING:
     from pgcat_stack.deployment import Deployment
     from pgcat_stack.findings import Finding
 
 OK, ERRORS, UNREADABLE = 0, 1, 2
-INTERRUPTED, BROKEN_PIPE = 130, 141
+BROKEN_PIPE = 141
 
 
 class OutputError(Exception):
@@ -197,7 +199,9 @@ def _doctor(options: argparse.Namespace) -> int:
     )
     for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(ending, _end)  # so that port-forwards and a written tenant do not stay behind
-    with progress() as show:
+    if sys.stderr is not None and sys.stderr.isatty():
+        import rich.status  # noqa: F401 (what `progress` needs, before an interruption is an exception)
+    with Raised(), progress() as show:
         diagnosis = examine(deployment, how, progress=show)
     case = diagnosis.case
     findings = run_checks(case)
@@ -289,7 +293,8 @@ def _make_secrets(deployment: Deployment, *, quiet: bool) -> int:
     from pgcat_stack.secrets import SecretsError, make_secrets, reminders
 
     try:
-        made = make_secrets(deployment)
+        with Raised():
+            made = make_secrets(deployment)
     except SecretsError as error:
         _complain(str(error))
         return ERRORS

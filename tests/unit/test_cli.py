@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -170,6 +171,76 @@ def test_ctrl_c_is_quiet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(checks, "run_checks", interrupt)
     assert cli.main(["validate", str(folder)]) == 130
+
+
+def interrupted(module: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and complaints of the command, sent SIGINT as soon as it has imported a module."""
+    command = [sys.executable, "-X", "importtime", "-m", "pgcat_stack", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(HOOKS)}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.rpartition("|")[2].strip() == module:
+                process.send_signal(signal.SIGINT)
+                break
+        else:
+            pytest.fail(f"{module} was not imported")
+        rest = [line for line in process.stderr if not line.startswith("import time:")]
+    return process.returncode, "".join(rest)
+
+
+@pytest.mark.parametrize(
+    ("command", "modules"),
+    [
+        ("validate", ["pgcat_stack.interrupts", "argparse", "pgcat_stack.deployment", "yaml", "pydantic"]),
+        ("plan", ["argparse", "pgcat_stack.budget"]),
+        ("secrets", ["pathlib", "pgcat_stack.sources"]),
+        ("doctor", ["pgcat_stack.cli", "psycopg", "pgcat_stack.doctor.reach"]),
+    ],
+)
+def test_ctrl_c_while_the_command_imports_is_quiet(folder: Path, command: str, modules: list[str]) -> None:
+    for module in modules:
+        assert interrupted(module, command, str(folder)) == (130, ""), module
+
+
+def test_ctrl_c_is_nothing_to_who_has_it_ignored(folder: Path) -> None:
+    """As a background job of a script has it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert interrupted("argparse", "secrets", str(folder)) == (0, "")
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_while_secrets_are_written_leaves_nothing_half_written(folder: Path) -> None:
+    program = f"""\
+import os, signal
+from pgcat_stack.interrupts import leave_at_once
+leave_at_once()
+from pgcat_stack import cli
+link = os.link
+os.link = lambda *names: os.kill(os.getpid(), signal.SIGINT)
+code = cli.main(["secrets", {str(folder)!r}])
+os.link = link
+os.kill(os.getpid(), signal.SIGINT)
+os._exit(code + 1)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HOOKS)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert list((folder / "secrets").iterdir()) == []
+
+
+def test_ctrl_c_is_left_as_it_was_to_who_imports_the_command(folder: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    assert cli.main(["secrets", str(folder)]) == 0
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
