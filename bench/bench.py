@@ -50,6 +50,7 @@ PARTS = {
     "pgbench": Part("pgbench", runs=3),
     "pods": Part("pods", runs=1),
     "resources": Part("resources", runs=3),
+    "limits": Part("limits", runs=3),
     "drain": Part("drain", runs=1),
     "rollouts": Part("rollouts", runs=3),
     "faults": Part("faults", runs=3),

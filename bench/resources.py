@@ -47,7 +47,7 @@ def _once(here: bed.Deployment, clients: int, folder: Path, number: int) -> tupl
     with here.pgcat(number) as pgcat:
         if not clients:
             time.sleep(1)
-            return _highest_memory_mebibytes(pgcat), 0.0, 0.0, 0.0
+            return highest_memory_mebibytes(pgcat), 0.0, 0.0, 0.0
         before = bed.cpu_seconds(pgcat.process)
         command = [postgres_program("pgbench"), "-n", "-M", "extended", "-c", str(clients), "-j", "2"]
         command += ["-T", str(SECONDS), "-f", str(script), "-h", LOOPBACK, "-p", str(pgcat.port)]
@@ -60,14 +60,15 @@ def _once(here: bed.Deployment, clients: int, folder: Path, number: int) -> tupl
         assert found, output
         done = int(found[1])
         return (
-            _highest_memory_mebibytes(pgcat),
+            highest_memory_mebibytes(pgcat),
             done / SECONDS,
             1000 * used_seconds / done,
             used_seconds / SECONDS,
         )
 
 
-def _highest_memory_mebibytes(pgcat: PgCat) -> float:
+def highest_memory_mebibytes(pgcat: PgCat) -> float:
+    """The most memory that the process has had so far (VmHWM), in MiB."""
     status = Path(f"/proc/{pgcat.process.popen.pid}/status").read_text()
     found = re.search(r"(?m)^VmHWM:\s+(\d+) kB$", status)
     assert found, status

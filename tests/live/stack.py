@@ -553,7 +553,9 @@ class Stack:
             for row in rows
         }
 
-    def connect(self, port: int, database: str, password: str | None = None) -> psycopg.Connection[Any]:
+    def connect(
+        self, port: int, database: str, password: str | None = None, connect_timeout: int = 10
+    ) -> psycopg.Connection[Any]:
         """As Permify connects to PgCat, or to a server."""
         return psycopg.connect(
             host=LOOPBACK,
@@ -563,7 +565,7 @@ class Stack:
             password=password or self.password,
             autocommit=True,
             prepare_threshold=None,
-            connect_timeout=10,
+            connect_timeout=connect_timeout,
         )
 
     def load(self, seconds: float = 1.5) -> dict[Check, set[bool]]:

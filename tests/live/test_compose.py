@@ -190,6 +190,27 @@ class TestDefault:
 
         assert bound == {("permify", port, default.address) for port in ("3476/tcp", "3478/tcp")}
 
+    def test_every_container_has_bounds(self, default: Stack) -> None:
+        for container in default.containers():
+            host = container["HostConfig"]
+            assert host["LogConfig"] == {
+                "Type": "json-file",
+                "Config": {"max-size": "10m", "max-file": "5"},
+            }
+            assert host["Memory"] >= 128 * 2**20, service_of(container)
+            assert not container["State"]["OOMKilled"]
+
+    def test_both_programs_may_open_as_many_files_as_docker_allows(self, default: Stack) -> None:
+        image = default.declared["services"]["postgres-primary"]["image"]
+        for name in ("pgcat", "permify"):
+            of = f"/proc/{default.service(name)['State']['Pid']}/limits"
+            options = ("--pid=host", "--user=0", "--cap-add=SYS_PTRACE")
+            text = default.docker_run("none", image, "cat", of, options=options)
+            found = re.search(r"(?m)^Max open files +(\d+) +(\d+)", text)
+            assert found, text
+            soft, hard = map(int, found.groups())
+            assert soft >= hard - 1 >= 4096 - 1, name  # Go stays one below
+
     def test_ports_are_on_loopback_when_nothing_is_asked(self, default: Stack) -> None:
         command = ("docker", "compose", "--profile", "*", "config", "--format", "json")
         services = json.loads(run(*command, cwd=default.folder))["services"].values()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from live.pods import connect_clients
@@ -16,6 +17,8 @@ from live.stack import EXTERNAL, Stack, pgcat_program
 from live.support import CONTAINER_OPEN_FILES, Cluster, NotReady, Process, open_files
 
 CLIENTS = 1100
+LOW_LIMIT = 256
+"""The lowest hard limit that start.sh accepts."""
 RAISES = re.compile(r"(?m)^for files in .*\n(?:.*\n)*?done\n")
 QUIET_LOG_BYTES = 1_000_000
 """Much more than a PgCat writes whose clients only come and go, and less than a storm in a second."""
@@ -83,6 +86,24 @@ def test_without_the_raised_limit_they_do_not_connect(stack: Stack) -> None:
     assert seen.limits == open_files()
     assert 0 < seen.connected < CONTAINER_OPEN_FILES
     assert seen.log_bytes > QUIET_LOG_BYTES
+
+
+def test_at_its_limit_pgcat_serves_who_is_connected_and_later_the_others(stack: Stack) -> None:
+    stack.open_files = open_files(hard=LOW_LIMIT)
+
+    def still_served() -> None:
+        with pytest.raises(psycopg.OperationalError):
+            stack.connect(pgcat.port, "permify_reader", connect_timeout=2)
+        answers.append(early.execute("SELECT 1").fetchone())
+
+    answers: list[object] = []
+    with stack.pgcat() as pgcat, stack.connect(pgcat.port, "permify_reader") as early:
+        connected = connect_clients(pgcat.port, 2 * LOW_LIMIT, stack.user, stack.password, 3, still_served)
+        with stack.connect(pgcat.port, "permify_reader") as late:
+            answers.append(late.execute("SELECT 1").fetchone())
+        os.truncate(pgcat.process.log, 0)
+    assert 0 < connected < LOW_LIMIT
+    assert answers == [(1,), (1,)]
 
 
 def test_a_hard_limit_that_is_low_is_said_once(stack: Stack) -> None:
