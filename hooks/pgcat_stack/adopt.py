@@ -44,7 +44,7 @@ RENDERED = {"server.http.enabled": "True", "server.http.port": "3476", "server.g
 """Settings that are rendered as this, whatever is answered."""
 ADVANCED = {
     *("pool_mode", "writer_pool_size", "reader_pool_size", "primary_reads", "permify_max_connections"),
-    *("database_tls", "otlp_endpoint", "distributed", "watch"),
+    *("database_tls", "ip_family", "otlp_endpoint", "distributed", "watch"),
 }
 POOLER_PORT = 6432
 """Where the guides let PgCat listen."""
@@ -146,6 +146,8 @@ def _pools(source: Source, uris: list[Uri], found: Adoption) -> None:
         found.answers["pool_mode"] = "session"
     _sizes(pools, primary, replicas, uris, found)
     general = as_mapping(source.mapping.get("general"))
+    if ":" in str(general.get("host", "")):
+        found.answers["ip_family"] = "ipv6"
     found.answers["database_tls"] = "require" if general.get("server_tls") is True else "disable"
     if general.get("server_tls") is not True:
         found.notes.append(
@@ -202,7 +204,7 @@ def _hosts(primary: Address | None, replicas: list[Address], found: Adoption) ->
 
 
 def _written(address: Address) -> str:
-    return address.host if address.port == DEFAULT_PORT else f"{address.host}:{address.port}"
+    return address.host if address.port == DEFAULT_PORT else str(address)
 
 
 def _identity(databases: set[str], users: set[str], found: Adoption) -> None:

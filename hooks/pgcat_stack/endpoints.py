@@ -27,15 +27,17 @@ _WORD = re.compile(r"([a-z_]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S*))")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where a server listens. Hosts compare without case, brackets of IPv6 and the dot at the end."""
+    """Where a server listens. Hosts compare without case and the dot at the end, IPv6 in any spelling."""
 
     host: str
     port: int = DEFAULT_PORT
 
     @classmethod
     def of(cls, host: str, port: int | None = None) -> Address:
-        """The address of a host as files write it."""
-        return cls(host.strip().strip("[]").rstrip(".").lower(), DEFAULT_PORT if port is None else port)
+        """The address of a host as files write it: IPv6 with or without brackets, compressed or not."""
+        return cls(
+            _spelled(host.strip().strip("[]").rstrip(".").lower()), DEFAULT_PORT if port is None else port
+        )
 
     @property
     def is_loopback(self) -> bool:
@@ -53,6 +55,17 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _spelled(host: str) -> str:
+    """IPv6 in its one spelling (RFC 5952), IPv4 where it is mapped into IPv6; names as they are."""
+    if ":" not in host:
+        return host
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        return host
+    return str(address.ipv4_mapped or address)
 
 
 @dataclass(frozen=True, slots=True)

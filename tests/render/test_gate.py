@@ -34,7 +34,12 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({"watch": None}, "neither true nor false"),
     ({**EXTERNAL, "primary_host": ""}, "primary_host: is missing"),
     ({**EXTERNAL, "primary_host": "a,b"}, "more than one host"),
-    ({**EXTERNAL, "primary_host": "db_1"}, "RFC 1123"),
+    (
+        {**STANDALONE, "primary_host": "db_1"},
+        "primary_host: db_1 has an underscore, which only topology docker takes",
+    ),
+    ({**SIDECAR, "replica_hosts": "r,db_1:5433"}, "replica_hosts: db_1 has an underscore"),
+    ({**EXTERNAL, "primary_host": "db$1"}, "RFC 1123"),
     ({**EXTERNAL, "primary_host": "-db"}, "RFC 1123"),
     ({**EXTERNAL, "primary_host": "a" * 64}, "RFC 1123"),
     ({**EXTERNAL, "primary_host": "db\n"}, None),  # a line break at the end is trimmed with the blanks
@@ -170,6 +175,23 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ),
     ({"database_tls": "require"}, "database_tls: require is not spoken by the bundled PostgreSQL"),
     ({**STANDALONE, "database_tls": "verify-full"}, "database_tls: verify-full is not kept by PgCat"),
+    (
+        {"other_connections": 2},
+        "other_connections: 2 is fewer than the 3 that PostgreSQL reserves for superusers"
+        " (superuser_reserved_connections), so the role cannot get them; answer at least 3",
+    ),
+    (
+        {**STANDALONE, "other_connections": 0, "writer_pool_size": 12, "reader_pool_size": 12},
+        "; answer other_connections=3, writer_pool_size=0, reader_pool_size=0",
+    ),
+    (
+        {**EXTERNAL, "postgres_max_connections": 6, "other_connections": 1},
+        "; answer other_connections=3, postgres_max_connections=8, with max_connections = 8 on each server",
+    ),
+    (
+        {**STANDALONE, "primary_host": "fd00::1", "database_cidrs": "fd00:1::/64,10.0.0.0/8"},
+        "database_cidrs: fd00::1 of primary_host is in none of fd00:1::/64, 10.0.0.0/8; add its network",
+    ),
     ({"other_connections": 100}, "other_connections: 100 leaves nothing of postgres_max_connections 100"),
     (
         {**STANDALONE, "permify_replicas": 5, "permify_max_replicas": 3},
@@ -286,7 +308,19 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
         {**STANDALONE, "namespace": "null", "client_namespaces": "true,1e3"},
         {"database_name": "authz-prod", "database_user": "Permify_App"},
         {"permify_replicas": "3", "watch": "no", "postgres_max_connections": " 200 "},
-        {"other_connections": 0},
+        {"other_connections": 3},
+        {**EXTERNAL, "primary_host": "postgres_primary", "replica_hosts": "_r_:5433"},
+        {**EXTERNAL, "primary_host": "fd00::1", "ip_family": "ipv6"},
+        {
+            **STANDALONE,
+            "primary_host": "fd00::1",
+            "replica_hosts": "[FD00:0::2]:5433",
+            "database_cidrs": "FD00::/64",
+            "ip_family": "ipv6",
+            "otlp_endpoint": "[fd00:1::5]:4317",
+        },
+        {**STANDALONE, "pooling": "direct", "primary_host": "fd00::1", "replica_hosts": "fd00::2,fd00::3"},
+        {**SIDECAR, "primary_host": "fd00::1", "ip_family": "ipv6", "monitoring": "none"},
         {**SIDECAR, "permify_max_replicas": 3, "drain_seconds": 1775},
         {**STANDALONE, "primary_host": "10.1.2.3", "database_cidrs": "10.1.0.0/16"},
         {**STANDALONE, "permify_install": "helm", "permify_image": f"r.io:5000/p:{'a' * 62}"},

@@ -162,8 +162,8 @@ def test_an_autoscaler_leaves_the_replicas_alone(program: str, tmp_path: Path) -
 
 
 def test_bootstrap_limits_the_role_to_the_capacity(tmp_path: Path) -> None:
-    deploy = render(tmp_path / "deploy", STANDALONE, postgres_max_connections=300, other_connections=0)
-    assert "CONNECTION LIMIT 300" in (deploy / "postgres" / "bootstrap.sql").read_text()
+    deploy = render(tmp_path / "deploy", STANDALONE, postgres_max_connections=300, other_connections=3)
+    assert "CONNECTION LIMIT 297" in (deploy / "postgres" / "bootstrap.sql").read_text()
 
 
 def test_the_migration_is_another_job_for_another_image_or_database(tmp_path: Path) -> None:

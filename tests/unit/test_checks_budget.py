@@ -88,6 +88,8 @@ CHANGES = [
     (STANDALONE, BUDGET, "max_connections: 100", "max_connections: '100'", {"PS504"}),
     (STANDALONE, BUDGET, "max_connections: 100", "max_conections: 100", {"PS504"}),
     (STANDALONE, BUDGET, "other_connections: 20", "other_connections: -1", {"PS504"}),
+    (STANDALONE, BUDGET, "other_connections: 20", "other_connections: 2", {"PS516"}),
+    (STANDALONE, BUDGET, "other_connections: 20", "other_connections: 3", set()),
     (STANDALONE, BUDGET, "other_connections: 20", "other_connections: 100", {"PS501", "PS504", "PS509"}),
     (STANDALONE, BUDGET, "    other_connections: 20\n", "", {"PS504"}),
     (STANDALONE, BUDGET, "port: 5432", "port: 70000", {"PS502", "PS503", "PS504"}),

@@ -102,14 +102,26 @@ CASES: list[tuple[str, str, Change, str]] = [
         "add password",
     ),
     ("exporter host", "PS212", ('"0.0.0.0"', '"localhost"'), "use 0.0.0.0"),
-    ("bare IPv6", "PS212", ('"0.0.0.0"', '"::"'), "use 0.0.0.0"),
+    ("bare IPv6", "PS212", ('"0.0.0.0"', '"::"'), "write [::], which serves IPv4 also"),
+    ("bare IPv6 address", "PS212", ('"0.0.0.0"', '"FD00:0::1"'), "write [fd00::1]"),
     ("certificate alone", "PS213", add(PORT, 'tls_certificate = "/x"'), "both or none"),
     ("key alone", "PS213", add(PORT, 'tls_private_key = "/x"'), "both or none"),
     ("verify alone", "PS213", add(PORT, "verify_server_certificate = true"), "server_tls = true"),
     ("regex", "PS215", add(POOL, 'shard_id_regex = "("'), "mend"),
     ("look-around", "PS215", add(POOL, 'shard_id_regex = "a(?=b)"'), "mend"),
     ("host with port", "PS217", servers('["a:5432", 5432, "replica"]\n'), "a value of its own"),
-    ("bare IPv6 server", "PS217", servers('["fd00::1", 5432, "replica"]\n'), "write [fd00::1]"),
+    ("two ports", "PS217", servers('["fd00::1:15432", 5432, "replica"]\n'), "a value of its own"),
+    ("name in brackets", "PS217", servers('["[a]", 5432, "replica"]\n'), "the host alone"),
+    ("interface", "PS217", servers('["fe80::1%eth0", 5432, "replica"]\n'), "another address"),
+    ("interface in brackets", "PS217", servers('["[fe80::1%eth0]", 5432, "replica"]\n'), "another address"),
+    ("no address", "PS217", servers('["0.0.0.0", 5432, "replica"]\n'), "name the PostgreSQL server"),
+    ("no IPv6 address", "PS217", servers('["[::0]", 5432, "replica"]\n'), "name the PostgreSQL server"),
+    (
+        "one server in two spellings",
+        "PS208",
+        servers('["fd00::1", 5432, "replica"], ["[FD00:0::1]", 5432, "replica"]\n'),
+        "list each server once",
+    ),
     ("scheme", "PS217", servers('["tcp://a", 5432, "replica"]\n'), "without port or scheme"),
 ]
 
@@ -147,7 +159,9 @@ ACCEPTED: list[tuple[str, Change]] = [
     ("capital role", servers('["a", 5432, "Replica"]\n')),
     ("server table", servers('{host = "a", port = 5432, role = "replica"}\n')),
     ("same host, other role", servers('["a", 5432, "replica"], ["a", 5432, "primary"]\n')),
-    ("IPv6 server", servers('["[fd00::1]", 5432, "replica"]\n')),
+    ("IPv6 server", servers('["fd00::1", 5432, "replica"]\n')),
+    ("IPv6 server in brackets", servers('["[fd00::1]", 5432, "replica"]\n')),
+    ("underscore", servers('["postgres_primary", 5432, "replica"]\n')),
     ("IPv6 exporter", ('"0.0.0.0"', '"[::]"')),
     ("capital mode", ('"transaction"', '"Session"')),
     ("least connections", add(POOL, 'load_balancing_mode = "loc"')),
@@ -224,3 +238,13 @@ def test_any_shape_is_read(data: object) -> None:
 )
 def test_the_version_follows_from_the_image(image: str, version: str) -> None:
     assert pgcat_version(image) == version
+
+
+@pytest.mark.parametrize(
+    ("setting", "code"), [("server_tls = true", "PS221"), ("dns_cache_enabled = true", "PS222")]
+)
+def test_ipv6_in_brackets_is_a_name_to_pgcat(judge: Judge, setting: str, code: str) -> None:
+    written = servers('["[fd00::1]", 5432, "replica"]\n')
+    (finding,) = judge(TOML, written, add(PORT, setting))
+    assert (finding.code, finding.fix) == (code, "write 'fd00::1'")
+    assert judge(TOML, servers('["fd00::1", 5432, "replica"]\n'), add(PORT, setting)) == []

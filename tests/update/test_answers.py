@@ -24,7 +24,7 @@ MOST = {
     "database_name": "_" + "a" * 62,
     "database_user": "permify-1",
     "postgres_max_connections": 262143,
-    "other_connections": 0,
+    "other_connections": 3,
     "permify_replicas": 1000,
     "permify_max_replicas": 1000,
     "pgcat_replicas": 100,
@@ -97,6 +97,7 @@ NOT_ASKED = {
 IMPOSSIBLE = {
     ("postgres_max_connections", 1): "the smallest deployment needs more",
     ("other_connections", 262143): "it would leave nothing",
+    ("other_connections", 0): "PostgreSQL reserves 3 for superusers",
 }
 
 

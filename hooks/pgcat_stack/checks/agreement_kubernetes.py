@@ -189,7 +189,7 @@ def listens_on_loopback(deployment: Deployment) -> Iterator[Problem]:
     """A PgCat on loopback that somebody outside its pod or container has to reach."""
     source = deployment.pgcat
     host = dig(source.data, "general", "host") if source else None
-    if source is None or not isinstance(host, str) or not Address(host, 0).is_loopback:
+    if source is None or not isinstance(host, str) or not Address.of(host).is_loopback:
         return
     listens, mend = source.at("general", "host"), 'set host = "0.0.0.0"'
     for unit in running(deployment, "pgcat"):

@@ -121,8 +121,8 @@ def scrapes_nobody(deployment: Deployment) -> Iterator[Problem]:
             )
     known = {unit.name for unit in services(deployment)}
     for location, host, _ in targets(deployment) if known else ():
-        # A name with a dot is somewhere else; Compose names its services without.
-        if "." not in host and host not in known and host != "localhost":
+        # A name with a dot, or IPv6, is somewhere else; Compose names its services without.
+        if not set(".:") & set(host) and host not in known and host != "localhost":
             pgcat = ", ".join(unit.name for unit in running(deployment, "pgcat"))
             yield Problem(
                 location, f"{show(host)} is no service of compose.yaml", f"PgCat is the service {pgcat}"

@@ -207,7 +207,7 @@ def _listening_pods(rule: _Rule) -> list[Pod]:
     """The pods of a rule in which PgCat listens for others than its own pod."""
     pgcat = rule.deployment.pgcat
     host = dig(pgcat.data, "general", "host") if pgcat else None
-    if isinstance(host, str) and Address(host, 0).is_loopback:
+    if isinstance(host, str) and Address.of(host).is_loopback:
         return []
     return [unit.pod for unit in running(rule.deployment, "pgcat") if unit.pod in rule.pods and unit.pod]
 

@@ -1,4 +1,4 @@
-"""PS504, PS505, PS509, PS513: budget.yaml itself, and what repeats its numbers elsewhere."""
+"""PS504, PS505, PS509, PS513, PS516: budget.yaml itself, and what repeats its numbers elsewhere."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from pgcat_stack.topology import BudgetServer, read_topology
 from pgcat_stack.units import whole, whole_text
 
 POSTGRES_DEFAULT_MAX_CONNECTIONS = 100
+SUPERUSER_RESERVED_CONNECTIONS = 3
+"""PostgreSQL's default, https://www.postgresql.org/docs/current/runtime-config-connection.html"""
 
 _TOP_KEYS = ("servers", "permify_max_replicas")
 _SERVER_KEYS = ("host", "port", "role", "max_connections", "other_connections")
@@ -99,6 +101,29 @@ def _number(source: Source, at: tuple[Key, ...], key: str, least: int, most: int
 
 def _shown(value: Any) -> str:
     return "missing" if value is None else show(value)
+
+
+@check(
+    code="PS516",
+    name="reserved-connections",
+    severity="error",
+    why="PostgreSQL keeps superuser_reserved_connections, 3 by default, for superusers: with max_connections"
+    " 100 the 98th connection of an ordinary role is refused. other_connections must contain them, or the"
+    " budget counts with connections that the role never gets.",
+    mend="Answer other_connections with at least 3, and update.",
+)
+def reserved_connections(deployment: Deployment) -> Iterator[Problem]:
+    """Servers that keep fewer connections for others than PostgreSQL keeps for superusers."""
+    source = deployment.budget
+    for index, server in enumerate(as_list(dig(source.data, "servers"))) if source else ():
+        kept = whole(dig(server, "other_connections"))
+        if source and kept is not None and 0 <= kept < SUPERUSER_RESERVED_CONNECTIONS:
+            message = (
+                f"other_connections {kept} is fewer than the {SUPERUSER_RESERVED_CONNECTIONS} that PostgreSQL"
+                " reserves for superusers"
+            )
+            fix = f"answer other_connections={SUPERUSER_RESERVED_CONNECTIONS} or more, and update"
+            yield Problem(source.at("servers", index, "other_connections"), message, fix)
 
 
 @check(

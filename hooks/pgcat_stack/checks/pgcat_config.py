@@ -87,7 +87,7 @@ _rule(
     "PS212",
     "exporter-host",
     "The metrics exporter listens on `host`, which it takes as an address: with a name PgCat exits at start.",
-    "Use an IP address, such as 0.0.0.0.",
+    "Use an IP address, such as 0.0.0.0, or [::] for IPv6 and IPv4. IPv6 stands in brackets here.",
 )
 _rule(
     "PS213",
@@ -116,8 +116,24 @@ _rule(
 _rule(
     "PS217",
     "server-address",
-    "PgCat joins host and port by a colon; a host with a port, a scheme or bare IPv6 cannot be resolved.",
-    "Write the host alone, IPv6 in brackets.",
+    "PgCat joins host and port by a colon and connects to the result: the host is a name or an address,"
+    " without port, scheme or interface, and not 0.0.0.0 or ::, which are the machine itself.",
+    "Write the host alone, IPv6 without brackets: fd00::10.",
+)
+_rule(
+    "PS221",
+    "brackets-with-tls",
+    "With `server_tls` PgCat checks that the host is a name or an address, and panics at one in brackets: the"
+    " pool never gets a connection.",
+    "Write the address without brackets.",
+)
+_rule(
+    "PS222",
+    "brackets-with-dns-cache",
+    "With `dns_cache_enabled` PgCat looks up each host that is no address. One in brackets is none to it:"
+    " each new connection asks DNS in vain and logs a warning.",
+    "Write the address without brackets.",
+    severity="warning",
 )
 
 

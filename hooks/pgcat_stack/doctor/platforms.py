@@ -68,7 +68,10 @@ def docker_processes(folder: Path, ports: Iterable[int], seconds: float) -> list
 def _container(entry: dict[str, Any], ports: tuple[int, ...]) -> Process:
     state = as_mapping(entry.get("State"))
     networks = as_mapping(dig(entry, "NetworkSettings", "Networks"))
-    addresses = [as_text(dig(network, "IPAddress")) for network in networks.values()]
+    addresses = [
+        as_text(dig(network, "IPAddress")) or as_text(dig(network, "GlobalIPv6Address"))
+        for network in networks.values()
+    ]
     published = as_mapping(dig(entry, "NetworkSettings", "Ports"))
     places = {}
     for port in ports:

@@ -32,8 +32,8 @@ SELECT json_build_object(
   'version', current_setting('server_version_num')::int,
   'in_recovery', pg_is_in_recovery(),
   'max_connections', current_setting('max_connections')::int,
-  'reserved', current_setting('superuser_reserved_connections')::int
-    + coalesce(current_setting('reserved_connections', true)::int, 0),
+  'reserved_superuser', current_setting('superuser_reserved_connections')::int,
+  'reserved_others', coalesce(current_setting('reserved_connections', true)::int, 0),
   -- Of a connection that begins now: one that PgCat has kept may be older than the setting.
   'plan_cache_mode', coalesce(
     (
@@ -134,7 +134,9 @@ class ServerFacts:
     version: int
     in_recovery: bool
     max_connections: int
-    reserved: int
+    reserved_superuser: int
+    reserved_others: int
+    """`reserved_connections`, which PostgreSQL 16 brought; 0 before."""
     plan_cache_mode: str
     track_commit_timestamp: bool
     superuser: bool
@@ -154,6 +156,11 @@ class ServerFacts:
     """The migrations that are noted; None where the table could not be read."""
     tenants: frozenset[tuple[str, datetime]] | None = None
     """The first of Permify's tenants; None where they could not be read."""
+
+    @property
+    def reserved(self) -> int:
+        """The connections that an ordinary role never gets."""
+        return self.reserved_superuser + self.reserved_others
 
     @property
     def identity(self) -> tuple[str, int]:
@@ -315,7 +322,8 @@ def ask_facts(ask: Ask, *, direct: bool) -> ServerFacts:
 
 
 _PLAIN = (
-    *("address", "port", "version", "in_recovery", "max_connections", "reserved", "plan_cache_mode"),
+    *("address", "port", "version", "in_recovery", "max_connections", "plan_cache_mode"),
+    *("reserved_superuser", "reserved_others"),
     *("track_commit_timestamp", "superuser", "connection_limit", "position", "receives", "replay_paused"),
     *("tables", "noted"),
 )

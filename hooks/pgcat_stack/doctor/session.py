@@ -164,7 +164,9 @@ class _Session:
 
     def _served(self, server: Server, pgcats: tuple[PgcatAnswer, ...]) -> bool:
         """Whether a pool with this server answered, and none has banned it."""
-        banned = {(b.pool, b.host) for pgcat in pgcats if pgcat.facts for b in pgcat.facts.bans}
+        banned = {
+            (b.pool, Address.of(b.host).host) for pgcat in pgcats if pgcat.facts for b in pgcat.facts.bans
+        }
         names = [p.name for p in self.facts.pools if self.facts.pool_server(p, server.address) is not None]
         return any(
             isinstance(pgcat.through.get(name), tuple) and (name, server.address.host) not in banned

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from pgcat_stack.endpoints import Address
 from pgcat_stack.models import PgcatVersion
 from pgcat_stack.models.issues import (
     UNKNOWN_KEY,
@@ -32,6 +33,7 @@ from pgcat_stack.report import show
 NEWER_KEY = "newer-key"
 POOL_SIZES, SERVERS, SERVER_ADDRESS = "pool-sizes", "servers", "server-address"
 SHARDS, PARSER, AUTHENTICATION = "shards", "parser", "authentication"
+BRACKETS_TLS, BRACKETS_DNS = "brackets-with-tls", "brackets-with-dns-cache"
 EXPORTER_HOST, TLS_PAIR, POOL_NAME, REGEX, DUPLICATE_USER = (
     "exporter-host",
     "tls-pair",
@@ -402,7 +404,7 @@ def _rules(config: PgcatConfig) -> Iterator[Issue]:
             yield Issue(POOL_NAME, at, "a pool without a name: no client can ask for it", "name the pool")
         yield from _authentication_rules(at, pool, config.general)
         yield from _user_rules(at, pool)
-        yield from _shard_rules(at, pool)
+        yield from _shard_rules(at, pool, config.general)
         yield from _parser_rules(at, pool)
         yield from _regex_rules(at, pool)
 
@@ -413,7 +415,7 @@ def _general_rules(general: General) -> Iterator[Issue]:
             EXPORTER_HOST,
             ("general", "host"),
             f"`host` is {show(general.host)}: the exporter needs an IP address, and pgcat does not start",
-            "use 0.0.0.0, or switch the exporter off",
+            _listening_fix(general.host),
         )
     if general.tls_certificate is not None and general.tls_private_key is None:
         message = "`tls_certificate` without `tls_private_key`: pgcat does not start"
@@ -439,6 +441,21 @@ def _is_socket_host(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _listening_fix(host: str) -> str:
+    address = _ipv6(host)
+    if address is None:
+        return "use 0.0.0.0, or [::] for IPv6 also, or switch the exporter off"
+    return f"write [{address}]" + (", which serves IPv4 also" if address.is_unspecified else "")
+
+
+def _ipv6(host: str) -> ipaddress.IPv6Address | None:
+    """The IPv6 address that a host without brackets is, None for anything else."""
+    try:
+        return ipaddress.IPv6Address(host) if ":" in host else None
+    except ValueError:
+        return None
 
 
 def _auth_query_rule(at: tuple[Key, ...], table: General | Pool, general: General) -> Iterator[Issue]:
@@ -478,7 +495,7 @@ def _user_rules(at: tuple[Key, ...], pool: Pool) -> Iterator[Issue]:
             yield Issue(DUPLICATE_USER, (*user_at, "username"), message, "keep one entry for each user")
 
 
-def _shard_rules(at: tuple[Key, ...], pool: Pool) -> Iterator[Issue]:
+def _shard_rules(at: tuple[Key, ...], pool: Pool, general: General) -> Iterator[Issue]:
     yield from _default_shard_rule(at, pool)
     if pool.default_role not in ("any", "primary", "replica"):
         message = f"`default_role` is {show(pool.default_role)}"
@@ -488,7 +505,7 @@ def _shard_rules(at: tuple[Key, ...], pool: Pool) -> Iterator[Issue]:
         if not re.fullmatch(r"\+?[0-9]+", name, re.ASCII):
             message = f"the shard name {show(name)} is not a number"
             yield Issue(SHARDS, shard_at, message, "number shards from 0")
-        yield from _server_rules(shard_at, shard, pool.default_role)
+        yield from _server_rules(shard_at, shard, pool.default_role, general)
 
 
 def _default_shard_rule(at: tuple[Key, ...], pool: Pool) -> Iterator[Issue]:
@@ -510,20 +527,21 @@ def _default_shard_rule(at: tuple[Key, ...], pool: Pool) -> Iterator[Issue]:
         yield Issue(SHARDS, keys, message, f"at most shard_{len(pool.shards) - 1}")
 
 
-def _server_rules(at: tuple[Key, ...], shard: Shard, default_role: str) -> Iterator[Issue]:
+def _server_rules(at: tuple[Key, ...], shard: Shard, default_role: str, general: General) -> Iterator[Issue]:
     servers_at = (*at, "servers")
     if not shard.servers:
         yield Issue(
             SERVERS, servers_at, f"{section(at)} has no servers: pgcat does not start", "add a server"
         )
         return
-    seen: set[tuple[str, int, str]] = set()
+    seen: set[tuple[Address, str]] = set()
     primaries = 0
     for index, server in enumerate(shard.servers):
         here = (*servers_at, index)
-        identity = (server.host, server.port, server.kind)
+        address = Address.of(server.host, server.port)
+        identity = (address, server.kind)
         if identity in seen:
-            message = f"{server.host}:{server.port} stands twice as {server.kind} in {section(at)}"
+            message = f"{address} stands twice as {server.kind} in {section(at)}"
             yield Issue(SERVERS, here, message, "list each server once")
         seen.add(identity)
         primaries += server.kind == "primary"
@@ -531,9 +549,10 @@ def _server_rules(at: tuple[Key, ...], shard: Shard, default_role: str) -> Itera
             message = f"{section(at)} has more than one primary: pgcat does not start"
             yield Issue(SERVERS, here, message, "one primary a shard; the others are replicas")
         if server.kind == "mirror":
-            message = f"{server.host}:{server.port} has the role mirror among the servers"
+            message = f"{address} has the role mirror among the servers"
             yield Issue(SERVERS, here, message, "list it under mirrors")
         yield from _address_rule(here, server.host)
+        yield from _brackets_rule(here, server.host, general)
     if default_role in ("primary", "replica") and all(
         server.kind != default_role for server in shard.servers
     ):
@@ -542,24 +561,45 @@ def _server_rules(at: tuple[Key, ...], shard: Shard, default_role: str) -> Itera
     for index, mirror in enumerate(shard.mirrors or []):
         here = (*at, "mirrors", index)
         yield from _address_rule(here, mirror.host)
+        yield from _brackets_rule(here, mirror.host, general)
         if mirror.mirroring_target_index >= len(shard.servers):
-            message = f"mirror {mirror.host}:{mirror.port} follows a server that is not there"
+            message = f"mirror {Address.of(mirror.host, mirror.port)} follows a server that is not there"
             yield Issue(SERVERS, here, message, f"at most {len(shard.servers) - 1}")
 
 
 def _address_rule(at: tuple[Key, ...], host: str) -> Iterator[Issue]:
-    """PgCat joins host and port by a colon and resolves the result."""
+    """PgCat joins host and port by a colon; what is before the last colon is an address or a name."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    address = _ipv6(bare)
     if not host or any(char.isspace() or char in "/@," for char in host):
         yield Issue(
             SERVER_ADDRESS, at, f"{show(host)} is no host name or address", "one host, without port or scheme"
         )
-    elif ":" in bare and bare == host:
-        is_ipv6 = host.count(":") > 1
-        fix = f"write [{host}]" if is_ipv6 else "the port is a value of its own"
-        yield Issue(
-            SERVER_ADDRESS, at, f"{show(host)} is no host: its colon would be read as the port's", fix
-        )
+    elif address is not None and address.scope_id is not None:
+        message = f"{show(host)} names an interface of one machine after the %"
+        yield Issue(SERVER_ADDRESS, at, message, "another address of the server, or its name")
+    elif bare == "0.0.0.0" or (address is not None and address.is_unspecified):
+        message = f"{show(host)} is no address of a server: a connection to it stays on the machine"
+        yield Issue(SERVER_ADDRESS, at, message, "name the PostgreSQL server")
+    elif address is None and (":" in bare or bare != host):
+        wrong = "no IPv6 address" if bare != host or host.count(":") > 1 else "no host"
+        message = f"{show(host)} is {wrong}: its last colon would be read as the port's"
+        if bare != host and ":" not in bare:
+            message = f"{show(host)} is no host: only IPv6 stands in brackets"
+        yield Issue(SERVER_ADDRESS, at, message, "the host alone; the port is a value of its own")
+
+
+def _brackets_rule(at: tuple[Key, ...], host: str, general: General) -> Iterator[Issue]:
+    """PgCat takes IPv6 in brackets for a name wherever it does not only connect to it."""
+    bare = host[1:-1]
+    if not host.startswith("[") or _ipv6(bare) is None:
+        return
+    if general.server_tls:
+        message = f"{show(host)} in brackets is no name for TLS: pgcat panics at each connection to it"
+        yield Issue(BRACKETS_TLS, at, message, f"write {show(bare)}")
+    elif general.dns_cache_enabled:
+        message = f"{show(host)} in brackets is a name to pgcat: it asks DNS for it at each connection"
+        yield Issue(BRACKETS_DNS, at, message, f"write {show(bare)}")
 
 
 def _parser_rules(at: tuple[Key, ...], pool: Pool) -> Iterator[Issue]:

@@ -132,7 +132,7 @@ def others_beyond_their_share(case: Case) -> Iterator[Problem]:
     for server, facts in case.told:
         kept = server.row.server.other_connections if server.row else None
         held = facts.others_ordinary + max(facts.reserved, facts.others_superuser)
-        if kept is not None and held > kept:
+        if kept is not None and facts.reserved <= kept < held:  # fewer than are reserved: PD225
             message = (
                 f"on {server.address} others take {held} connections ({facts.others_ordinary} of other roles,"
                 f" {facts.others_superuser} of superusers, {facts.reserved} reserved for these), the budget"
@@ -459,6 +459,36 @@ def connection_not_encrypted(case: Case) -> Iterator[Problem]:
             if not case.facts.fronted:
                 fix = "ssl = on there and hostssl in its pg_hba.conf, then restart Permify"
             yield Problem(place, message, fix)
+
+
+@check(
+    code="PD225",
+    name="reserved-beyond-plan",
+    severity="error",
+    why="PostgreSQL keeps superuser_reserved_connections for superusers and, since version 16,"
+    " reserved_connections for members of pg_use_reserved_connections. The role gets none of them: the budget"
+    " counts with connections that the server refuses.",
+    mend="Answer `other_connections` with at least what the server reserves, and update.",
+)
+def reserved_beyond_plan(case: Case) -> Iterator[Problem]:
+    """Servers that reserve more connections than budget.yaml keeps for others."""
+    for server, facts in case.told:
+        kept = server.row.server.other_connections if server.row else None
+        if kept is not None and facts.reserved > kept:
+            message = (
+                f"{server.address} reserves {facts.reserved} connections ({_reserved_by(facts)}), the budget"
+                f" keeps {kept} for others"
+            )
+            fix = f"answer other_connections={facts.reserved} or more"
+            yield Problem(case.facts.budget_at(server, "other_connections"), message, fix)
+
+
+def _reserved_by(facts: ServerFacts) -> str:
+    parts = {
+        "superuser_reserved_connections": facts.reserved_superuser,
+        "reserved_connections": facts.reserved_others,
+    }
+    return " + ".join(f"{name} {number}" for name, number in parts.items() if number)
 
 
 @check(
