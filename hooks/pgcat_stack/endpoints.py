@@ -109,6 +109,12 @@ def parse_uri(text: str, location: Location) -> Uri:
     )
 
 
+def lists_brackets(text: str) -> bool:
+    """Whether a URI lists several hosts, some in brackets: libpq reads it; Go, and so Permify, does not."""
+    match = _URI.fullmatch(text.strip())
+    return match is not None and "," in match["hosts"] and "[" in match["hosts"]
+
+
 def _words(match: re.Match[str]) -> dict[str, str]:
     """A URI as `key=value` words; those of its query win."""
     entries = [_host_and_port(unquote(entry)) for entry in match["hosts"].split(",") if entry]

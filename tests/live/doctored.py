@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from live.stack import Stack
-from live.support import LOOPBACK, readdressed
+from live.support import LOOPBACK, joined, readdressed
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.doctor.checks import run_checks
 from pgcat_stack.doctor.reach import Options, ReachMapping, parse_mapping
@@ -56,9 +56,10 @@ class Patient:
     @property
     def reaches(self) -> list[str]:
         """The `--reach` of every part of the stack."""
-        found = [f"{LOOPBACK}:{s.port}={LOOPBACK}:{s.port}" for s in self.stack.servers]
+        found = [f"{joined(here)}={joined(here)}" for _, here in self.stack.moved.values()]
         for pgcat in self.stack.pgcats:
-            found += [f"pgcat={LOOPBACK}:{pgcat.port}", f"pgcat:9930={LOOPBACK}:{pgcat.exporter}"]
+            here = self.stack.pgcat_host
+            found += [f"pgcat={joined((here, pgcat.port))}", f"pgcat:9930={joined((here, pgcat.exporter))}"]
         return found + [f"permify={LOOPBACK}:{permify.port}" for permify in self.stack.permifys]
 
     def options(self, reaches: Iterable[str] | None = None, **more: Any) -> Options:

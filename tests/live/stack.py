@@ -27,6 +27,7 @@ import yaml
 
 from live.support import (
     LOOPBACK,
+    LOOPBACK6,
     Address,
     Cluster,
     Peaks,
@@ -35,6 +36,7 @@ from live.support import (
     clean_environment,
     free_port,
     get,
+    joined,
     listens,
     post,
     program,
@@ -52,9 +54,11 @@ MAX_CONNECTIONS = 100
 """Of every PostgreSQL server here, and the default answer."""
 
 EXTERNAL = {"primary_host": "db-primary.example.com", "replica_hosts": "db-replica.example.com:5433"}
+IPV6 = {"primary_host": "fd00::10", "replica_hosts": "[fd00::11]:5433", "ip_family": "ipv6"}
 ADDRESSES: dict[str, tuple[Address, Address]] = {
     "bundled": (("postgres-primary", 5432), ("postgres-replica", 5432)),
     "external": (("db-primary.example.com", 5432), ("db-replica.example.com", 5433)),
+    "ipv6": (("fd00::10", 5432), ("fd00::11", 5433)),
 }
 READY = "/etc/pgcat/ready.sh"
 CA_FILE = "/etc/postgresql-ca/ca.crt"
@@ -204,6 +208,8 @@ class Stack:
         if not self.rendered.exists():
             render(self.rendered, self.answers)
         self.deployment = Deployment.load(self.rendered)
+        if self.answers.get("ip_family") == "ipv6" and not self.sidecar:
+            self.pgcat_host = LOOPBACK6
         self.secrets = self.folder / "secrets"
         self.secrets.mkdir(parents=True)
         (self.folder / "bin").mkdir()
@@ -244,6 +250,11 @@ class Stack:
         return "primary_host" in self.answers
 
     @property
+    def ipv6(self) -> bool:
+        """Whether the servers are at IPv6 addresses."""
+        return ":" in str(self.answers.get("primary_host", ""))
+
+    @property
     def user(self) -> str:
         return str(self.answers.get("database_user", "permify"))
 
@@ -263,9 +274,12 @@ class Stack:
     @property
     def moved(self) -> dict[str, tuple[Address, Address]]:
         """Where each server is in the files, and where it is here."""
-        names = ADDRESSES["external" if self.external else "bundled"]
+        names = ADDRESSES["ipv6" if self.ipv6 else "external" if self.external else "bundled"]
         return {
-            server.role: (name, self.by.get(server.role, server.address))
+            server.role: (
+                name,
+                self.by.get(server.role, (LOOPBACK6, server.port) if self.ipv6 else server.address),
+            )
             for name, server in zip(names, self.servers, strict=False)
         }
 
@@ -509,13 +523,14 @@ class Stack:
         folder = self.folder / f"permify-{number}"
         folder.mkdir()
         port, grpc_port, peer_port = free_port(), free_port(), free_port()
+        given = text is not None
         if text is None:
             text = (self.rendered / "permify" / "permify.yaml").read_text()
-        if pgcat_port is None:
-            named = {name: here for name, here in self.moved.values() if f"@{name[0]}:" in text}
+        if pgcat_port is None and not given:
+            named = {name: here for name, here in self.moved.values() if f"@{joined(name)}/" in text}
             assert named.keys() == {name for name, _ in self.moved.values()}
             text = readdressed(text, named)
-        else:
+        elif pgcat_port is not None:
             text = readdressed(text, {self._pgcat_address: (self.pgcat_host, pgcat_port)})
         text = with_port(with_port(text, 'port: "{}"', 3476, port), 'port: "{}"', 3478, grpc_port)
         (folder / "permify.yaml").write_text(self._with_files(text))

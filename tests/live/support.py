@@ -29,6 +29,7 @@ import psycopg
 import pytest
 
 LOOPBACK = "127.0.0.1"
+LOOPBACK6 = "::1"
 Address = tuple[str, int]
 
 
@@ -83,9 +84,9 @@ def free_port() -> int:
     raise NotReady("no port is left")
 
 
-def listens(port: int) -> bool:
+def listens(port: int, host: str = LOOPBACK) -> bool:
     """Whether somebody takes connections there."""
-    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1):
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
         return True
     return False
 
@@ -320,7 +321,7 @@ EVERY_STATEMENT = {
 
 @functools.cache
 def certificate() -> dict[str, bytes]:
-    """One for all servers, `server.key` and `server.crt` of 127.0.0.1, and `ca.crt`, which signed it.
+    """One for all servers: `server.key`, `server.crt` of both loopback addresses, and its signer's `ca.crt`.
 
     Made once, for to make a key takes a busy machine seconds.
     """
@@ -332,7 +333,14 @@ def certificate() -> dict[str, bytes]:
 
         make("ca", "-subj", "/CN=private CA")
         signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE")
-        make("server", "-subj", "/CN=server", *signed, "-addext", f"subjectAltName=IP:{LOOPBACK}")
+        make(
+            "server",
+            "-subj",
+            "/CN=server",
+            *signed,
+            "-addext",
+            f"subjectAltName=IP:{LOOPBACK},IP:{LOOPBACK6}",
+        )
         return {name: Path(folder, name).read_bytes() for name in ("server.key", "server.crt", "ca.crt")}
 
 
@@ -379,6 +387,7 @@ def postgres_cluster(
             "local all postgres trust\n"
             "host replication postgres 127.0.0.0/8 trust\n"
             "host all all 127.0.0.0/8 scram-sha-256\n"
+            f"host all all {LOOPBACK6}/128 scram-sha-256\n"
         )
         (root / "pg_hba.conf").chmod(0o644)
 
@@ -391,7 +400,8 @@ def postgres_cluster(
             folder.mkdir(exist_ok=True)
             if as_user:
                 os.chown(folder, as_user["user"], as_user["group"])
-            own = {"port": port, "listen_addresses": host, "unix_socket_directories": folder}
+            listen = host if apart else f"{host},{LOOPBACK6}"
+            own = {"port": port, "listen_addresses": listen, "unix_socket_directories": folder}
             options = [f"-c{name}={value}" for name, value in {**own, **all_settings}.items()]
             command = [binaries["postgres"], "-D", str(root / role), *options]
             server = Server(role, port, folder, command, as_user, host)
@@ -449,13 +459,20 @@ class Peaks:
 # Addresses
 
 
+def joined(address: Address) -> str:
+    """Host and port as URIs have them: IPv6 stands in brackets."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def readdressed(text: str, moved: Mapping[Address, Address]) -> str:
     """The text with exactly these host and port pairs replaced: `host:port` in URIs, `"host", port` in TOML.
 
     Each of them must be there, so that a deployment which names something else is not tested by mistake.
     """
     for (host, port), (new_host, new_port) in moved.items():
-        text, in_uris = re.subn(rf"(?<![\w.-]){re.escape(host)}:{port}(?!\d)", f"{new_host}:{new_port}", text)
+        there, here = joined((host, port)), joined((new_host, new_port))
+        text, in_uris = re.subn(rf"(?<![\w.-]){re.escape(there)}(?!\d)", here, text)
         text, in_toml = re.subn(rf'"{re.escape(host)}", {port}(?!\d)', f'"{new_host}", {new_port}', text)
         assert in_uris + in_toml, f"{host}:{port} is not named in:\n{text}"
     return text

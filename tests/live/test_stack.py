@@ -19,9 +19,10 @@ import psycopg
 import pytest
 
 from live.repeats import repeats
-from live.stack import CHECKS, EXTERNAL, MARK, PASSWORD, Stack, pgcat_program
-from live.support import Cluster, NotReady, get
+from live.stack import CHECKS, EXTERNAL, IPV6, MARK, PASSWORD, Stack, pgcat_program
+from live.support import LOOPBACK6, Cluster, NotReady, free_port, get, listens, readdressed
 from pgcat_stack.budget import Row, plan
+from rendering import render
 
 KUBERNETES = {"topology": "standalone", **EXTERNAL}
 NO_REPLICA = {"replica_hosts": ""}
@@ -38,6 +39,8 @@ class Scenario:
 
 REPEATED = {
     "docker, no replica",
+    "docker, IPv6",
+    "sidecar, IPv6",
     "sidecar, session, no replica",
     "sidecar, no monitoring, primary reads off",
     "standalone, direct",
@@ -51,6 +54,10 @@ def scenarios() -> Iterator[Any]:
         "standalone, session": {**KUBERNETES, "pool_mode": "session"},
         "sidecar": SIDECAR,
     }
+    for version in ("pgcat", "pgcat-1.3.0"):
+        yield pytest.param(
+            Scenario({"topology": "standalone", **IPV6}, version), id=f"standalone, IPv6, {version}"
+        )
     for name, answers in every_version.items():
         for version in ("pgcat", "pgcat-1.3.0"):
             repeated = (version == "pgcat-1.3.0") == (name in ("docker", "standalone, session"))
@@ -77,6 +84,9 @@ def scenarios() -> Iterator[Any]:
         },
         "docker, direct": {"pooling": "direct", "permify_replicas": 2},
         "standalone, direct": {**KUBERNETES, "pooling": "direct"},
+        "docker, IPv6": {"database": "external", **IPV6},
+        "sidecar, IPv6": {"topology": "sidecar", **IPV6},
+        "standalone, direct, IPv6": {"topology": "standalone", "pooling": "direct", **IPV6},
         "standalone, direct, no replica": {**KUBERNETES, **NO_REPLICA, "pooling": "direct"},
     }
     for name, answers in once.items():
@@ -208,6 +218,23 @@ def test_connections_are_encrypted_where_answered(stack: Stack, seen: Seen) -> N
     assert set(connections) == {(encrypted,)}
 
 
+def test_servers_of_ipv6_are_reached_by_it(stack: Stack, seen: Seen) -> None:
+    if not stack.ipv6:
+        pytest.skip("servers of IPv4")
+    statement = "SELECT DISTINCT host(client_addr) FROM pg_stat_activity WHERE usename = %s"
+    for server in stack.servers:
+        assert server.sql(statement, stack.user) == [(LOOPBACK6,)]
+
+
+def test_pgcat_takes_clients_of_both_families_where_answered(stack: Stack, seen: Seen) -> None:
+    if stack.direct:
+        pytest.skip("no PgCat")
+    both = stack.answers.get("ip_family") == "ipv6"
+    for pgcat in stack.pgcats:
+        for port in (pgcat.port, pgcat.exporter):
+            assert (listens(port), listens(port, LOOPBACK6)) == (True, both)
+
+
 def test_exporter_tells_of_both_pools(stack: Stack, seen: Seen) -> None:
     if stack.direct:
         pytest.skip("no PgCat")
@@ -302,6 +329,24 @@ def test_a_uri_that_names_the_database_finds_no_pool(bare: Stack) -> None:
         assert "Invalid pool name" in pgcat.process.log.read_text()
         with bare.permify(1, pgcat.port) as permify:
             permify.write(bare.cluster)
+
+
+def test_permify_takes_several_hosts_of_ipv6_in_one_uri(cluster: Cluster, tmp_path: Path) -> None:
+    """As with several replicas: where the first does not answer, the next one is asked."""
+    answers = {"topology": "standalone", "pooling": "direct", **IPV6}
+    replicas = {"replica_hosts": "fd00::12,[fd00::11]:5433"}
+    stack = Stack(cluster, answers, None, tmp_path / "deployment", tmp_path / "live")
+    two = render(tmp_path / "two", answers, **replicas)
+    text = (two / "permify/permify.yaml").read_text()
+    text = readdressed(text, dict([stack.moved["primary"]]))
+    there = "@/permify?host=fd00::12,fd00::11&port=5432,5433&"
+    here = f"@/permify?host={LOOPBACK6},{LOOPBACK6}&port={free_port()},{cluster.replica.port}&"
+    assert there in text
+    text = text.replace(there, here)
+    stack.prepare()
+    with stack.permify(0, None, text) as permify:
+        permify.write(cluster)
+        assert permify.check(CHECKS[0]) == CHECKS[0].allowed
 
 
 def test_in_session_mode_the_timeout_of_an_idle_transaction_is_one_between_transactions(

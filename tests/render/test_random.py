@@ -16,17 +16,20 @@ from pgcat_stack.deployment import Deployment
 from rendering import Refused, render
 
 hosts = st.sampled_from(
-    ["db", "db-1.example.com", "db-1.example.com:6543", "10.0.0.5", "10.0.0.6:5433", "DB"]
+    [
+        *("db", "db-1.example.com", "db-1.example.com:6543", "10.0.0.5", "10.0.0.6:5433", "DB", "db_1"),
+        *("fd00::10", "[FD00:0::0010]", "[fd00::11]:5433", "[fd00::12:5432]", "2001:db8:0:1:1:1:1:1"),
+    ]
 )
 names = st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True)
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
-networks = st.sampled_from(["10.0.0.0/24", "192.168.0.0/16", "fd00::/8", "0.0.0.0/0"])
+networks = st.sampled_from(["10.0.0.0/24", "192.168.0.0/16", "fd00::/8", "FD00::/64", "0.0.0.0/0", "::/0"])
 
 TYPED_KEYS = [
     *("primary_host", "replica_hosts", "database_name", "database_user", "namespace", "client_namespaces"),
     *("database_cidrs", "secret_store", "pgcat_image", "permify_image", "pgcat_memory", "permify_cpu"),
     *("database_labels", "otlp_endpoint", "database_ca", "priority_class", "dns_cidrs"),
-    *("topology", "pooling", "watch", "permify_replicas", "drain_seconds", "advanced"),
+    *("topology", "pooling", "ip_family", "watch", "permify_replicas", "drain_seconds", "advanced"),
 ]
 
 plausible = st.fixed_dictionaries(
@@ -60,6 +63,7 @@ plausible = st.fixed_dictionaries(
         "drain_seconds": st.integers(1, 900),
         "database_tls": st.sampled_from(["disable", "require", "verify-full"]),
         "network_policies": st.booleans(),
+        "ip_family": st.sampled_from(["ipv4", "ipv6"]),
         "client_tls": st.sampled_from(["none", "cert-manager"]),
         "client_tls_issuer": st.sampled_from(["", "private-ca"]),
         "database_policy": st.sampled_from(["network", "cilium"]),
@@ -69,7 +73,9 @@ plausible = st.fixed_dictionaries(
         "database_labels": st.sampled_from(["", "app=postgres", "cnpg.io/cluster=db,role=primary"]),
         "dns_cidrs": st.lists(networks, max_size=2).map(",".join),
         "monitoring_namespace": labels,
-        "otlp_endpoint": st.sampled_from(["", "collector:4317", "a.b:4317", "otel.example.com:443"]),
+        "otlp_endpoint": st.sampled_from(
+            ["", "collector:4317", "a.b:4317", "otel.example.com:443", "[fd00::5]:4317"]
+        ),
         "postgres_metrics": st.booleans(),
         "runbook_url": st.sampled_from(["", "https://git.example.com/team/deploy/-/blob/main/README.md"]),
         "distributed": st.booleans(),
@@ -95,6 +101,15 @@ anything = st.one_of(
             "${database_password}",
             "a" * 10_000,
             "naïve.example.com",
+            *(
+                "::",
+                "[::1",
+                "fe80::1%eth0",
+                "fd00::10:5432",
+                "::ffff:10.0.0.1",
+                "[fd00::1]:5432,fd00::1",
+                "[]:1",
+            ),
             "db\u202eexample",
             "db\n",
             "-1",

@@ -253,3 +253,79 @@ def test_the_move_copies_the_network_policy_as_it_is(pooling: str, tmp_path: Pat
     assert created["metadata"].keys() == {"annotations", "labels", "namespace"}
     assert {**created, "metadata": None} == {**returned, "metadata": None}
     assert re.search(r" delete .*networkpolicy/permify-moving\b", readme)
+
+
+IPV6 = {"primary_host": "FD00:0::10", "replica_hosts": "[fd00::11]:5433"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "host"),
+    [
+        ({}, "0.0.0.0"),
+        ({"ip_family": "ipv6"}, "[::]"),
+        ({**STANDALONE, **IPV6}, "0.0.0.0"),
+        ({**STANDALONE, "ip_family": "ipv6"}, "[::]"),
+        ({**STANDALONE, "topology": "sidecar", "ip_family": "ipv6"}, "[::]"),
+        # Every pod has the loopback address of IPv4.
+        ({**STANDALONE, "topology": "sidecar", "ip_family": "ipv6", "monitoring": "none"}, "127.0.0.1"),
+    ],
+)
+def test_pgcat_listens_as_answered(tmp_path: Path, answers: dict[str, Any], host: str) -> None:
+    assert pgcat(render(tmp_path / "deploy", answers))["general"]["host"] == host
+
+
+@pytest.mark.parametrize(
+    ("answers", "wanted"),
+    [
+        ({}, False),
+        ({"ip_family": "ipv6"}, True),
+        ({"database": "external", **IPV6}, True),
+        ({"database": "external", "primary_host": "db", "otlp_endpoint": "[fd00::5]:4317"}, True),
+        ({"database": "external", "primary_host": "db", "pooling": "direct", "ip_family": "ipv6"}, False),
+    ],
+)
+def test_containers_have_ipv6_where_something_needs_it(
+    tmp_path: Path, answers: dict[str, Any], wanted: bool
+) -> None:
+    compose = yaml.safe_load((render(tmp_path / "deploy", answers) / "compose.yaml").read_text())
+    assert compose.get("networks") == ({"default": {"enable_ipv6": True}} if wanted else None)
+
+
+def test_addresses_of_ipv6_stand_as_each_file_takes_them(tmp_path: Path) -> None:
+    more = {"replica_hosts": "[fd00::11]:5433,10.0.0.7", "otlp_endpoint": "[FD00::5]:4317", "runbook_url": ""}
+    deploy = render(tmp_path / "deploy", STANDALONE, **{**IPV6, **more, "postgres_metrics": True})
+    pools = pgcat(deploy)["pools"]
+    assert pools["permify_writer"]["shards"]["0"]["servers"] == [["fd00::10", 5432, "primary"]]
+    assert pools["permify_reader"]["shards"]["0"]["servers"] == [
+        ["fd00::11", 5433, "replica"],
+        ["10.0.0.7", 5432, "replica"],
+        ["fd00::10", 5432, "replica"],
+    ]
+    assert permify(deploy)["meter"]["endpoint"] == "[fd00::5]:4317"
+    budget = yaml.safe_load((deploy / "budget.yaml").read_text())
+    assert [server["host"] for server in budget["servers"]] == ["fd00::10", "fd00::11", "10.0.0.7"]
+    job = (deploy / "kubernetes/migration-job.yaml").read_text()
+    assert "--database-uri=postgresql://permify@[fd00::10]:5432/permify?" in job
+    policies = (deploy / "kubernetes/network-policies.yaml").read_text()
+    blocks = re.findall(r'cidr: "(.*)"', policies)
+    assert set(blocks) == {"169.254.20.10/32", "fd00::5/128", "fd00::10/128", "fd00::11/128", "10.0.0.7/32"}
+    assert "psql -X -h fd00::10 -p 5432 " in (deploy / "postgres/bootstrap.sql").read_text()
+    # postgres_exporter writes the host of its connection string without brackets.
+    assert 'server="fd00::10:5432"' in (deploy / "monitoring/rules.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("replicas", "named"),
+    [
+        ("", "@[fd00::10]:5432/permify?"),
+        ("[fd00::11]:5433", "@[fd00::11]:5433/permify?"),
+        ("r1,r2:5433", "@r1:5432,r2:5433/permify?"),
+        ("db-2,[fd00::11]:5433", "@/permify?host=db-2,fd00::11&port=5432,5433&"),
+    ],
+)
+def test_readers_in_one_uri(tmp_path: Path, replicas: str, named: str) -> None:
+    """Go, which Permify is written in, reads no list of hosts with IPv6 in brackets."""
+    deploy = render(
+        tmp_path / "deploy", STANDALONE, **{**IPV6, "replica_hosts": replicas, "pooling": "direct"}
+    )
+    assert named in permify(deploy)["database"]["reader"]["uri"]

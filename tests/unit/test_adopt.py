@@ -262,3 +262,25 @@ def test_what_cannot_be_read_is_one_line(
     said = capsys.readouterr().err
     assert line in said
     assert said.count("\n") == 1
+
+
+def test_servers_and_pgcat_of_ipv6(run) -> None:
+    there = (
+        TWO_POOLS.replace("10.0.0.5", "FD00:0::5")
+        .replace("10.0.0.6", "[fd00::6]")
+        .replace("10.0.0.7", "fd00::7")
+    )
+    there = there.replace('"fd00::7", 5432', '"fd00::7", 5433').replace("[general]", '[general]\nhost = "[::]"')
+    answers = run(there, BEHIND_THEM).answers
+    assert answers["primary_host"] == "fd00::5"
+    assert answers["replica_hosts"] == "fd00::6,[fd00::7]:5433"
+    assert (answers["ip_family"], answers["advanced"]) == ("ipv6", True)
+
+
+def test_hosts_of_ipv6_in_uris(run) -> None:
+    permify = DIRECT.replace("@primary:6543", "@[FD00:0::5]:6543")
+    permify = permify.replace("@replica-1,replica-2:5433/authz?", "@/authz?host=fd00::6,db-2&port=5433,5432&")
+    answers = run("", permify).answers
+    assert answers["primary_host"] == "[fd00::5]:6543"
+    assert answers["replica_hosts"] == "[fd00::6]:5433,db-2"
+    assert "ip_family" not in answers

@@ -169,6 +169,19 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = 
         lambda c: with_server(c, "primary", others_superuser=17),
         "21",
     ),
+    "more is reserved than kept, by two settings": (
+        "PD225",
+        STANDALONE,
+        lambda c: with_server(c, "primary", reserved_superuser=5, reserved_others=16),
+        "reserves 21 connections (superuser_reserved_connections 5 + reserved_connections 16), the budget"
+        " keeps 20 for others",
+    ),
+    "more is reserved than kept, by one": (
+        "PD225",
+        STANDALONE,
+        lambda c: with_server(c, "replica", reserved_superuser=21, others_ordinary=30),
+        "reserves 21 connections (superuser_reserved_connections 21), the budget keeps 20",
+    ),
     "pg_hba": (
         "PD201",
         STANDALONE,

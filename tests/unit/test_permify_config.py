@@ -60,6 +60,12 @@ CASES: list[tuple[str, str, Change, str]] = [
         "set database.reader.uri",
     ),
     (
+        "several hosts in brackets",
+        "PS308",
+        ("uri: postgres://permify@pgcat:6432/permify_reader", "uri: postgres://permify@[::1]:1,pgcat:6432/d"),
+        "write them among the options",
+    ),
+    (
         "collection",
         "PS309",
         more("  garbage_collection: {enabled: true, interval: 1h, timeout: 1m}"),

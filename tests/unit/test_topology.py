@@ -187,6 +187,9 @@ def test_a_pgcat_configuration_of_another_shape_is_skipped(text):
         ("postgres://u:p@H.:6432/d?sslmode=disable", ("h:6432",), "u", "d"),
         ("postgresql://u@a,b:5433/d", ("a:5432", "b:5433"), "u", "d"),
         ("postgresql://u@[::1]:5433/d", ("[::1]:5433",), "u", "d"),
+        ("postgresql://u@[FD00:0::1],[fd00::2]:5433/d", ("[fd00::1]:5432", "[fd00::2]:5433"), "u", "d"),
+        ("postgresql://u@/d?host=fd00::1,db&port=1,2", ("[fd00::1]:1", "db:2"), "u", "d"),
+        ("host=0:0::1 user=u dbname=d", ("[::1]:5432",), "u", "d"),
         ("postgresql:///d?host=a,b&port=1,2&user=u", ("a:1", "b:2"), "u", "d"),
         ("postgresql://u@h", ("h:5432",), "u", "u"),
         ("host=a,b port=6432 user=u dbname='d'", ("a:6432", "b:6432"), "u", "d"),
@@ -201,6 +204,26 @@ def test_connection_strings(text, servers, user, database):
 @pytest.mark.parametrize("text", ["", None, 3, "http://h/d", "postgresql:///d"])
 def test_what_names_no_server_is_no_connection_string(text):
     assert read_uri(text, HERE) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("[FD00:0:0::0010]", "fd00::10"),
+        ("fd00:0:0:0:0:0:0:10", "fd00::10"),
+        ("64:ff9b::192.0.2.33", "64:ff9b::c000:221"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("::ffff:a00:1", "10.0.0.1"),
+    ],
+)
+def test_spellings_of_an_address_are_one_server(text, same):
+    assert Address.of(text) == Address.of(same)
+    assert str(Address.of(text)) == (f"[{same}]:5432" if ":" in same else f"{same}:5432")
+
+
+def test_loopback_in_every_spelling():
+    assert all(Address.of(host).is_loopback for host in ("[::1]", "0:0::1", "::ffff:127.0.0.1", "localhost"))
+    assert not any(Address.of(host).is_loopback for host in ("[::]", "fd00::1", "0.0.0.0"))
 
 
 def test_hosts_compare_without_case_and_with_the_default_port():

@@ -46,6 +46,7 @@ MOST = {
     "database_tls": "disable",
     "client_tls": "cert-manager",
     "client_tls_issuer": "private-ca",
+    "ip_family": "ipv6",
     "network_policies": True,
     "database_policy": "cilium",
     "database_namespace": "postgres",
@@ -74,6 +75,7 @@ SETS: dict[str, dict[str, Any]] = {
         **{"monitoring": "prometheus-operator", "monitoring_namespace": "watchers", "secrets": "existing"},
         **{"primary_reads": True, "replica_hosts": "db-2", "permify_install": "helm"},
         **{"pgcat_max_replicas": 0, "client_tls": "none", "database_policy": "network"},
+        **{"ip_family": "ipv4"},
         **{"postgres_metrics": True, "runbook_url": "https://git.example.com/deploy/README.md"},
     },
     "sidecar": {
@@ -183,6 +185,55 @@ def test_answers_that_no_longer_go_together_are_refused(
     assert "permify_image: Permify's chart writes the tag into a label" in line
     assert "Traceback" not in run.stderr
     assert home.status(deploy) == ""
+
+
+@pytest.mark.parametrize(
+    ("answers", "now"),
+    [
+        ({"topology": "docker", "other_connections": 0}, {}),
+        (
+            {
+                **{"topology": "standalone", "primary_host": "db", "other_connections": 1, "advanced": True},
+                **{"writer_pool_size": 14, "reader_pool_size": 10},
+            },
+            {"writer_pool_size": 0, "reader_pool_size": 0},
+        ),
+        (
+            {
+                **{"topology": "docker", "database": "external", "primary_host": "db"},
+                **{"other_connections": 1, "postgres_max_connections": 6},
+            },
+            {"postgres_max_connections": 8},
+        ),
+    ],
+    ids=["alone", "sizes", "max_connections"],
+)
+def test_fewer_connections_than_are_reserved_are_refused_with_the_command(
+    home: Home, in_process: InProcess, tmp_path: Path, answers: dict[str, Any], now: dict[str, Any]
+) -> None:
+    """1.0.0 took them; PostgreSQL keeps three for superusers. The command in the refusal renders again."""
+    deploy = in_process.copy(tmp_path / "deploy", "1.0.0", answers)
+    budget = deploy / "budget.yaml"
+    budget.write_text("# ours\n" + budget.read_text())
+    home.commit(deploy, "edit")
+    before = stored(deploy)
+    run = home.copier("update", "--trust", "--defaults", cwd=deploy)
+    assert run.returncode == 1
+    (line,) = (line for line in run.stderr.splitlines() if "pgcat-stack refuses" in line)
+    assert f"other_connections: {answers['other_connections']} is fewer than the 3 that PostgreSQL" in line
+    assert "Traceback" not in run.stderr
+    assert home.status(deploy) == ""
+
+    program, *command = line.partition(": copier update")[2].rstrip("'").split()
+    assert (program, command[:2]) == ("--trust", ["--defaults", "--data"])
+    again = home.copier("update", program, *command, cwd=deploy)
+    assert again.returncode == 0, again.stderr
+    after = stored(deploy)
+    assert {key: after[key] for key in before} == {**before, "other_connections": 3, **now}
+    assert budget.read_text().startswith("# ours\n")
+    home.commit(deploy, "updated")
+    assert home.copier("update", "--trust", "--defaults", cwd=deploy).returncode == 0
+    assert stored(deploy) == after
 
 
 def test_a_rule_that_was_tightened_refuses_instead_of_forgetting(alone: InProcess, tmp_path: Path) -> None:

@@ -57,8 +57,9 @@ _rule(
     "PS308",
     "database-uris",
     "Permify opens a pool for writes and one for reads. Where a URI is missing its driver goes by the"
-    " environment, and `uri` silently wins over both.",
-    "Set `writer.uri` and `reader.uri`, and leave `uri` out.",
+    " environment, and `uri` silently wins over both. It ends where a list of hosts has IPv6 in brackets.",
+    "Set `writer.uri` and `reader.uri`, and leave `uri` out. Several hosts with IPv6 stand among the options:"
+    " `?host=fd00::11,db-2&port=5432,5432`.",
 )
 _rule(
     "PS309",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from pgcat_stack.endpoints import lists_brackets
 from pgcat_stack.models.issues import UNKNOWN_KEY, WRONG_TYPE, Issue, issues_of, nearest, without
 from pgcat_stack.plain_data import Key
 from pgcat_stack.report import show
@@ -527,11 +528,20 @@ def _uri_rules(database: Database) -> Iterator[Issue]:
             if getattr(database, name).uri:
                 message = f"`uri` wins over `{name}.uri`, which Permify does not use"
                 yield Issue(DATABASE_URIS, (*at, name, "uri"), message, f"remove uri, or {name}")
+        yield from _brackets_rule((*at, "uri"), database.uri)
         return
     for name in ("writer", "reader"):
+        yield from _brackets_rule((*at, name, "uri"), getattr(database, name).uri)
         if not getattr(database, name).uri:
             message = f"no URI for the {name}: Permify connects to wherever the PG* environment points"
             yield Issue(DATABASE_URIS, (*at, name, "uri"), message, f"set database.{name}.uri")
+
+
+def _brackets_rule(at: tuple[Key, ...], uri: str) -> Iterator[Issue]:
+    if lists_brackets(uri):
+        message = "several hosts with IPv6 in brackets: Permify cannot read the URI, and ends"
+        fix = "write them among the options: postgresql://user@/database?host=fd00::11,db-2&port=5432,5432"
+        yield Issue(DATABASE_URIS, at, message, fix)
 
 
 def _connection_rules(database: Database) -> Iterator[Issue]:
