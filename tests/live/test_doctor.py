@@ -23,8 +23,8 @@ import pytest
 
 from live.doctored import Patient
 from live.platform_fakes import Fake, container, pod, secret
-from live.stack import EXTERNAL, Stack, pgcat_program
-from live.support import LOOPBACK, Cluster, free_port, running, with_port
+from live.stack import EXTERNAL, IPV6, MAX_CONNECTIONS, Stack, pgcat_program
+from live.support import LOOPBACK, Cluster, free_port, joined, postgres_cluster, program, running, with_port
 from pages import code_blocks
 from pgcat_stack.doctor import pgcat as pgcat_module
 from pgcat_stack.doctor import postgres as postgres_module
@@ -38,6 +38,7 @@ DIRECT = {**STANDALONE, "pooling": "direct", "database_tls": "require"}
 HEALTHY: dict[str, tuple[dict[str, Any], str]] = {
     "sidecar": ({"topology": "sidecar", **EXTERNAL}, "pgcat-1.3.0"),
     "session": ({**STANDALONE, "pool_mode": "session"}, "pgcat"),
+    "IPv6": ({"topology": "standalone", **IPV6}, "pgcat"),
     "no replica": ({**STANDALONE, "replica_hosts": ""}, "pgcat-1.3.0"),
 }
 
@@ -902,8 +903,39 @@ def test_a_healthy_deployment_is_clean(
         found = patient.findings(write_check=True)
         assert found == [], shown(found)
         # and without a way to PostgreSQL itself
-        through = [reach for reach in patient.reaches if not reach.startswith(LOOPBACK)]
-        server = stack.cluster.primary
-        away = patient.examined([*through, f"{LOOPBACK}:{server.port}={LOOPBACK}:{free_port()}"])
+        primary = joined(stack.moved["primary"][1])
+        host = primary.rpartition(":")[0]
+        through = [reach for reach in patient.reaches if not reach.startswith(host)]
+        away = patient.examined([*through, f"{primary}={host}:{free_port()}"])
         assert patient.findings(through) == []
         assert any("was asked through PgCat's pool permify_writer" in note for note in away.notes)
+
+
+def test_a_server_that_reserves_more_than_the_budget_keeps(tmp_path: Path) -> None:
+    """The role never gets them: it is refused before its limit and before what the budget counts."""
+    program("psql")
+    with postgres_cluster(MAX_CONNECTIONS, {"superuser_reserved_connections": "5"}) as cluster:
+        answers = {**STANDALONE, "other_connections": 4}
+        stack = Stack(cluster, answers, pgcat_program("pgcat"), tmp_path / "deployment", tmp_path / "live")
+        stack.prepare()
+        patient = Patient(stack, tmp_path / "patient")
+        found = [finding for finding in patient.findings() if finding.code in ("PD206", "PD225")]
+        assert [finding.code for finding in found] == ["PD225", "PD225"], shown(found)
+        assert (
+            "reserves 5 connections (superuser_reserved_connections 5), the budget keeps 4"
+            in found[0].message
+        )
+        assert found[0].fix == "answer other_connections=5 or more"
+        assert (found[0].path, found[0].line) == ("budget.yaml", 8)
+
+        refused = ""
+        with contextlib.ExitStack() as connections:
+            opened = 0
+            while not refused:
+                try:
+                    connections.enter_context(stack.connect(cluster.primary.port, stack.database))
+                    opened += 1
+                except psycopg.OperationalError as error:
+                    refused = str(error)
+        assert "remaining connection slots are reserved" in refused
+        assert opened < MAX_CONNECTIONS - 4

@@ -270,7 +270,9 @@ def test_servers_and_pgcat_of_ipv6(run) -> None:
         .replace("10.0.0.6", "[fd00::6]")
         .replace("10.0.0.7", "fd00::7")
     )
-    there = there.replace('"fd00::7", 5432', '"fd00::7", 5433').replace("[general]", '[general]\nhost = "[::]"')
+    there = there.replace('"fd00::7", 5432', '"fd00::7", 5433').replace(
+        "[general]", '[general]\nhost = "[::]"'
+    )
     answers = run(there, BEHIND_THEM).answers
     assert answers["primary_host"] == "fd00::5"
     assert answers["replica_hosts"] == "fd00::6,[fd00::7]:5433"
