@@ -119,17 +119,22 @@ def test_edits_that_went_by_an_answer_at_the_prompt_are_reported(
     assert stored(deploy)["topology"] == "sidecar"
 
 
+@pytest.mark.parametrize(
+    ("key", "question", "typed", "remedy"),
+    [
+        ("pgcat_replicas", "How many PgCat pods?", "\x7f70\r", "try primary_reads=false, fewer "),
+        ("other_connections", "Connections to keep free", "\x7f\x7f2\r", "answer at least 3: 2 "),
+    ],
+)
 def test_a_refusal_at_the_prompt_begins_with_the_remedy(
-    home: Home, in_process: InProcess, tmp_path: Path
+    home: Home, in_process: InProcess, tmp_path: Path, key: str, question: str, typed: str, remedy: str
 ) -> None:
     """It stands in one line, which ends where the terminal does."""
     deploy = in_process.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
-    update = ("update", "--trust", "--skip-answered", "--ask=pgcat_replicas", str(deploy))
-    refused = "Validation error for question 'pgcat_replicas'"
-    code, screen = home.at_the_prompt(
-        update, {"How many PgCat pods?": "\x7f70\r", refused: "\x03"}, columns=80
-    )
-    assert f"{refused}: try primary_reads=false, fewer " in screen
+    update = ("update", "--trust", "--skip-answered", f"--ask={key}", str(deploy))
+    refused = f"Validation error for question '{key}'"
+    code, screen = home.at_the_prompt(update, {question: typed, refused: "\x03"}, columns=80)
+    assert f"{refused}: {remedy}" in screen
     assert code != 0
     assert home.status(deploy) == ""
 
