@@ -19,6 +19,7 @@ from pgcat_stack.budget import plan
 from pgcat_stack.checks import run_checks
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.endpoints import Address
+from pgcat_stack.topology import read_topology
 from rendering import Refused, environment, render
 
 ROW = re.compile(r"^\| (\S+:\d+) \((primary|replica)\) \| .* = (\d+) \| (\d+) \| (-?\d+) \|$", re.MULTILINE)
@@ -140,3 +141,39 @@ def test_files_below_what_postgresql_reserves_are_refused_as_the_answer_is(tmp_p
         except Refused as error:
             refused = str(error)
         assert ("PS516" in codes) == ("that PostgreSQL reserves" in refused) == (number < 3)
+
+
+hosts = st.sampled_from(
+    ["db", "db_1", "DB.example.com", "10.0.0.7", "2001:db8::7", "[2001:db8::8]:5433", "r:6000"]
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(["docker", "standalone", "sidecar"]),
+    st.sampled_from(["pgcat", "direct"]),
+    hosts,
+    st.lists(hosts, max_size=2),
+)
+def test_both_sides_agree_on_what_is_a_name(
+    topology: str, pooling: str, primary: str, replicas: list[str]
+) -> None:
+    """The template follows exactly the names that the validator knows, and leaves nothing to warn of."""
+    answers = {"topology": topology, "pooling": pooling, "database": "external", "primary_host": primary}
+    folder = Path(tempfile.mkdtemp())
+    try:
+        deployment = Deployment.load(
+            render(folder / "deploy", {**answers, "replica_hosts": ",".join(replicas)})
+        )
+        servers = [server.address for server in read_topology(deployment).servers]
+        assert servers
+        if deployment.pgcat is not None:
+            follows = "dns_cache_enabled" in deployment.pgcat.mapping["general"]
+            assert follows is any(server.is_name for server in servers)
+        found = {finding.code for finding in run_checks(deployment)} & {"PS219", "PS220", "PS417", "PS418"}
+        underscored = pooling == "pgcat" and any("_" in server.host for server in servers)
+        assert found == ({"PS219"} if underscored else set())
+    except Refused:
+        assume(False)
+    finally:
+        shutil.rmtree(folder)

@@ -329,3 +329,64 @@ def test_readers_in_one_uri(tmp_path: Path, replicas: str, named: str) -> None:
         tmp_path / "deploy", STANDALONE, **{**IPV6, "replica_hosts": replicas, "pooling": "direct"}
     )
     assert named in permify(deploy)["database"]["reader"]["uri"]
+
+
+FOLLOWS = {"dns_cache_enabled", "dns_max_ttl", "server_round_robin"}
+EXTERNAL = {"topology": "docker", "database": "external"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "follows", "lifetime_seconds"),
+    [
+        ({**STANDALONE, "replica_hosts": "r"}, True, 300),
+        ({"topology": "sidecar", "primary_host": "db.example.com:5433"}, True, 300),
+        ({**EXTERNAL, "primary_host": "db"}, True, 300),
+        ({**STANDALONE, "primary_host": "192.0.2.1", "replica_hosts": "192.0.2.2:5433"}, False, 300),
+        ({**STANDALONE, "primary_host": "2001:db8::1", "replica_hosts": "[2001:db8::2]:5433"}, False, 300),
+        ({**STANDALONE, "primary_host": "192.0.2.1", "replica_hosts": "2001:db8::2,r"}, True, 300),
+        ({}, False, 3600),
+    ],
+)
+def test_names_are_followed(
+    answers: dict[str, Any], follows: bool, lifetime_seconds: int, tmp_path: Path
+) -> None:
+    """Whether an address stays is for nobody to know, so what is not bundled has the shorter lifetime."""
+    general = pgcat(render(tmp_path / "deploy", answers))["general"]
+    assert FOLLOWS & general.keys() == (FOLLOWS if follows else set())
+    assert general["server_lifetime"] == 1000 * lifetime_seconds
+    if follows:
+        assert general["dns_cache_enabled"] is general["server_round_robin"] is True
+
+
+@pytest.mark.parametrize("topology", ["sidecar", "docker"])
+def test_in_session_mode_permify_lets_go_of_a_server_within_a_minute(topology: str, tmp_path: Path) -> None:
+    """PgCat drops a connection whose name has moved when its client leaves."""
+    answers = {"topology": topology, "database": "external", "primary_host": "db", "pool_mode": "session"}
+    database = permify(render(tmp_path / "deploy", answers))["database"]
+    times = ("max_connection_lifetime", "max_connection_lifetime_jitter", "health_check_period")
+    assert sum(int(database[name].removesuffix("s")) for name in times) <= 50
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {**STANDALONE, "replica_hosts": "r", "pooling": "direct"},
+        {**STANDALONE, "pooling": "direct"},
+        {**STANDALONE, "primary_host": "192.0.2.1", "pooling": "direct"},
+        {**EXTERNAL, "primary_host": "db", "pooling": "direct"},
+    ],
+)
+def test_only_the_direct_writer_asks_for_a_primary(answers: dict[str, Any], tmp_path: Path) -> None:
+    deploy = render(tmp_path / "deploy", answers)
+    database = permify(deploy)["database"]
+    assert database["writer"]["uri"].endswith("&target_session_attrs=read-write")
+    assert "target_session_attrs" not in database["reader"]["uri"]
+    found = [
+        path.name for path in deploy.rglob("*") if path.is_file() and "session_attrs" in path.read_text()
+    ]
+    assert found == ["permify.yaml"]
+
+
+@pytest.mark.parametrize("answers", [{"pooling": "direct"}, STANDALONE])
+def test_nobody_else_asks_for_a_primary(answers: dict[str, Any], tmp_path: Path) -> None:
+    assert "session_attrs" not in (render(tmp_path / "deploy", answers) / "permify/permify.yaml").read_text()
