@@ -35,7 +35,7 @@ from live.names import Names, own_names
 from live.network import in_own_network, packets_vanish
 from live.service import Service, service
 from live.stack import ADDRESSES, MAX_CONNECTIONS
-from live.support import LOOPBACK, Cluster, postgres_cluster
+from live.support import LOOPBACK, Cluster, Server, postgres_cluster
 
 T = TypeVar("T")
 
@@ -143,14 +143,19 @@ def promoted(cluster: Cluster) -> None:
 def returned_as_standby(cluster: Cluster) -> None:
     """The old primary starts again and follows the new one."""
     primary, standby = cluster.primary, cluster.replica
-    data = Path(standby.command[standby.command.index("-D") + 1])
-    signal_file = data / "standby.signal"
-    signal_file.touch()
-    if standby.as_user:
-        os.chown(signal_file, standby.as_user["user"], standby.as_user["group"])
-    with (data / "postgresql.auto.conf").open("a") as stream:
+    with (standby_next_time(standby) / "postgresql.auto.conf").open("a") as stream:
         stream.write(f"primary_conninfo = 'host={primary.host} port={primary.port} user=postgres'\n")
     standby.start()
+
+
+def standby_next_time(server: Server) -> Path:
+    """A stopped server starts as a standby, until it is promoted; returns its data folder."""
+    data = Path(server.command[server.command.index("-D") + 1])
+    signal_file = data / "standby.signal"
+    signal_file.touch()
+    if server.as_user:
+        os.chown(signal_file, server.as_user["user"], server.as_user["group"])
+    return data
 
 
 def switched_over(cluster: Cluster) -> None:

@@ -25,6 +25,7 @@ import psycopg
 import pytest
 import yaml
 
+from live.failover import standby_next_time
 from live.faults import Settings, wait_until, with_settings
 from live.load import Load
 from live.repeats import asked_for, drawn
@@ -253,7 +254,8 @@ def calm_then_exhausted(folder: Path) -> dict[str, set[str]]:
 
 
 def servers_lost(folder: Path, pgcat: str) -> dict[str, set[str]]:
-    """The replica goes and comes back; logins are refused for a while; then the replica is promoted."""
+    """The replica goes and comes back; logins are refused for a while; the primary is a standby for a
+    while; then the replica is promoted."""
     seen = {}
     with watched(folder, {}, pgcat, QUICK_BANS) as here:
         primary, replica = here.cluster.servers
@@ -284,6 +286,13 @@ def servers_lost(folder: Path, pgcat: str) -> dict[str, set[str]]:
                 taken.enter_context(connect)
             seen["others"] = here.fires("PostgresOtherConnections")
         here.resolves("PostgresOtherConnections")
+
+        primary.stop()
+        standby_next_time(primary)
+        primary.start()
+        seen["read-only"] = here.fires("PostgresStoresNothing")
+        assert primary.sql("SELECT pg_promote()") == [(True,)]
+        here.resolves("PostgresStoresNothing", "PostgresRoleChanged")
 
         replica.sql("SELECT pg_promote()")
         seen["promoted"] = here.fires("PostgresRoleChanged")
@@ -369,6 +378,7 @@ def test_a_lost_replica_refused_logins_and_a_failover(sites: Sites, site: str) -
     seen = sites[site].result()
     assert not seen["replica lost"] & {"PgcatNoServer", "PgcatWaitTooLong", "PostgresRoleChanged"}
     assert not seen["others"] & {"PgcatNoServer", "PgcatConnectionsAbovePlan"}
+    assert not seen["read-only"] & {"PgcatNoServer"}
 
 
 def test_the_two_causes_of_connect_spikes_are_told_apart(sites: Sites) -> None:
