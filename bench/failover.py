@@ -25,7 +25,6 @@ MOVED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sidecar, PgCat 1.2.0, DNS cache off": ("sidecar", "pgcat", {"settings": CACHE_OFF}),
     "sidecar, PgCat 1.3.0, DNS cache off": ("sidecar", "pgcat-1.3.0", {"settings": CACHE_OFF}),
     "direct": ("direct", "pgcat", {}),
-    "direct, without target_session_attrs": ("direct", "pgcat", {"takes_standby": True}),
 }
 ROTATED = {"PgCat 1.2.0": "pgcat", "PgCat 1.3.0": "pgcat-1.3.0"}
 

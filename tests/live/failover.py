@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import os
-import random
 import re
 import signal
 import threading
@@ -34,8 +34,8 @@ from live.faults import (
 from live.names import Names, own_names
 from live.network import in_own_network, packets_vanish
 from live.service import Service, service
-from live.stack import ADDRESSES, MAX_CONNECTIONS
-from live.support import LOOPBACK, Cluster, Server, postgres_cluster
+from live.stack import ADDRESSES, MAX_CONNECTIONS, SCHEMA, TENANT
+from live.support import LOOPBACK, Cluster, Server, post, postgres_cluster
 
 T = TypeVar("T")
 
@@ -187,6 +187,35 @@ def moved(here: FailoverSite, watched_seconds: float = WATCHED_SECONDS, also: st
         return here.site.outcome(load, began, mended)
 
 
+def schemas_written(here: FailoverSite, watched_seconds: float = WATCHED_SECONDS) -> Outcome:
+    """As `moved`, but clients write schemas: single statements, where data is written in transactions.
+
+    A transaction that may write does not even begin on a standby, and pgx closes its connection.
+    """
+    port = here.site.permifys[0].port
+
+    def written() -> bool:
+        with contextlib.suppress(AssertionError, OSError):
+            post(port, f"{TENANT}/schemas/write", {"schema": SCHEMA})
+            return True
+        return False
+
+    with here.site.load(writers=0) as load:
+        assert written()
+        began = time.monotonic()
+        switched_over(here.cluster)
+        end = time.monotonic() + BEFORE_THE_MOVE_SECONDS
+        refused = 0
+        while time.monotonic() < end:
+            refused += not written()
+            time.sleep(0.1)
+        names_follow(here)
+        mended = time.monotonic()
+        wait_until(written, watched_seconds)
+        seconds = time.monotonic() - mended
+        return here.site.outcome(load, began, mended, refused=refused, written_seconds=seconds)
+
+
 def moved_behind_an_address(here: FailoverSite, watched_seconds: float = WATCHED_SECONDS) -> Outcome:
     """As `moved`, but the name always leads to a balancer, and the balancer to another server."""
     assert here.balancer is not None
@@ -223,18 +252,19 @@ def vanished(here: FailoverSite, watched_seconds: float = WATCHED_SECONDS) -> Ou
 
 
 def rotated(here: FailoverSite, seconds: float = 15.0) -> Outcome:
-    """The single answer for the readers' name is drawn at each question; before that, no name resolves."""
+    """The readers' name leads to the other server at each question; before that, no name resolves."""
     with here.site.load() as load:
         calm(load)
         began = time.monotonic()
         here.names.fails = True
         time.sleep(3 * TTL_SECONDS)
         here.names.fails = False
+        time.sleep(TTL_SECONDS)
         unanswered = len(load.failed(since=began))
         log = len(here.site.pgcat_log())
         here.names.ttl_seconds = 1
-        draw = random.Random(1)
-        here.names.follow(READER, lambda: (draw.choice((FIRST, SECOND)),))
+        turns = itertools.cycle((FIRST, SECOND))
+        here.names.follow(READER, lambda: (next(turns),))
         time.sleep(seconds)
         here.names.point(READER, SECOND)
         mended = time.monotonic()

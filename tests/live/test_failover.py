@@ -22,6 +22,7 @@ from live.failover import (
     moved,
     moved_behind_an_address,
     rotated,
+    schemas_written,
     started_while_it_moves,
     unfollowed,
     vanished,
@@ -74,7 +75,6 @@ NOT_FOLLOWED: dict[str, Visit] = {
     "no cache": at("standalone", moved, settings=NO_CACHE),
     "no cache, PgCat 1.3.0": at("standalone", moved, "pgcat-1.3.0", settings=NO_CACHE),
     "underscore": at("sidecar", unfollowed),
-    "direct, a standby will do": at("direct", moved, takes_standby=True),
 }
 ROTATED: dict[str, Visit] = {
     "rotated": at("standalone", rotated),
@@ -93,21 +93,14 @@ VANISHED: dict[str, Visit] = {
     "vanished": at("sidecar", vanished),
     "vanished, direct": at("direct", functools.partial(vanished, watched_seconds=40.0)),
 }
-STARTED: dict[str, Visit] = {"started, direct": at("direct", started_while_it_moves)}
-SITES = {**FOLLOWED, **NOT_FOLLOWED, **ROTATED, **BEHIND, **VANISHED, **STARTED}
-REPEATED = {
-    *("sidecar", "standalone, PgCat 1.3.0", "session", "no cache, PgCat 1.3.0", "rotated, PgCat 1.3.0"),
-    *(
-        "no cache",
-        "underscore",
-        "direct, a standby will do",
-        "behind an address",
-        "behind an address, direct",
-        "vanished",
-    ),
-    *("vanished, direct", "started, direct"),
+SCHEMAS: dict[str, Visit] = {
+    "schemas, direct": at("direct", schemas_written),
+    "schemas, direct, a standby will do": at("direct", schemas_written, takes_standby=True),
 }
-"""What runs with --every-combination: the rest has both versions and every kind of topology."""
+STARTED: dict[str, Visit] = {"started, direct": at("direct", started_while_it_moves)}
+SITES = {**FOLLOWED, **NOT_FOLLOWED, **ROTATED, **BEHIND, **VANISHED, **SCHEMAS, **STARTED}
+REPEATED = SITES.keys() - {"standalone", "sidecar, PgCat 1.3.0", "direct", "rotated"}
+"""What runs with --every-combination: the rest has both versions and every topology."""
 
 Ask = Callable[[str], Outcome]
 
@@ -159,8 +152,7 @@ def test_writes_follow_the_name(outcome_of: Ask, site: str) -> None:
 
 @pytest.mark.parametrize("site", drawn(NOT_FOLLOWED, REPEATED))
 def test_without_the_cache_writes_fail_on(outcome_of: Ask, site: str) -> None:
-    """What the cache is there for, and target_session_attrs: without, or with a name that the resolver
-    refuses, nothing changes."""
+    """What the cache is there for: without it, or with a name that its resolver refuses, nothing changes."""
     outcome = outcome_of(site)
     assert last_failed_write_seconds(outcome) > WATCHED_SECONDS - 5, outcome.errors
     if site == "underscore":
@@ -194,6 +186,17 @@ def test_a_primary_that_vanishes_without_a_reset(outcome_of: Ask, site: str) -> 
     assert outcome.seen["succeeded_while_gone"] > ENOUGH
     if "direct" not in site:
         assert last_failed_write_seconds(outcome) <= 2 * HEALTHY_SECONDS, outcome.errors
+
+
+@pytest.mark.parametrize("site", drawn(SCHEMAS, REPEATED))
+def test_a_single_statement_needs_target_session_attrs(outcome_of: Ask, site: str) -> None:
+    """Without it, the connection that Permify opened to the standby stays."""
+    seen = outcome_of(site).seen
+    assert seen["refused"] > 0
+    if "standby will do" in site:
+        assert seen["written_seconds"] > WATCHED_SECONDS - 1
+    else:
+        assert seen["written_seconds"] <= HEALTHY_SECONDS
 
 
 @pytest.mark.parametrize("site", drawn(STARTED, REPEATED))

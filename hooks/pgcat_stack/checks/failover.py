@@ -121,8 +121,8 @@ def _migrating(deployment: Deployment) -> list[Connection]:
     severity="warning",
     why="After a failover a host can lead to the old primary, now a standby, for a while. Without"
     " `target_session_attrs=read-write` Permify keeps a connection that it opens then for its whole"
-    " lifetime, and every write on it fails. With it, Permify refuses such a connection. On a URI that also"
-    " serves reads, reads fail with the writes.",
+    " lifetime, and every schema that it writes there fails; transactions fail once and go elsewhere. With"
+    " it, Permify refuses such a connection. On a URI that also serves reads, reads fail with the writes.",
     mend="Write `target_session_attrs=read-write` into the writer URI alone.",
 )
 def session_attributes_in_a_failover(deployment: Deployment) -> Iterator[Problem]:
@@ -133,7 +133,7 @@ def session_attributes_in_a_failover(deployment: Deployment) -> Iterator[Problem
         if not servers or all(not _outside(deployment, server.host) for server in servers):
             continue
         if connection.side == "writer" and asked in ("", "any", "prefer-standby"):
-            message = f"{connection.what} takes a standby: writes fail until its connections end"
+            message = f"{connection.what} takes a standby: writes can fail until its connections end"
             yield Problem(connection.location, message, f"add {ATTRIBUTE}={WRITES}")
         elif _of_replicas(deployment, connection):
             continue  # PS417
