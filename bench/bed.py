@@ -124,11 +124,11 @@ class Answers:
         return (self.answers - self.failed) / self.seconds
 
 
-def load(kind: str, port: int, seconds: float, clients: int = 32) -> Answers:
+def load(kind: str, port: int, seconds: float, clients: int = 32, documents: int = DOCUMENTS) -> Answers:
     """Checks or writes (`check`, `write`) by clients that each wait for their answer."""
     command = [program("wrk"), f"-t{clients}", f"-c{clients}", f"-d{seconds:.0f}s", "--timeout", "30s"]
     command += ["-s", str(Path(__file__).with_name("load.lua")), f"http://{LOOPBACK}:{port}"]
-    output = run([*command, "--", kind, str(secrets.randbelow(10**9))])
+    output = run([*command, "--", kind, str(secrets.randbelow(10**9)), str(documents)])
     # What wrk left under way is cancelled, and Permify fails new requests that wait for the same statement.
     time.sleep(SETTLE_SECONDS)
     found = Answers(**json.loads(output.splitlines()[-1]))

@@ -58,6 +58,7 @@ PARTS = {
     "writer_timeout": Part("faults", runs=3),
     "failover": Part("failover", runs=3),
     "compose": Part("compose", runs=3),
+    "or_schema": Part("or_schema", runs=3),
 }
 
 

@@ -1,4 +1,4 @@
--- Checks or writes through Permify, each answer judged. `wrk -t N -c N -s load.lua URL -- check|write SEED`
+-- Checks or writes through Permify, each answer judged. `wrk -t N -c N -s load.lua URL -- check|write SEED [DOCUMENTS]`
 -- One connection a thread, so that an answer belongs to the request before it.
 
 local DOCUMENTS, USERS, STEP = 500, 200, 25 -- as in bed.py
@@ -18,6 +18,7 @@ end
 
 function init(arguments)
   kind, seed, count = arguments[1], arguments[2], 0
+  DOCUMENTS = tonumber(arguments[3]) or DOCUMENTS
   math.randomseed(tonumber(seed) * 1000 + number)
   wrk.method = "POST"
   wrk.headers["Content-Type"] = "application/json"

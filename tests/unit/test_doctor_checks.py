@@ -465,6 +465,65 @@ def test_no_password_is_a_warning_that_says_what_to_set() -> None:
     assert (found.code, found.severity, found.fix) == ("PD105", "warning", "set DATABASE_PASSWORD")
 
 
+UNTRUSTED = Trouble("untrusted", "its certificate is refused: certificate has expired")
+NO_CA = Trouble("no-ca", "configmap db-ca of the cluster was not read: set DATABASE_CA_FILE")
+MD5 = Trouble("md5", "it asks for a login by MD5")
+VERIFIED = {**DIRECT, "database_tls": "verify-full", "database_ca": "configmap/db-ca"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "trouble", "code", "severity", "words", "fix"),
+    [
+        (
+            VERIFIED,
+            UNTRUSTED,
+            "PD112",
+            "error",
+            "db1:5432 is not trusted and got no password: its",
+            "for db1",
+        ),
+        (
+            STANDALONE,
+            Trouble("untrusted", "it refuses TLS"),
+            "PD112",
+            "error",
+            "refuses TLS",
+            "turn its TLS on",
+        ),
+        (VERIFIED, NO_CA, "PD226", "warning", "was not asked: configmap db-ca", "set DATABASE_CA_FILE"),
+        (DIRECT, MD5, "PD227", "warning", "asks for a login by MD5", "scram-sha-256"),
+    ],
+)
+def test_a_server_that_got_no_login(
+    answers: dict[str, Any], trouble: Trouble, code: str, severity: str, words: str, fix: str
+) -> None:
+    """One finding, with or without what came through PgCat."""
+    case = healthy(rendered(answers))
+    for facts in (None, case.primary):
+        lost = with_answer(case, "primary", facts=facts, trouble=trouble)
+        found = [finding for finding in run_checks(lost) if finding.code not in ("PD214",)]
+        assert [(one.code, one.severity) for one in found] == [(code, severity)], found
+        assert words in found[0].message and fix in found[0].fix
+        assert lost.anybody
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("untrusted", "PD112"), ("no-ca", "PD226")], ids=["untrusted", "no-ca"]
+)
+@pytest.mark.parametrize("where", ["admin", "pool"])
+def test_a_pgcat_that_got_no_login(kind: Any, code: str, where: str) -> None:
+    answers = {**STANDALONE, "client_tls": "cert-manager", "client_tls_issuer": "ca"}
+    case = healthy(rendered(answers))
+    trouble = Trouble(kind, "its certificate is refused: set PGCAT_CA_FILE")
+    first, *others = case.answers.pgcats
+    changed = replace(first, facts=None, trouble=trouble, through={}, exporter=None)
+    if where == "pool":
+        changed = replace(first, through=dict.fromkeys(first.through, trouble))
+    (found,) = run_checks(with_answers(case, pgcats=(changed, *others)))
+    assert found.code == code and "PGCAT_CA_FILE" in found.fix
+    assert found.path == "permify/permify.yaml" and found.line > 1
+
+
 def test_findings_lead_to_the_line_that_states_it() -> None:
     files = rendered(STANDALONE)
     case = with_server(healthy(files), "replica", max_connections=50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -17,18 +18,21 @@ import pytest
 from cases import DIRECT, DOCKER, HELM, SIDECAR, STANDALONE, edit, load, rendered
 from pgcat_stack import cli
 from pgcat_stack.deployment import Deployment, DeploymentError
+from pgcat_stack.doctor import postgres as postgres_module
 from pgcat_stack.doctor import reach as reach_module
+from pgcat_stack.doctor import trust as trust_module
 from pgcat_stack.doctor.answers import Answers, Case
 from pgcat_stack.doctor.asking import Failed, Trouble, cut_after, probe, resolve, together
 from pgcat_stack.doctor.checks.page import MARK, with_checks
 from pgcat_stack.doctor.commands import json_of, output_of
 from pgcat_stack.doctor.credentials import Credentials, Password, read_credentials
 from pgcat_stack.doctor.display import report
-from pgcat_stack.doctor.facts import Facts
+from pgcat_stack.doctor.facts import Facts, Login
 from pgcat_stack.doctor.http import fetch
 from pgcat_stack.doctor.platforms import Place, Process, _container, _pod_processes
-from pgcat_stack.doctor.postgres import ask_facts, first_line
+from pgcat_stack.doctor.postgres import Connector, ask_facts, first_line
 from pgcat_stack.doctor.reach import Options, Target, open_reach, parse_mapping
+from pgcat_stack.doctor.trust import Certificates, Trust
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Finding
 from rendering import REPOSITORY, render
@@ -325,6 +329,159 @@ def test_passwords_of_the_cluster(tmp_path: Path, answers: dict[str, Any]) -> No
     assert found.database.value == "four" and asked[0] == ("permify-database", "password")
     if "pooling" not in answers:
         assert found.admin.missing == "no rights: set PGCAT_ADMIN_PASSWORD or PGCAT_ADMIN_PASSWORD_FILE"
+
+
+# Whom the doctor trusts
+
+
+TLS_POOLED = {**STANDALONE, "client_tls": "cert-manager", "client_tls_issuer": "ca"}
+CA = "/etc/postgresql-ca/ca.crt"
+
+
+@pytest.mark.parametrize(
+    ("answers", "mode", "root"),
+    [
+        (DOCKER, "disable", ""),
+        (STANDALONE, "require", ""),
+        ({**STANDALONE, "database_tls": "disable"}, "disable", ""),
+        (DIRECT, "require", ""),
+        ({**DIRECT, "database_tls": "disable"}, "disable", ""),
+        ({**DIRECT, "database_tls": "verify-full"}, "verify-full", ""),
+        ({**DIRECT, "database_tls": "verify-full", "database_ca": "secret/x"}, "verify-full", CA),
+    ],
+)
+def test_tls_to_postgresql_is_that_of_the_files(answers: dict[str, Any], mode: str, root: str) -> None:
+    facts = Facts(load(rendered(answers)))
+    for server in facts.servers:
+        found = facts.encryption(server.address)
+        assert (found.mode, found.root_certificate, found.host) == (mode, root, server.address.host)
+
+
+def test_a_pgcat_that_verifies_has_a_doctor_that_verifies() -> None:
+    files = edit(
+        rendered(STANDALONE),
+        "pgcat/pgcat.toml",
+        "^verify_server_certificate.*",
+        "verify_server_certificate = true",
+    )
+    assert Facts(load(files)).encryption(Address("db1")).mode == "verify-full"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "mode"),
+    [
+        ("disable", "require", "require"),
+        ("require", "allow", "require"),
+        ("verify-ca", "require", "verify-ca"),
+        ("no-mode", "allow", "prefer"),
+    ],
+)
+def test_of_two_uris_the_stricter_counts(one: str, other: str, mode: str) -> None:
+    files = rendered({**DIRECT, "replica_hosts": ""})
+    before, first, between, second, *after = re.split("(sslmode=require)", files["permify/permify.yaml"])
+    assert first == second
+    files["permify/permify.yaml"] = "".join([before, f"sslmode={one}", between, f"sslmode={other}", *after])
+    assert Facts(load(files)).encryption(Address("db1")).mode == mode
+
+
+def test_tls_to_pgcat_is_that_of_permify() -> None:
+    assert Facts(load(rendered(STANDALONE))).pgcat_encryption.mode == "prefer"
+    found = Facts(load(rendered(TLS_POOLED))).pgcat_encryption
+    assert (found.mode, found.host) == ("verify-full", "pgcat.permify.svc")
+    assert found.root_certificate == "/etc/pgcat-tls/ca.crt"
+
+
+def trust(answers: dict[str, Any], folder: Path, cluster: Any = None, **environment: str) -> Trust:
+    facts = Facts(load(rendered(answers)))
+    certificates = Certificates(facts, environment, cluster, folder / "certificates")
+    pooled = facts.fronted
+    encryption = facts.pgcat_encryption if pooled else facts.encryption(Address("db1"))
+    return certificates.trust(encryption, pooled=pooled)
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Path:
+    file = tmp_path / "own.crt"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += ["-keyout", str(tmp_path / "own.key"), "-out", str(file), "-subj", "/CN=own"]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl is not on PATH")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("answers", "source"),
+    [
+        ({**DIRECT, "database_tls": "verify-full", "database_ca": "configmap/db-ca"}, ("configmap", "db-ca")),
+        ({**DIRECT, "database_tls": "verify-full", "database_ca": "secret/db-ca"}, ("secret", "db-ca")),
+        (TLS_POOLED, ("secret", "pgcat-tls")),
+    ],
+)
+def test_the_ca_is_what_the_pods_mount(
+    tmp_path: Path, ca: Path, answers: dict[str, Any], source: tuple[str, str]
+) -> None:
+    asked = []
+
+    def cluster(*what: str) -> str:
+        asked.append(what)
+        return ca.read_text()
+
+    found = trust(answers, tmp_path, cluster)
+    assert asked == [(*source, "ca.crt")]
+    assert found.ca is not None and found.ca.read_text() == ca.read_text()
+    assert found.options["sslmode"] == "verify-full" and found.options["sslrootcert"] == str(found.ca)
+
+
+def test_a_ca_that_is_not_here_is_said(tmp_path: Path) -> None:
+    answers = {**DIRECT, "database_tls": "verify-full", "database_ca": "configmap/db-ca"}
+
+    def refuse(*_: str) -> str:
+        raise Failed("failed", "no rights")
+
+    trouble = failure(lambda: trust(answers, tmp_path))
+    assert trouble == Trouble("no-ca", "configmap db-ca of the cluster was not read: set DATABASE_CA_FILE")
+    assert failure(lambda: trust(answers, tmp_path, refuse)).text == "no rights: set DATABASE_CA_FILE"
+    assert "set PGCAT_CA_FILE" in failure(lambda: trust(TLS_POOLED, tmp_path)).text
+    trouble = failure(lambda: trust(answers, tmp_path, lambda *_: "no certificate"))
+    assert "holds no certificate" in trouble.text
+    trouble = failure(lambda: trust(answers, tmp_path, DATABASE_CA_FILE=str(tmp_path / "none")))
+    assert "cannot be read (no such file or directory): set DATABASE_CA_FILE" in trouble.text
+
+
+def test_without_public_roots_nothing_is_verified_by_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(trust_module, "PUBLIC_ROOTS", (str(tmp_path / "neither"),))
+    monkeypatch.setattr(
+        trust_module.ssl, "get_default_verify_paths", lambda: type("Paths", (), {"cafile": None})
+    )
+    trouble = failure(lambda: trust({**DIRECT, "database_tls": "verify-full"}, tmp_path))
+    assert trouble == Trouble("no-ca", "this machine has no file with the public roots: set DATABASE_CA_FILE")
+
+
+@pytest.mark.parametrize(
+    ("mode", "pooled", "logins"),
+    [
+        ("verify-full", False, "scram-sha-256,md5,none"),
+        ("verify-ca", False, "scram-sha-256,none"),
+        ("require", False, "scram-sha-256,none"),
+        ("disable", False, "scram-sha-256,none"),
+        ("prefer", True, "scram-sha-256,md5,none"),
+    ],
+)
+def test_md5_is_for_pgcat_and_for_who_is_verified(mode: str, pooled: bool, logins: str) -> None:
+    options = Trust(mode, pooled=pooled).options
+    assert options == {"sslmode": mode, "require_auth": logins}
+
+
+def test_a_libpq_that_cannot_refuse_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_module.psycopg.pq, "version", lambda: 150008)
+    connector = Connector(Place("h", 1), "127.0.0.1", Trust("disable"), Login("u", "d"), "secret", 1.0)
+    with pytest.raises(Failed, match="libpq 15 cannot refuse"), connector.connected():
+        pass
 
 
 def test_no_password_shows_in_a_text() -> None:
