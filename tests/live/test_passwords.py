@@ -10,7 +10,8 @@ import pytest
 
 from live.repeats import LATEST
 from live.stack import EXTERNAL, Stack, pgcat_program
-from live.support import Cluster
+from live.support import LOOPBACK, Cluster
+from pgcat_stack.secrets import pgpass_line, pgpass_passwords
 
 PASSWORDS = {
     "quotes": 'it\'s "quoted"',
@@ -56,5 +57,21 @@ def test_strange_password_logs_in(stack: Stack, password: str) -> None:
         for pool in ("permify_writer", "permify_reader"):
             with stack.connect(pgcat.port, pool) as connection:
                 assert connection.execute("SELECT current_user").fetchone() == (stack.user,)
+            if password == password.strip():
+                # As the hook writes it for Permify, and as it is taken back from there.
+                file = stack.folder / "database.pgpass"
+                file.write_text(pgpass_line(password))
+                assert pgpass_passwords(file.read_text()) == (password,)
+                file.chmod(0o600)
+                with psycopg.connect(
+                    host=LOOPBACK,
+                    port=pgcat.port,
+                    dbname=pool,
+                    user=stack.user,
+                    passfile=str(file),
+                    autocommit=True,
+                    prepare_threshold=None,
+                ) as connection:
+                    assert connection.execute("SELECT current_user").fetchone() == (stack.user,)
             with pytest.raises(psycopg.OperationalError):
                 stack.connect(pgcat.port, pool, password + "x")

@@ -32,7 +32,7 @@ from pgcat_stack.doctor.http import fetch
 from pgcat_stack.doctor.platforms import Place, Process, _container, _pod_processes
 from pgcat_stack.doctor.postgres import Connector, ask_facts, first_line
 from pgcat_stack.doctor.reach import Options, Target, open_reach, parse_mapping
-from pgcat_stack.doctor.trust import Certificates, Trust
+from pgcat_stack.doctor.trust import Certificates, Trust, certificate_trouble
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Finding
 from rendering import REPOSITORY, render
@@ -391,12 +391,15 @@ def test_tls_to_pgcat_is_that_of_permify() -> None:
     assert found.root_certificate == "/etc/pgcat-tls/ca.crt"
 
 
-def trust(answers: dict[str, Any], folder: Path, cluster: Any = None, **environment: str) -> Trust:
+def trust(answers: dict[str, Any], cluster: Any = None, **environment: str) -> tuple[Trust, str]:
+    """Asked for twice, as by two connections; and the CA's text."""
     facts = Facts(load(rendered(answers)))
-    certificates = Certificates(facts, environment, cluster, folder / "certificates")
     pooled = facts.fronted
     encryption = facts.pgcat_encryption if pooled else facts.encryption(Address("db1"))
-    return certificates.trust(encryption, pooled=pooled)
+    with Certificates(facts, environment, cluster) as certificates:
+        found = certificates.trust(encryption, pooled=pooled)
+        assert certificates.trust(encryption, pooled=pooled) == found
+        return found, found.ca.read_text() if found.ca else ""
 
 
 @pytest.fixture
@@ -419,18 +422,16 @@ def ca(tmp_path: Path) -> Path:
         (TLS_POOLED, ("secret", "pgcat-tls")),
     ],
 )
-def test_the_ca_is_what_the_pods_mount(
-    tmp_path: Path, ca: Path, answers: dict[str, Any], source: tuple[str, str]
-) -> None:
+def test_the_ca_is_what_the_pods_mount(ca: Path, answers: dict[str, Any], source: tuple[str, str]) -> None:
     asked = []
 
     def cluster(*what: str) -> str:
         asked.append(what)
         return ca.read_text()
 
-    found = trust(answers, tmp_path, cluster)
-    assert asked == [(*source, "ca.crt")]
-    assert found.ca is not None and found.ca.read_text() == ca.read_text()
+    found, text = trust(answers, cluster)
+    assert asked == [(*source, "ca.crt")] and text == ca.read_text()
+    assert found.ca is not None and not found.ca.exists()
     assert found.options["sslmode"] == "verify-full" and found.options["sslrootcert"] == str(found.ca)
 
 
@@ -440,13 +441,13 @@ def test_a_ca_that_is_not_here_is_said(tmp_path: Path) -> None:
     def refuse(*_: str) -> str:
         raise Failed("failed", "no rights")
 
-    trouble = failure(lambda: trust(answers, tmp_path))
+    trouble = failure(lambda: trust(answers))
     assert trouble == Trouble("no-ca", "configmap db-ca of the cluster was not read: set DATABASE_CA_FILE")
-    assert failure(lambda: trust(answers, tmp_path, refuse)).text == "no rights: set DATABASE_CA_FILE"
-    assert "set PGCAT_CA_FILE" in failure(lambda: trust(TLS_POOLED, tmp_path)).text
-    trouble = failure(lambda: trust(answers, tmp_path, lambda *_: "no certificate"))
+    assert failure(lambda: trust(answers, refuse)).text == "no rights: set DATABASE_CA_FILE"
+    assert "set PGCAT_CA_FILE" in failure(lambda: trust(TLS_POOLED)).text
+    trouble = failure(lambda: trust(answers, lambda *_: "no certificate"))
     assert "holds no certificate" in trouble.text
-    trouble = failure(lambda: trust(answers, tmp_path, DATABASE_CA_FILE=str(tmp_path / "none")))
+    trouble = failure(lambda: trust(answers, DATABASE_CA_FILE=str(tmp_path / "none")))
     assert "cannot be read (no such file or directory): set DATABASE_CA_FILE" in trouble.text
 
 
@@ -458,7 +459,7 @@ def test_without_public_roots_nothing_is_verified_by_guess(
     monkeypatch.setattr(
         trust_module.ssl, "get_default_verify_paths", lambda: type("Paths", (), {"cafile": None})
     )
-    trouble = failure(lambda: trust({**DIRECT, "database_tls": "verify-full"}, tmp_path))
+    trouble = failure(lambda: trust({**DIRECT, "database_tls": "verify-full"}))
     assert trouble == Trouble("no-ca", "this machine has no file with the public roots: set DATABASE_CA_FILE")
 
 
@@ -475,6 +476,20 @@ def test_without_public_roots_nothing_is_verified_by_guess(
 def test_md5_is_for_pgcat_and_for_who_is_verified(mode: str, pooled: bool, logins: str) -> None:
     options = Trust(mode, pooled=pooled).options
     assert options == {"sslmode": mode, "require_auth": logins}
+
+
+def test_a_ca_that_cannot_be_written_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(trust_module.tempfile, "mkstemp", refuse)
+    trouble = failure(lambda: trust(TLS_POOLED, lambda *_: "certificate"))
+    assert trouble.kind == "no-ca" and "no usable temporary directory" in trouble.text
+
+
+def test_a_certificate_that_nobody_asked_to_verify_is_not_looked_at() -> None:
+    """As where libpq finds a CA of the user's own in ~/.postgresql."""
+    assert certificate_trouble(Trust("require"), "127.0.0.1", 1, "h", 1.0) == ""
 
 
 def test_a_libpq_that_cannot_refuse_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 from pgcat_stack.deployment import Deployment
@@ -55,16 +53,11 @@ def examine(
     facts = Facts(deployment)
     environment = os.environ if environment is None else environment
     progress("looking for the processes", 0, 0)
-    with (
-        tempfile.TemporaryDirectory(prefix="pgcat-stack-doctor-") as folder,
-        open_reach(facts, options) as reach,
-    ):
+    with open_reach(facts, options) as reach:
         cluster = reach.cluster
         credentials = read_credentials(facts, environment, cluster.secret if cluster else None)
-        certificates = Certificates(
-            facts, environment, cluster.value if cluster else None, Path(folder, "certificates")
-        )
-        return _Session(facts, options, reach, credentials, certificates, progress).diagnosis()
+        with Certificates(facts, environment, cluster.value if cluster else None) as certificates:
+            return _Session(facts, options, reach, credentials, certificates, progress).diagnosis()
 
 
 class _Session:

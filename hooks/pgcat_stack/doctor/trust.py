@@ -11,9 +11,12 @@ The doctor is at least as strict as the deployment's own clients:
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import struct
+import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +72,17 @@ class Trust:
         return options
 
 
-class Certificates:
-    """Finds the CA for a connection; what comes from the cluster is written to a folder of ours."""
+class Certificates(contextlib.AbstractContextManager["Certificates"]):
+    """Finds the CA for a connection. One from the cluster is a file for as long as the context lasts."""
 
-    def __init__(
-        self, facts: Facts, environment: Mapping[str, str], cluster: FromCluster | None, folder: Path
-    ) -> None:
-        self._facts, self._environment, self._cluster, self._folder = facts, environment, cluster, folder
+    def __init__(self, facts: Facts, environment: Mapping[str, str], cluster: FromCluster | None) -> None:
+        self._facts, self._environment, self._cluster = facts, environment, cluster
+        self._files: dict[str, Path] = {}
+        self._asking = threading.Lock()
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.unlink(missing_ok=True)
 
     def trust(self, encryption: Encryption, *, pooled: bool) -> Trust:
         """What to ask of the other end. Raises `Failed`, kind `no-ca`, where the CA is not here."""
@@ -86,7 +93,8 @@ class Certificates:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca)
         except OSError as error:
-            reason = "holds no certificate" if isinstance(error, ssl.SSLError) else _reason(error)
+            unreadable = f"cannot be read ({_words(error)})"
+            reason = "holds no certificate" if isinstance(error, ssl.SSLError) else unreadable
             raise Failed("no-ca", f"{ca} {reason}: set {variable}") from None
         return Trust(encryption.mode, ca, encryption.host, pooled)
 
@@ -105,9 +113,14 @@ class Certificates:
                 reasons.append(f"{kind} {name} of the cluster was not read")
                 continue
             try:
-                return self._written(self._cluster(kind, name, key))
+                with self._asking:  # once, for all connections
+                    if origin not in self._files:
+                        self._files[origin] = _written(self._cluster(kind, name, key))
+                return self._files[origin]
             except Failed as failed:
                 reasons.append(failed.trouble.text)
+            except OSError as error:
+                reasons.append(f"{kind} {name} cannot be written to a file ({_words(error)})")
         if Path(root).is_file():
             return Path(root)
         raise Failed("no-ca", f"{'; '.join(reasons) or f'{root} is not on this machine'}: set {variable}")
@@ -122,16 +135,17 @@ class Certificates:
                 return Path(name)
         raise Failed("no-ca", f"this machine has no file with the public roots: set {variable}")
 
-    def _written(self, text: str) -> Path:
-        with contextlib.suppress(FileExistsError):
-            self._folder.mkdir(0o700)
-        file = self._folder / f"ca-{len(list(self._folder.iterdir()))}.crt"
-        file.write_text(text)
-        return file
+
+def _written(text: str) -> Path:
+    """A file that only we can write: libpq takes certificates from files alone."""
+    descriptor, name = tempfile.mkstemp(prefix="pgcat-stack-", suffix=".crt")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    return Path(name)
 
 
-def _reason(error: OSError) -> str:
-    return f"cannot be read ({(error.strerror or str(error)).lower()})"
+def _words(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def certificate_trouble(trust: Trust, address: str, port: int, host: str, seconds: float) -> str:
@@ -139,6 +153,8 @@ def certificate_trouble(trust: Trust, address: str, port: int, host: str, second
 
     libpq says only that it was.
     """
+    if trust.ca is None:
+        return ""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = trust.mode == "verify-full"
     try:
