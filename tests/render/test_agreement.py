@@ -177,3 +177,14 @@ def test_both_sides_agree_on_what_is_a_name(
         assume(False)
     finally:
         shutil.rmtree(folder)
+
+
+def test_start_script_warns_where_the_check_does(tmp_path: Path) -> None:
+    script = (render(tmp_path / "deploy") / "pgcat" / "start.sh").read_text()
+    (warned,) = re.findall(r'"\$files" -ge (\d+) \] \|\|$', script, re.MULTILINE)
+    compose = (tmp_path / "deploy" / "compose.yaml").read_text()
+    for hard, expected in ((int(warned) - 1, ["PS827"]), (int(warned), [])):
+        limit = f"    ulimits: {{nofile: {hard}}}\n    stop_signal: SIGINT"
+        (tmp_path / "deploy" / "compose.yaml").write_text(compose.replace("    stop_signal: SIGINT", limit))
+        found = run_checks(Deployment.load(tmp_path / "deploy"))
+        assert [finding.code for finding in found if finding.code == "PS827"] == expected

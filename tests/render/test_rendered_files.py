@@ -390,3 +390,42 @@ def test_only_the_direct_writer_asks_for_a_primary(answers: dict[str, Any], tmp_
 @pytest.mark.parametrize("answers", [{"pooling": "direct"}, STANDALONE])
 def test_nobody_else_asks_for_a_primary(answers: dict[str, Any], tmp_path: Path) -> None:
     assert "session_attrs" not in (render(tmp_path / "deploy", answers) / "permify/permify.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"otlp_endpoint": "collector:4317", "advanced": True},
+        {"pooling": "direct"},
+        {"database": "external", "primary_host": "db", "monitoring": "none"},
+    ],
+    ids=["everything", "direct", "external"],
+)
+def test_every_service_of_compose_rotates_its_log_and_has_a_memory_limit(
+    answers: dict[str, Any], tmp_path: Path
+) -> None:
+    services = yaml.safe_load((render(tmp_path / "deploy", answers) / "compose.yaml").read_text())["services"]
+    assert {"migrate", "permify"} <= services.keys()
+    for name, service in services.items():
+        rotation = {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}}
+        assert service["logging"] == rotation, name
+        assert re.fullmatch(r"[1-9]\d*[mg]", service["mem_limit"]), name
+
+
+@pytest.mark.parametrize(
+    ("answers", "service", "limit"),
+    [
+        ({}, "pgcat", "256m"),
+        ({"pgcat_memory": "300Mi"}, "pgcat", "300m"),
+        ({"pgcat_memory": "1G"}, "pgcat", "1g"),
+        ({}, "permify", "512m"),
+        ({"pooling": "direct", "permify_memory": "2Gi"}, "permify", "2g"),
+        ({}, "postgres-primary", "1512m"),
+        ({"postgres_max_connections": 400}, "postgres-replica", "4512m"),
+    ],
+)
+def test_memory_limits_of_compose_follow_the_answers(
+    answers: dict[str, Any], service: str, limit: str, tmp_path: Path
+) -> None:
+    deploy = render(tmp_path / "deploy", answers)
+    assert yaml.safe_load((deploy / "compose.yaml").read_text())["services"][service]["mem_limit"] == limit
