@@ -138,12 +138,14 @@ def connect_clients(
     clients: int,
     user: str,
     password: str,
-    seconds: float,
     meanwhile: Callable[[], object] = lambda: None,
+    full: Callable[[], bool] = lambda: False,
+    seconds: float = 60,
 ) -> int:
-    """How many clients logged in within this time, each with a query answered, all connected at once.
+    """How many clients logged in, each with a query answered, all connected at once.
 
-    `meanwhile` is called when all have, or the time is up, and before any of them is closed.
+    `meanwhile` is called before any of them is closed: when all have logged in, when `full` says that no more
+    can, or when the time is up.
     """
     opened: list[psycopg.AsyncConnection] = []
 
@@ -166,7 +168,11 @@ def connect_clients(
     async def everything() -> None:
         opening = asyncio.Semaphore(OPENING)
         tasks = [asyncio.create_task(client(opening, number)) for number in range(clients)]
-        _, late = await asyncio.wait(tasks, timeout=seconds)
+        late: set[asyncio.Task[None]] = set(tasks)
+        deadline = time.monotonic() + seconds
+        while late and time.monotonic() < deadline and not full():
+            _, late = await asyncio.wait(late, timeout=0.2)
+        await asyncio.wait(tasks, timeout=1)  # those that are in have time for their query
         meanwhile()
         for task in late:
             task.cancel()

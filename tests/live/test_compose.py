@@ -6,10 +6,13 @@ programs does not prove the official one: its entrypoint, its user, its librarie
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import os
 import re
 import shutil
+import socket
 import sys
 import time
 import tomllib
@@ -58,6 +61,12 @@ def wait_until(so: Callable[[], bool], what: str, seconds: float = 60) -> None:
     while not so():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(0.2)
+
+
+def pgcat_socket(stack: Stack) -> socket.socket:
+    """A connection to PgCat's container that has said nothing yet."""
+    networks = stack.service("pgcat")["NetworkSettings"]["Networks"]
+    return socket.create_connection((networks[stack.network_name]["IPAddress"], 6432), 10)
 
 
 def under_load(stack: Stack, change: Callable[[], Any], outage_seconds: float) -> Load:
@@ -312,6 +321,47 @@ class TestDefault:
         assert load.failed(), "its clients are cut off"
         assert after["Id"] == before["Id"]
         assert after["RestartCount"] == before["RestartCount"] + 1
+
+    def test_a_client_that_announces_too_much_restarts_pgcat_and_nothing_else(self, default: Stack) -> None:
+        """PgCat takes the memory that a client announces before it has logged in, up to its limit."""
+        before = {service_of(c): c["RestartCount"] for c in default.containers()}
+
+        def announce() -> None:
+            with contextlib.suppress(ConnectionError), pgcat_socket(default) as client:
+                client.sendall(bytes.fromhex("7fffffff"))
+                for _ in range(1000):
+                    client.sendall(bytes(1_000_000))
+            wait_until(lambda: default.service("pgcat")["RestartCount"] > before["pgcat"], "a restart")
+
+        under_load(default, announce, RESTART_SECONDS)
+        after = {service_of(c): c["RestartCount"] for c in default.containers()}
+        assert after == {**before, "pgcat": before["pgcat"] + 1}
+
+    def test_a_pgcat_that_cannot_accept_fills_no_disk(self, default: Stack) -> None:
+        """The storm of its log is rotated, and `docker compose logs` still reads it."""
+        few = ("  pgcat:", "    ulimits: {nofile: {soft: 256, hard: 256}}")
+        default.override_ports(*few)
+        try:
+            default.up()
+            assert "only 256 files may be open" in default.logs("pgcat")
+            log = Path(default.service("pgcat")["LogPath"])
+            if not os.access(log.parent, os.R_OK | os.X_OK):
+                pytest.skip("only root sees the logs of Docker")
+
+            def sizes() -> list[int]:
+                return [file.stat().st_size for file in log.parent.glob(f"{log.name}*")]
+
+            with contextlib.ExitStack() as clients:
+                for _ in range(300):
+                    clients.enter_context(pgcat_socket(default))
+                wait_until(lambda: len(sizes()) == 5, "a log that is rotated four times", 120)
+                time.sleep(5)
+                assert len(sizes()) == 5 and sum(sizes()) < 60e6
+                assert "Too many open files" in default.compose("logs", "--tail", "5", "pgcat")
+        finally:
+            default.override_ports()
+            default.up()
+        assert default.permify().comes_to_allow("1", "ada")
 
     def test_a_rotated_password_is_the_only_one(self, default: Stack) -> None:
         under_load(default, lambda: default.follow(default.runbook("Rotate the password")), RESTART_SECONDS)

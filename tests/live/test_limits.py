@@ -50,13 +50,20 @@ class Seen:
     limits: tuple[int, int]
 
 
-def crowd(stack: Stack, clients: int, seconds: float) -> Seen:
-    """Start PgCat, let the clients connect for at most this time, and end it before they leave."""
+def storms(process: Process) -> bool:
+    """Whether PgCat is at its limit of open files, and says so all the time."""
+    return process.log.stat().st_size > QUIET_LOG_BYTES
+
+
+def crowd(stack: Stack) -> Seen:
+    """Start PgCat, let more clients connect than the soft limit allows, and end it before they leave."""
     with stack.pgcat() as pgcat:
         process = pgcat.process
         before = process.log.stat().st_size
         limits = limits_of(process)
-        connected = connect_clients(pgcat.port, clients, stack.user, stack.password, seconds, process.kill)
+        connected = connect_clients(
+            pgcat.port, CLIENTS, stack.user, stack.password, process.kill, lambda: storms(process)
+        )
         written = process.log.stat().st_size - before
         os.truncate(process.log, 0)  # pytest keeps folders, and a storm is hundreds of megabytes
         return Seen(connected, written, limits)
@@ -69,7 +76,7 @@ def test_a_program_starts_with_the_limit_of_a_container(cluster: Cluster) -> Non
 
 
 def test_more_clients_than_the_soft_limit_allows(stack: Stack) -> None:
-    seen = crowd(stack, CLIENTS, 60)
+    seen = crowd(stack)
     hard = open_files()[1]
     assert seen.limits == (hard, hard)
     assert seen.connected == CLIENTS
@@ -82,7 +89,7 @@ def test_without_the_raised_limit_they_do_not_connect(stack: Stack) -> None:
     text, count = RAISES.subn("", script.read_text())
     assert count == 1
     script.write_text(text)
-    seen = crowd(stack, CLIENTS, 4)
+    seen = crowd(stack)
     assert seen.limits == open_files()
     assert 0 < seen.connected < CONTAINER_OPEN_FILES
     assert seen.log_bytes > QUIET_LOG_BYTES
@@ -98,7 +105,11 @@ def test_at_its_limit_pgcat_serves_who_is_connected_and_later_the_others(stack: 
 
     answers: list[object] = []
     with stack.pgcat() as pgcat, stack.connect(pgcat.port, "permify_reader") as early:
-        connected = connect_clients(pgcat.port, 2 * LOW_LIMIT, stack.user, stack.password, 3, still_served)
+        connected = connect_clients(
+            *(pgcat.port, 2 * LOW_LIMIT, stack.user, stack.password),
+            still_served,
+            lambda: storms(pgcat.process),
+        )
         with stack.connect(pgcat.port, "permify_reader") as late:
             answers.append(late.execute("SELECT 1").fetchone())
         os.truncate(pgcat.process.log, 0)
@@ -109,7 +120,7 @@ def test_at_its_limit_pgcat_serves_who_is_connected_and_later_the_others(stack: 
 def test_a_hard_limit_that_is_low_is_said_once(stack: Stack) -> None:
     stack.open_files = open_files(hard=1024)
     with stack.pgcat() as pgcat:
-        connected = connect_clients(pgcat.port, 500, stack.user, stack.password, 60)
+        connected = connect_clients(pgcat.port, 500, stack.user, stack.password)
         log = pgcat.process.log.read_text()
     assert connected == 500
     assert log.count("start.sh: only 1024 files may be open") == 1
