@@ -193,7 +193,7 @@ def loopback_database(deployment: Deployment) -> Iterator[Problem]:
     name="log-rotation",
     severity="warning",
     why="Docker keeps all that a container writes unless told otherwise. A PgCat at its limit of open files"
-    " writes a gigabyte in 20 s, and a full disk ends the database beside it.",
+    " writes 10 to 50 MB a second, and a full disk ends the database beside it.",
     mend='logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}}, or the driver local. Where'
     " the daemon sends logs elsewhere, name its driver: logging: {driver: journald} keeps its options.",
 )
