@@ -31,7 +31,7 @@ def test_errors(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(folder, "pgcat/pgcat.toml", ("pool_mode", "pol_mode"))
     assert cli.main(["validate", str(folder)]) == 1
     first, last = capsys.readouterr().out.splitlines()
-    assert first.startswith("pgcat/pgcat.toml:10: PS201 ") and first.endswith("(did you mean `pool_mode`?)")
+    assert first.startswith("pgcat/pgcat.toml:11: PS201 ") and first.endswith("(did you mean `pool_mode`?)")
     assert last == "1 error, 0 warnings in 3 files"
 
 
@@ -45,7 +45,7 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(folder, "pgcat/pgcat.toml", ("pool_mode", "pol_mode"))
     assert cli.main(["validate", str(folder), "--format", "json"]) == 1
     (finding,) = json.loads(capsys.readouterr().out)
-    assert (finding["code"], finding["severity"], finding["line"]) == ("PS201", "error", 10)
+    assert (finding["code"], finding["severity"], finding["line"]) == ("PS201", "error", 11)
 
 
 @pytest.mark.parametrize("command", ["validate", "secrets"])
