@@ -173,22 +173,27 @@ def test_ctrl_c_is_quiet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["validate", str(folder)]) == 130
 
 
-def interrupted(module: str, *arguments: str) -> tuple[int, str]:
-    """Exit code and complaints of the command, sent SIGINT as soon as it has imported a module."""
-    command = [sys.executable, "-X", "importtime", "-m", "pgcat_stack", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(HOOKS)}
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.rpartition("|")[2].strip() == module:
-                process.send_signal(signal.SIGINT)
-                break
-        else:
-            pytest.fail(f"{module} was not imported")
-        rest = [line for line in process.stderr if not line.startswith("import time:")]
-    return process.returncode, "".join(rest)
+INTERRUPTION = """\
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.write(2, b"interrupted")
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+def interrupted(folder: Path, module: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and complaints of the command, sent SIGINT at the moment in which it imports a module."""
+    here = folder / "interruption"
+    here.mkdir(exist_ok=True)
+    (here / "sitecustomize.py").write_text(INTERRUPTION.format(module=module))
+    done = run(*arguments, PYTHONPATH=f"{here}{os.pathsep}{HOOKS}", PYTHONDONTWRITEBYTECODE="1")
+    assert done.stderr.startswith("interrupted"), f"{module} was not imported"
+    return done.returncode, done.stderr.removeprefix("interrupted")
 
 
 @pytest.mark.parametrize(
@@ -200,16 +205,18 @@ def interrupted(module: str, *arguments: str) -> tuple[int, str]:
         ("doctor", ["pgcat_stack.cli", "psycopg", "pgcat_stack.doctor.reach"]),
     ],
 )
-def test_ctrl_c_while_the_command_imports_is_quiet(folder: Path, command: str, modules: list[str]) -> None:
+def test_ctrl_c_while_the_command_imports_is_quiet(
+    folder: Path, tmp_path: Path, command: str, modules: list[str]
+) -> None:
     for module in modules:
-        assert interrupted(module, command, str(folder)) == (130, ""), module
+        assert interrupted(tmp_path, module, command, str(folder)) == (130, ""), module
 
 
-def test_ctrl_c_is_nothing_to_who_has_it_ignored(folder: Path) -> None:
+def test_ctrl_c_is_nothing_to_who_has_it_ignored(folder: Path, tmp_path: Path) -> None:
     """As a background job of a script has it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert interrupted("argparse", "secrets", str(folder)) == (0, "")
+        assert interrupted(tmp_path, "argparse", "secrets", str(folder)) == (0, "")
     finally:
         signal.signal(signal.SIGINT, before)
 
