@@ -592,7 +592,8 @@ def _address_rule(at: tuple[Key, ...], host: str) -> Iterator[Issue]:
 def _brackets_rule(at: tuple[Key, ...], host: str, general: General) -> Iterator[Issue]:
     """PgCat takes IPv6 in brackets for a name wherever it does not only connect to it."""
     bare = host[1:-1]
-    if not host.startswith("[") or _ipv6(bare) is None:
+    address = _ipv6(bare) if host == f"[{bare}]" else None
+    if address is None or address.scope_id is not None or address.is_unspecified:  # server-address
         return
     if general.server_tls:
         message = f"{show(host)} in brackets is no name for TLS: pgcat panics at each connection to it"
