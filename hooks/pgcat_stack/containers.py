@@ -20,6 +20,7 @@ from pgcat_stack.interpolation import interpolated
 from pgcat_stack.kustomize import added_labels, generated_files
 from pgcat_stack.manifests import Manifest, pod_containers
 from pgcat_stack.plain_data import Key, as_list, as_mapping, as_text, dig, text_mapping
+from pgcat_stack.secrets import KEYS_VARIABLE, env_files, is_keys_file
 from pgcat_stack.sources import Source
 from pgcat_stack.units import is_int
 
@@ -140,7 +141,8 @@ class Unit:
     @property
     def inherits(self) -> bool:
         """Whether it has variables that its own list does not show."""
-        return any(self.data.get(key) for key in ("envFrom", "env_file", "extends"))
+        others = any(not is_keys_file(path) for _, path in env_files(self.data))
+        return others or any(self.data.get(key) for key in ("envFrom", "extends"))
 
     @property
     def text(self) -> str:
@@ -375,13 +377,22 @@ def _services(deployment: Deployment) -> Iterator[Unit]:
             document=0,
             base=("services", name),
             words=tuple(interpolated(word) or word for word in words),
-            variables=tuple(_compose_variables(service.get("environment"))),
+            variables=tuple(_variables_of(service)),
             mounts=(
                 *_binds(service),
                 *_attached(service, "configs", configs),
                 *_attached(service, "secrets", secrets),
             ),
         )
+
+
+def _variables_of(service: Mapping[str, Any]) -> Iterator[Variable]:
+    """What `environment` lists, and the keys that an environment file brings where it lists none."""
+    listed = list(_compose_variables(service.get("environment")))
+    yield from listed
+    for keys, path in env_files(service):
+        if is_keys_file(path) and all(variable.name != KEYS_VARIABLE for variable in listed):
+            yield Variable(KEYS_VARIABLE, None, None, keys)
 
 
 def _compose_variables(value: object) -> Iterator[Variable]:

@@ -14,26 +14,30 @@ import secrets
 import shlex
 import stat
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.manifests import pod_containers
-from pgcat_stack.plain_data import as_list, as_mapping, dig
+from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 
 FOLDER = "secrets"
 PASSWORD = "database_password"
 PGPASS = "database.pgpass"
 """What Permify's driver reads for PGPASSFILE."""
-GENERATED = "pgcat-admin"
-"""The Kubernetes Secret whose value nobody needs to know beforehand."""
+KEYS = "permify.env"
+"""The environment file with the keys of Permify's callers, which Permify reads from its environment alone."""
+KEYS_VARIABLE = "PERMIFY_AUTHN_PRESHARED_KEYS"
+GENERATED = frozenset({"pgcat-admin", "permify-authn"})
+"""The Kubernetes Secrets whose values nobody needs to know beforehand."""
 
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 32
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o444
 _MOST_BYTES = 16 * 1024 * 1024
+_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # https://www.rfc-editor.org/rfc/rfc6750#section-2.1
 
 
 class SecretsError(Exception):
@@ -103,6 +107,38 @@ PASSWORD_FILE = Format(write=pgpass_line, read=pgpass_passwords)
 """libpq's password file."""
 
 
+def environment_lines(text: str) -> Iterator[tuple[int, str, str]]:
+    """Line, name and value of each variable in an environment file, without the quotes around the value."""
+    for number, line in enumerate(text.splitlines(), 1):
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if equals and not name.startswith("#"):
+            value = value.strip()
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+            yield number, name.strip(), value[1:-1] if quoted else value
+
+
+def _keys_of(text: str) -> tuple[str, ...]:
+    """The keys of Permify's callers, as the one value that the file has.
+
+    Permify takes what stands between two commas as it is, a blank included, and Compose expands `$`.
+    """
+    found = {name: value for _, name, value in environment_lines(text)}.get(KEYS_VARIABLE)
+    if found is None:
+        raise SecretsError(f"has no {KEYS_VARIABLE}; write {KEYS_VARIABLE}=KEY")
+    keys = found.split(",")
+    if not all(keys):
+        raise SecretsError(f"has an empty key; write {KEYS_VARIABLE}=KEY, several with commas only")
+    if not all(_BEARER.fullmatch(key) for key in keys):
+        raise SecretsError(
+            "has a key that no caller can send; use letters, digits and -._~+/, and commas only between keys"
+        )
+    return (found,)
+
+
+KEYS_FILE = Format(write=lambda value: f"{KEYS_VARIABLE}={value}\n", read=_keys_of)
+"""An environment file, as Compose reads it."""
+
+
 # Which secrets there are
 
 
@@ -134,6 +170,7 @@ SECRETS = (
         " with this one",
     ),
     Secret(PGPASS, "database", used_by="Permify and the migration", format=PASSWORD_FILE),
+    Secret(KEYS, "permify_keys", used_by="Permify, for its callers", format=KEYS_FILE),
     Secret("pgcat_admin_password", "pgcat_admin", used_by="PgCat's admin database"),
     Secret(
         "postgres_password",
@@ -217,7 +254,26 @@ def secret_names(deployment: Deployment) -> list[str]:
         parts = PurePosixPath(file).parts if isinstance(file, str) else ()
         if len(parts) == 2 and parts[0] == FOLDER and parts[1] != ".." and parts[1] not in names:
             names.append(parts[1])
+    services = as_mapping(dig(deployment.compose.data, "services")) if deployment.compose else {}
+    if any(is_keys_file(path) for service in services.values() for _, path in env_files(service)):
+        names += [KEYS] * (KEYS not in names)
     return names
+
+
+def env_files(service: object) -> Iterator[tuple[tuple[Key, ...], str]]:
+    """The environment files that a Compose service names, each with its place in the service."""
+    value = dig(service, "env_file")
+    entries: list[tuple[Key, ...]] = [("env_file", number) for number in range(len(as_list(value)))]
+    for keys in [("env_file",)] if isinstance(value, str) else entries:
+        entry = dig(service, *keys)
+        path = entry if isinstance(entry, str) else dig(entry, "path")
+        if isinstance(path, str):
+            yield keys, path
+
+
+def is_keys_file(path: str) -> bool:
+    """Whether a path of compose.yaml is the environment file with the keys of Permify's callers."""
+    return PurePosixPath(path).parts == (FOLDER, KEYS)
 
 
 def kubernetes_commands(deployment: Deployment) -> list[str]:
@@ -227,10 +283,17 @@ def kubernetes_commands(deployment: Deployment) -> list[str]:
     would become a part of the password. Each comes from a file of its own, named like Secret and key. Secrets
     that an ExternalSecret of the deployment makes are left out.
     """
-    wanted: dict[tuple[str, str], list[str]] = {}
+    wanted: dict[tuple[str | None, str], list[str]] = {}
     for manifest in deployment.manifests:
         for name, key in _secret_keys(manifest.data):
             keys = wanted.setdefault((manifest.namespace, name), [])
+            if key not in keys:
+                keys.append(key)
+    values = deployment.sources.get(VALUES)
+    for variable in as_list(dig(values.data, "extraEnvVars")) if values else []:
+        namespace = next((manifest.namespace for manifest in deployment.manifests if manifest.namespace), None)
+        for name, key in _secret_reference(variable):
+            keys = wanted.setdefault((namespace, name), [])
             if key not in keys:
                 keys.append(key)
     made = {
@@ -252,7 +315,7 @@ def _kubernetes_command(namespace: str | None, name: str, keys: list[str]) -> st
     if len(keys) > 1:  # there is one standard input only
         pairs = zip(keys, values, strict=True)
         return " ".join([create, *(f"--from-file={shlex.quote(key)}=<({value})" for key, value in pairs)])
-    value = "openssl rand -hex 16 | tr -d '\\n'" if name == GENERATED else values[0]
+    value = "openssl rand -hex 16 | tr -d '\\n'" if name in GENERATED else values[0]
     return f"{value} | {create} --from-file={shlex.quote(keys[0])}=/dev/stdin"
 
 
@@ -262,9 +325,7 @@ def _secret_keys(manifest: dict[str, object]) -> Iterable[tuple[str, str]]:
     for path, container in pod_containers(manifest):
         pod_path = path[:-2]
         for variable in as_list(container.get("env")):
-            reference = as_mapping(dig(variable, "valueFrom", "secretKeyRef"))
-            if isinstance(reference.get("name"), str) and isinstance(reference.get("key"), str):
-                yield reference["name"], reference["key"]
+            yield from _secret_reference(variable)
     for volume in as_list(dig(manifest, *pod_path, "volumes")) if pod_path else []:
         sources = [(dig(volume, "secret"), "secretName")]
         sources += [
@@ -275,6 +336,30 @@ def _secret_keys(manifest: dict[str, object]) -> Iterable[tuple[str, str]]:
             for item in as_list(dig(source, "items")):
                 if isinstance(name, str) and isinstance(dig(item, "key"), str):
                     yield name, dig(item, "key")
+
+
+def _secret_reference(variable: object) -> Iterator[tuple[str, str]]:
+    reference = as_mapping(dig(variable, "valueFrom", "secretKeyRef"))
+    if isinstance(reference.get("name"), str) and isinstance(reference.get("key"), str):
+        yield reference["name"], reference["key"]
+
+
+def read_keys(file: Path) -> list[str]:
+    """The keys of Permify's callers in an environment file, in their order.
+
+    Raises `SecretsError` where the variable is missing, or a key is empty or no bearer token.
+    """
+    (value,) = _read(file, KEYS_FILE)
+    return value.split(",")
+
+
+def environment_file(file: Path) -> dict[str, str]:
+    """The variables in an environment file; the last of a name counts. Raises `SecretsError`."""
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise SecretsError(f"{file.parent.name}/{file.name}: not UTF-8 text; write it anew") from None
+    return {name: value for _, name, value in environment_lines(text)}
 
 
 def read_password(file: Path) -> str:

@@ -123,6 +123,23 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({**STANDALONE, "runbook_url": "README.md"}, 'runbook_url: "README.md" is not the address of a page'),
     ({**STANDALONE, "runbook_url": "https://x.com/README.md#start"}, "without #"),
     ({**STANDALONE, "runbook_url": "https://x.com/{{ $labels.pool }}"}, "is not the address of a page"),
+    ({"authn": "oidc"}, 'authn: "oidc" is not a choice; answer preshared, none'),
+    ({"cors_allowed_origins": "app.example.com"}, 'cors_allowed_origins: "app.example.com" has no scheme'),
+    ({"cors_allowed_origins": "//app.example.com"}, "has no scheme"),
+    ({"cors_allowed_origins": "https://app.example.com/"}, "has a path, which no origin has"),
+    ({"cors_allowed_origins": "https://app.example.com?x=1"}, "has a path"),
+    ({"cors_allowed_origins": "https://a.example,"}, "has an empty entry"),
+    ({"cors_allowed_origins": "https://a.example, *"}, "* allows every origin; leave the others out"),
+    ({"cors_allowed_origins": "https://a.example:0"}, "has no valid port"),
+    ({"cors_allowed_origins": "https://a.example:"}, "has no valid port"),
+    ({"cors_allowed_origins": "https://a.example:443"}, "browsers leave out; write https://a.example"),
+    ({"cors_allowed_origins": "http://[fd00::1]:80"}, "browsers leave out; write http://[fd00::1]"),
+    ({"cors_allowed_origins": "http://fd00::1"}, "is not an origin"),
+    ({"cors_allowed_origins": "https://a_b.example"}, "is not an origin"),
+    ({"cors_allowed_origins": "https://a*.example"}, "is not an origin"),
+    ({"cors_allowed_origins": "null"}, "has no scheme"),
+    ({"cors_allowed_origins": "https://A.example,https://a.example"}, "names https://a.example twice"),
+    ({"cors_allowed_origins": ["https://a.example"]}, "is not text; write one comma-separated text"),
     ({**STANDALONE, "otlp_endpoint": "collector"}, "is not host:port"),
     ({**STANDALONE, "otlp_endpoint": "http://collector:4318"}, "has a scheme"),
     ({**STANDALONE, "otlp_endpoint": "collector:70000"}, "has no valid port"),
@@ -224,6 +241,14 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         {**STANDALONE, "primary_host": "db.example.com", "replica_hosts": "r.data.svc"}
         | {"database_policy": "cilium"},
         "cilium lets out of the cluster by name, and r.data.svc of replica_hosts is in it; answer database_l",
+    ),
+    (
+        {**STANDALONE, "permify_install": "none", "authn": "preshared"},
+        "authn: preshared is for a Permify of ours, and with permify_install=none you deploy it; answer",
+    ),
+    (
+        {**STANDALONE, "topology": "sidecar", "permify_install": "none", "authn": "preshared"},
+        "authn: preshared is for a Permify of ours",
     ),
     ({**STANDALONE, "distributed": True, "permify_replicas": 1}, "distributed: a single pod has no peers"),
     ({**STANDALONE, "drain_seconds": 19}, "drain_seconds: 19 is too short"),
@@ -332,6 +357,13 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
             "postgres_metrics": True,
         },
         {**STANDALONE, "pooling": "direct", "postgres_metrics": False, "runbook_url": ""},
+        {**STANDALONE, "permify_install": "none", "authn": "none", "cors_allowed_origins": "*"},
+        {
+            "permify_install": "none",  # not asked in docker
+            "authn": "preshared",
+            "cors_allowed_origins": "https://App.example:8443, http://[::1]:3000,http://localhost:65535,"
+            "https://*.example.com,capacitor://localhost, http://a.example:443",
+        },
         {**STANDALONE, "database_labels": "cnpg.io/cluster=permify-db, app= ", "database_namespace": "data"},
         {**STANDALONE, "otlp_endpoint": "collector.monitoring.svc.cluster.local:4317", "distributed": True},
         {**STANDALONE, "pooling": "direct", "database_tls": "verify-full", "database_ca": "configmap/db.ca"},
@@ -370,7 +402,7 @@ def test_every_question_has_a_rule_and_every_rule_a_question() -> None:
     questions = {
         key: question
         for key, question in load_template_config(REPOSITORY / "copier.yml").items()
-        if not key.startswith("_") and key not in ("given_answers", "answers_together")
+        if not key.startswith("_") and key not in ("given_answers", "deployment_exists", "answers_together")
     }
     rules = environment().get_template("questions/answers.jinja").module
     assert set(questions) == set(rules.keys)  # type: ignore[attr-defined]

@@ -30,6 +30,7 @@ TYPED_KEYS = [
     *("database_cidrs", "secret_store", "pgcat_image", "permify_image", "pgcat_memory", "permify_cpu"),
     *("database_labels", "otlp_endpoint", "database_ca", "priority_class", "dns_cidrs"),
     *("topology", "pooling", "ip_family", "watch", "permify_replicas", "drain_seconds", "advanced"),
+    *("authn", "cors_allowed_origins"),
 ]
 
 plausible = st.fixed_dictionaries(
@@ -54,6 +55,8 @@ plausible = st.fixed_dictionaries(
         "database_cidrs": st.lists(networks, max_size=3).map(",".join),
         "secrets": st.sampled_from(["existing", "external-secrets"]),
         "permify_install": st.sampled_from(["manifests", "helm", "none"]),
+        "authn": st.sampled_from(["preshared", "none"]),
+        "cors_allowed_origins": st.sampled_from(["", "*", "https://a.example", "http://[::1]:3000, x://y"]),
         "monitoring": st.sampled_from(["none", "prometheus", "prometheus-operator"]),
         "pool_mode": st.sampled_from(["transaction", "session"]),
         "writer_pool_size": st.integers(0, 30),

@@ -24,6 +24,10 @@ from cases import (
     rendered,
 )
 
+# Where `authn` is written by hand; what is rendered for preshared keys is below.
+STANDALONE, DIRECT, SIDECAR, DOCKER, HELM = (
+    {**answers, "authn": "none"} for answers in (STANDALONE, DIRECT, SIDECAR, DOCKER, HELM)
+)
 COMPONENT = {**SIDECAR, "permify_install": "none"}
 CODES = ("PS313", "PS316", "PS319", "PS320")
 OIDC = "issuer: 'https://id', audience: permify, backoff_frequency: 5s"

@@ -77,6 +77,7 @@ SETS: dict[str, dict[str, Any]] = {
         **{"pgcat_max_replicas": 0, "client_tls": "none", "database_policy": "network"},
         **{"ip_family": "ipv4"},
         **{"postgres_metrics": True, "runbook_url": "https://git.example.com/deploy/README.md"},
+        **{"authn": "preshared", "cors_allowed_origins": "https://app.example.com, http://localhost:3000"},
     },
     "sidecar": {
         **{"topology": "sidecar", "primary_host": "db", "advanced": True, "drain_seconds": 1},
@@ -88,7 +89,13 @@ SETS: dict[str, dict[str, Any]] = {
         **{"topology": "standalone", "pooling": "direct", "primary_host": "db", "advanced": True},
         **{"database_tls": "verify-full", "database_ca": "secret/db-ca", "distributed": False},
     },
-    "bundled": {"topology": "docker", "database": "bundled", "advanced": False, "permify_replicas": 1},
+    "bundled": {
+        "topology": "docker",
+        "database": "bundled",
+        "advanced": False,
+        "permify_replicas": 1,
+        "authn": "none",
+    },
     "external": {"topology": "docker", "database": "external", "primary_host": "db", "monitoring": "none"},
 }
 NOT_ASKED = {

@@ -130,6 +130,8 @@ def password_in_environment(deployment: Deployment) -> Iterator[Problem]:
         for variable in unit.variables:
             # As written, since a default inside ${…} stands in the file, too.
             text = dig(unit.data, *variable.keys)
+            if variable.keys[0] == "env_file":
+                continue
             if unit.pod:
                 text = dig(text, "value")
             elif isinstance(text, str) and isinstance(variable.keys[-1], int):
