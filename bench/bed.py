@@ -22,6 +22,7 @@ import yaml
 from live.network import Toxiproxy, toxiproxy
 from live.stack import EXTERNAL, SCHEMA, TENANT, Permify, Stack, relation_tuple, write_body
 from live.support import (
+    KEY,
     LOOPBACK,
     Address,
     Cluster,
@@ -128,7 +129,9 @@ def load(kind: str, port: int, seconds: float, clients: int = 32, documents: int
     """Checks or writes (`check`, `write`) by clients that each wait for their answer."""
     command = [program("wrk"), f"-t{clients}", f"-c{clients}", f"-d{seconds:.0f}s", "--timeout", "30s"]
     command += ["-s", str(Path(__file__).with_name("load.lua")), f"http://{LOOPBACK}:{port}"]
-    output = run([*command, "--", kind, str(secrets.randbelow(10**9)), str(documents)])
+    arguments = [kind, str(secrets.randbelow(10**9)), str(documents)]
+    # The key by the environment, because everyone on the machine reads an argument.
+    output = run([*command, "--", *arguments], clean_environment(PERMIFY_KEY=KEY))
     # What wrk left under way is cancelled, and Permify fails new requests that wait for the same statement.
     time.sleep(SETTLE_SECONDS)
     found = Answers(**json.loads(output.splitlines()[-1]))

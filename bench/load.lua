@@ -22,6 +22,7 @@ function init(arguments)
   math.randomseed(tonumber(seed) * 1000 + number)
   wrk.method = "POST"
   wrk.headers["Content-Type"] = "application/json"
+  wrk.headers["Authorization"] = "Bearer " .. os.getenv("PERMIFY_KEY")
 end
 
 function request()

@@ -22,7 +22,7 @@ import yaml
 from live.load import Load
 from live.stack import SCHEMA, TENANT, check_body, relation_tuple, tuples, write_body
 from pgcat_stack.deployment import Deployment
-from pgcat_stack.secrets import make_secrets
+from pgcat_stack.secrets import KEYS, make_secrets, read_keys
 from runbook import blocks
 
 COMMAND_SECONDS = 150
@@ -237,7 +237,13 @@ class Stack:
 
     def permify(self, index: int = 1) -> Permify:
         """By the order of the ports: Compose's own numbers have gaps after scaling."""
-        return Permify(f"{self.address}:{sorted(self.ports)[index - 1]}")
+        return Permify(f"{self.address}:{sorted(self.ports)[index - 1]}", self.key)
+
+    @property
+    def key(self) -> str:
+        """What callers send; empty where Permify asks for none."""
+        file = self.folder / "secrets" / KEYS
+        return read_keys(file)[0] if file.exists() else ""
 
     @property
     def ports(self) -> list[int]:
@@ -256,7 +262,7 @@ class Stack:
             container["NetworkSettings"]["Networks"][self.network_name]["IPAddress"]
             for container in json.loads(run("docker", "inspect", *ids))
         ]
-        return [Permify(f"{address}:{HTTP_PORT}") for address in found if address]
+        return [Permify(f"{address}:{HTTP_PORT}", self.key) for address in found if address]
 
     def serving(self) -> list[Permify]:
         """Those of them that answer."""
@@ -273,7 +279,7 @@ class Stack:
         """Until every Permify answers a check and takes a write."""
         end = time.monotonic() + seconds
         for port in self.ports:
-            permify = Permify(f"{self.address}:{port}")
+            permify = Permify(f"{self.address}:{port}", self.key)
             while True:
                 try:
                     permify.write("settled", "nobody")
@@ -285,7 +291,7 @@ class Stack:
 
     def load(self, **options: Any) -> Load:
         """Steady checks and writes through every Permify that runs now."""
-        return Load(self.ports, address=self.address, **options)
+        return Load(self.ports, address=self.address, **{"key": self.key, **options})
 
     def lost(self, load: Load, database: str = "permify", service: str = "postgres-primary") -> set[str]:
         """Documents whose write was acknowledged and which the bundled database does not have."""
@@ -315,9 +321,13 @@ class Stack:
 @dataclass
 class Permify:
     address: str
+    key: str = ""
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        request = urllib.request.Request(f"http://{self.address}{TENANT}{path}", json.dumps(body).encode())
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        request = urllib.request.Request(
+            f"http://{self.address}{TENANT}{path}", json.dumps(body).encode(), headers
+        )
         try:
             with urllib.request.urlopen(request, timeout=15) as answer:
                 return json.load(answer)

@@ -44,6 +44,7 @@ class Patient:
         budget.write_text(text)
         admin = self.stack.secrets / "pgcat_admin_password"
         self.environment = {"DATABASE_PASSWORD": self.stack.password, "PGCAT_ADMIN_PASSWORD_FILE": str(admin)}
+        self.environment["PERMIFY_TOKEN"] = self.stack.keys
         if self.stack.docker:
             self.environment = {}  # the deployment has its own secrets
 

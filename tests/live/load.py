@@ -8,14 +8,14 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
 from live.stack import CHECKS, TENANT, relation_tuple, write_body
-from live.support import LOOPBACK
+from live.support import KEY, LOOPBACK
 
 TIMEOUT_SECONDS = 30
 """After which a client gives up: longer than anything here is to take."""
@@ -37,9 +37,10 @@ class Request:
 class Client:
     """An HTTP client that keeps a connection for a while, as clients of Permify do."""
 
-    def __init__(self, keep_seconds: float, address: str = LOOPBACK):
+    def __init__(self, keep_seconds: float, address: str = LOOPBACK, key: Callable[[], str] = lambda: KEY):
         self._keep_seconds = keep_seconds
         self._address = address
+        self._key = key
         self._open: dict[int, tuple[http.client.HTTPConnection, float]] = {}
 
     def post(self, port: int, path: str, body: dict[str, Any]) -> Any:
@@ -51,7 +52,10 @@ class Client:
             connection = http.client.HTTPConnection(self._address, port, timeout=TIMEOUT_SECONDS)
             until = time.monotonic() + self._keep_seconds
         try:
-            connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"}
+            if self._key():
+                headers["Authorization"] = f"Bearer {self._key()}"
+            connection.request("POST", path, json.dumps(body), headers)
             answer = connection.getresponse()
             text = answer.read().decode(errors="replace")
         except BaseException:
@@ -79,8 +83,11 @@ class Load:
         pause_seconds: float = 0.05,
         keep_seconds: float = 2.0,
         address: str = LOOPBACK,
+        key: str = KEY,
     ):
         self._ports = ports
+        self.key = key
+        """What every client sends from now on; empty: nothing."""
         self._address = address
         self._pause_seconds = pause_seconds
         self._keep_seconds = keep_seconds
@@ -108,7 +115,7 @@ class Load:
             thread.join()
 
     def _run(self, kind: str, number: int) -> None:
-        client = Client(self._keep_seconds, self._address)
+        client = Client(self._keep_seconds, self._address, lambda: self.key)
         draw = random.Random(number)
         count = 0
         while not self._done.wait(self._pause_seconds * draw.uniform(0.5, 1.5)):

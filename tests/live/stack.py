@@ -26,6 +26,7 @@ import psycopg
 import yaml
 
 from live.support import (
+    KEY,
     LOOPBACK,
     LOOPBACK6,
     Address,
@@ -47,7 +48,7 @@ from live.support import (
 )
 from pgcat_stack.budget import plan
 from pgcat_stack.deployment import Deployment
-from pgcat_stack.secrets import make_secrets
+from pgcat_stack.secrets import KEYS, KEYS_VARIABLE, environment_file, make_secrets
 from rendering import render
 
 MAX_CONNECTIONS = 100
@@ -185,6 +186,8 @@ class Stack:
     """Where a server is reached instead of at its own address, by its role."""
     environment: dict[str, str] = field(default_factory=clean_environment)
     password: str = PASSWORD
+    keys: str = KEY
+    """Of Permify's callers, as their Secret has them."""
     ca_file: Path | None = None
     """What the answer database_ca mounts."""
     replaced: dict[str, str] = field(default_factory=dict)
@@ -216,7 +219,9 @@ class Stack:
         if self.pgcat_program is not None:
             (self.folder / "bin" / "pgcat").symlink_to(self.pgcat_program)
         if self.docker:
-            # As the hook makes them.
+            # As the hook makes them, but for the key that clients here send.
+            (self.rendered / "secrets").mkdir(mode=0o700, exist_ok=True)
+            (self.rendered / "secrets" / KEYS).write_text(f"{KEYS_VARIABLE}={self.keys}\n")
             make_secrets(self.deployment)
             for file in (self.rendered / "secrets").iterdir():
                 (self.secrets / file.name).write_bytes(file.read_bytes())
@@ -324,6 +329,20 @@ class Stack:
         if self.docker:
             return list(self._yaml("compose.yaml")["services"]["permify"]["command"])
         return list(self.container("permify")["args"])
+
+    @property
+    def _keys_environment(self) -> dict[str, str]:
+        """What the manifests, or compose.yaml, give Permify of the keys of its callers."""
+        if self.docker:
+            files = self._yaml("compose.yaml")["services"]["permify"].get("env_file", [])
+            return {
+                name: value
+                for file in files
+                for name, value in environment_file(self.rendered / file).items()
+            }
+        reference = {"secretKeyRef": {"name": "permify-authn", "key": "keys"}}
+        variables = self.container("permify")["env"]
+        return {each["name"]: self.keys for each in variables if each.get("valueFrom") == reference}
 
     @property
     def _pgcat_container(self) -> dict[str, Any]:
@@ -541,6 +560,7 @@ class Stack:
         environment = {
             "PERMIFY_DISTRIBUTED_PORT": str(peer_port),
             **self.environment,
+            **self._keys_environment,
             **self.more_environment,
         }
         with running([program("permify"), *arguments], folder / "log", environment, cwd=folder) as process:

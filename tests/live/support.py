@@ -488,6 +488,10 @@ def with_port(text: str, line: str, old: int, new: int) -> str:
 # HTTP
 
 
+KEY = "key-of-the-callers-of-live-tests"
+"""What callers send, where Permify asks for it or not: one that asks for no key ignores it."""
+HEADERS = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+
 _open = threading.local()
 
 
@@ -496,7 +500,7 @@ def _request(method: str, port: int, path: str, body: bytes | None = None) -> st
     connections: dict[int, http.client.HTTPConnection] = _open.__dict__.setdefault("connections", {})
     connection = connections.setdefault(port, http.client.HTTPConnection(LOOPBACK, port, timeout=20))
     try:
-        connection.request(method, path, body, {"Content-Type": "application/json"})
+        connection.request(method, path, body, HEADERS)
         answer = connection.getresponse()
         text = answer.read().decode()
     except BaseException:

@@ -78,7 +78,7 @@ def provider() -> Iterator[Provider]:
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return render(tmp_path_factory.mktemp("authn") / "deploy", STANDALONE)
+    return render(tmp_path_factory.mktemp("authn") / "deploy", STANDALONE, authn="none")
 
 
 def is_let_in(port: int, bearer: str) -> bool:

@@ -488,6 +488,26 @@ def a_permify_whose_reads_fail(patient: Patient) -> Iterator[None]:
     patient_sql(patient, "ALTER TABLE hidden RENAME TO tenants")
 
 
+@fault("PD407", "refuses the key", "status 401", "PERMIFY_TOKEN")
+def a_key_of_others(patient: Patient) -> Iterator[None]:
+    patient.environment["PERMIFY_TOKEN"] = "another"
+    yield
+
+
+@fault("PD407", "asks for a key, and the doctor has none", "set PERMIFY_TOKEN")
+def no_key_at_hand(patient: Patient) -> Iterator[None]:
+    del patient.environment["PERMIFY_TOKEN"]
+    yield
+
+
+@fault("PD408", "answers a request without a key", "restart it")
+def a_permify_that_asks_nobody(patient: Patient) -> Iterator[list[str]]:
+    text = (patient.stack.rendered / "permify/permify.yaml").read_text()
+    text = text.replace("authn:\n  enabled: true", "authn:\n  enabled: false")
+    with patient.stack.permify(8, patient.stack.pgcats[0].port, text) as permify:
+        yield [*patient.reaches, f"permify={LOOPBACK}:{permify.port}"]
+
+
 # Who is not reached
 
 
@@ -507,7 +527,7 @@ def an_exporter_that_is_gone(patient: Patient) -> Iterator[list[str]]:
     yield [reach.replace(str(exporter), str(free_port())) for reach in patient.reaches]
 
 
-@fault("PD105", "no password", "DATABASE_PASSWORD")
+@fault("PD105 PD407", "no password", "DATABASE_PASSWORD")
 def no_password_at_all(patient: Patient) -> Iterator[None]:
     patient.environment.clear()
     yield
@@ -582,6 +602,7 @@ def kubectl(patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "secrets": {
             "permify-database": secret(password=stack.password),
             "pgcat-admin": secret(password=admin_password),
+            "permify-authn": secret(keys=stack.keys),
         },
     }
     fake = Fake(tmp_path / "bin", "kubectl", state)
@@ -689,23 +710,24 @@ def test_the_command_on_a_healthy_stack(patient: Patient) -> None:
 def test_the_command_says_most_useful_first_and_no_password(patient: Patient) -> None:
     patient.edit("pgcat/pgcat.toml", "ban_time = 60", "ban_time = 30")
     reaches = [*reached(patient)[:-1], f"permify={LOOPBACK}:{free_port()}"]
-    environment = {"DATABASE_PASSWORD": patient.stack.password, "PGCAT_ADMIN_PASSWORD": "Sesame9"}
+    environment = {**patient.environment, "PGCAT_ADMIN_PASSWORD": "Sesame9", "PERMIFY_TOKEN": "Sesame8"}
     done = doctor(patient, *reaches, **environment)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     lines = done.stdout.splitlines()
     assert re.fullmatch(r"permify/permify\.yaml:\d+: PD103 Permify .* does not answer: .*\(.*\)", lines[0])
-    assert lines[1].split()[1] == "PD301" and len(lines) == 3
-    assert lines[-1].startswith("2 errors, 0 warnings; asked 2 of 2 PostgreSQL servers, 0 PgCat, 1 Permify")
-    assert patient.stack.password not in done.stdout + done.stderr and "Sesame9" not in done.stdout
+    assert [line.split()[1] for line in lines[1:-1]] == ["PD301", "PD407"]
+    assert lines[-1].startswith("3 errors, 0 warnings; asked 2 of 2 PostgreSQL servers, 0 PgCat, 1 Permify")
+    assert not any(word in done.stdout + done.stderr for word in (patient.stack.password, "Sesame"))
 
 
 def test_the_command_as_json_with_strict(patient: Patient) -> None:
-    done = doctor(patient, *reached(patient), "--format", "json", "--strict")
+    key = {"PERMIFY_TOKEN": patient.stack.keys}
+    done = doctor(patient, *reached(patient), "--format", "json", "--strict", **key)
     assert done.returncode == 1
     objects = json.loads(done.stdout)
     assert [found["code"] for found in objects] == ["PD105", "PD105"]
     assert objects[0].keys() == {"code", "severity", "path", "line", "message", "fix"}
-    assert doctor(patient, *reached(patient), "--format", "json").returncode == 0
+    assert doctor(patient, *reached(patient), "--format", "json", **key).returncode == 0
 
 
 def test_nothing_can_be_asked(patient: Patient) -> None:

@@ -100,6 +100,7 @@ class Shell:
                 for name, (program_name, port, log) in pods.items()
             },
             "secrets": str(stack.secrets),
+            "keys": stack.keys,
             "path": os.environ["PATH"],
             "psql": program("psql"),
             "servers": {f"{host}:{port}": here[1] for (host, port), here in stack.moved.values()},

@@ -271,9 +271,33 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = 
         "PD401",
         STANDALONE,
         lambda c: with_answers(
-            c, permifys=(PermifyAnswer("p", Place("h", 1), Trouble("login", "status 401: key")),)
+            c, permifys=(PermifyAnswer("p", Place("h", 1), Trouble("refused", "status 503: no")),)
         ),
-        "PERMIFY_TOKEN",
+        "does not serve: status 503",
+    ),
+    "without a key": (
+        "PD407",
+        STANDALONE,
+        lambda c: with_answers(
+            replace(c, credentials=replace(c.credentials, token="", no_token="set PERMIFY_TOKEN")),
+            permifys=(PermifyAnswer("p", Place("h", 1), tenants=Trouble("login", "status 500: x")),),
+        ),
+        "set PERMIFY_TOKEN",
+    ),
+    "with another key": (
+        "PD407",
+        STANDALONE,
+        lambda c: with_answers(
+            replace(c, credentials=replace(c.credentials, token="k")),
+            permifys=(PermifyAnswer("p", Place("h", 1), tenants=Trouble("login", "status 401: x")),),
+        ),
+        "refuses the key: status 401",
+    ),
+    "open to anyone": (
+        "PD408",
+        STANDALONE,
+        lambda c: with_answers(c, permifys=(PermifyAnswer("p", Place("h", 1), answers_anyone=True),)),
+        "answers a request without a key",
     ),
     "in memory": (
         "PD402",

@@ -331,6 +331,29 @@ def test_passwords_of_the_cluster(tmp_path: Path, answers: dict[str, Any]) -> No
         assert found.admin.missing == "no rights: set PGCAT_ADMIN_PASSWORD or PGCAT_ADMIN_PASSWORD_FILE"
 
 
+def test_the_key_of_callers(tmp_path: Path) -> None:
+    root = render(tmp_path / "docker")
+    assert credentials(root).no_token == (
+        "secrets/permify.env cannot be read, no such file or directory: set PERMIFY_TOKEN or"
+        " PERMIFY_TOKEN_FILE to a key"
+    )
+    (root / "secrets").mkdir()
+    (root / "secrets/permify.env").write_text("PERMIFY_AUTHN_PRESHARED_KEYS=one,two\n")
+    assert credentials(root).token == "one"
+    (root / "secrets/permify.env").write_text("PERMIFY_AUTHN_PRESHARED_KEYS=\n")
+    assert "secrets/permify.env: has an empty key" in credentials(root).no_token
+    assert credentials(root, {"PERMIFY_TOKEN": "three"}).token == "three"
+    (tmp_path / "file").write_text("four\n")
+    assert credentials(root, {"PERMIFY_TOKEN_FILE": str(tmp_path / "file")}).token == "four"
+    for number, answers in enumerate((STANDALONE, {**STANDALONE, "permify_install": "helm"})):
+        found = credentials(
+            render(tmp_path / str(number), answers), cluster=lambda name, key: f"{name},{key}"
+        )
+        assert found.token == "permify-authn"
+    found = credentials(render(tmp_path / "none", STANDALONE, authn="none"), cluster=lambda *_: "x")
+    assert (found.token, found.no_token[:17]) == ("", "set PERMIFY_TOKEN")
+
+
 # Whom the doctor trusts
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pgcat_stack.doctor.asking import Failed
 from pgcat_stack.doctor.facts import Facts
-from pgcat_stack.secrets import FOLDER, SecretsError, read_password, secret_names
+from pgcat_stack.secrets import FOLDER, KEYS, SecretsError, read_keys, read_password, secret_names
 
 DATABASE, ADMIN, TOKEN = "DATABASE_PASSWORD", "PGCAT_ADMIN_PASSWORD", "PERMIFY_TOKEN"
 FILES = {DATABASE: "database_password", ADMIN: "pgcat_admin_password"}
@@ -34,7 +34,9 @@ class Credentials:
     database: Password
     admin: Password
     token: str = field(default="", repr=False)
-    """Permify's pre-shared key, where it asks for one."""
+    """What Permify is sent: a key of its callers, or a token; empty where none was found."""
+    no_token: str = ""
+    """Why none was found, and what to do."""
 
 
 def read_credentials(
@@ -58,7 +60,33 @@ def read_credentials(
         except Failed as failed:
             return Password(None, f"{failed.trouble.text}: set {name} or {name}_FILE")
 
-    return Credentials(password(DATABASE, "PGPASSWORD"), password(ADMIN), environment.get(TOKEN, ""))
+    database, admin = password(DATABASE, "PGPASSWORD"), password(ADMIN)
+    return Credentials(database, admin, *_token(facts, environment, cluster))
+
+
+def _token(facts: Facts, environment: Mapping[str, str], cluster: FromCluster | None) -> tuple[str, str]:
+    """The first key of Permify's callers, or why there is none."""
+    remedy = f"set {TOKEN} or {TOKEN}_FILE to a key"
+    if environment.get(TOKEN):
+        return environment[TOKEN], ""
+    if environment.get(f"{TOKEN}_FILE"):
+        found = _from_file(Path(environment[f"{TOKEN}_FILE"]), f"{TOKEN}_FILE")
+        return found.value or "", found.missing
+    if KEYS in secret_names(facts.deployment):
+        try:
+            return read_keys(facts.deployment.root / FOLDER / KEYS)[0], ""
+        except SecretsError as error:
+            return "", str(error)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
+            return "", f"{FOLDER}/{KEYS} cannot be read, {reason}: {remedy}"
+    secret = facts.keys_secret
+    if cluster is None or secret is None:
+        return "", remedy
+    try:
+        return cluster(*secret).split(",")[0], ""
+    except Failed as failed:
+        return "", f"{failed.trouble.text}: {remedy}"
 
 
 def _from_file(file: Path, variable: str) -> Password:

@@ -10,16 +10,18 @@ from typing import Literal
 
 from pgcat_stack.budget import Plan, Row, plan
 from pgcat_stack.containers import units
-from pgcat_stack.deployment import BOOTSTRAP, BUDGET, PERMIFY, PGCAT, Deployment
+from pgcat_stack.deployment import BOOTSTRAP, BUDGET, PERMIFY, PGCAT, VALUES, Deployment
 from pgcat_stack.endpoints import Address, Uri
 from pgcat_stack.findings import Location
 from pgcat_stack.models import PgcatVersion
-from pgcat_stack.plain_data import as_list, dig
+from pgcat_stack.models.permify import read_permify
+from pgcat_stack.plain_data import as_list, as_mapping, dig
 from pgcat_stack.pools import Pool, PoolServer
+from pgcat_stack.secrets import KEYS, KEYS_VARIABLE
 from pgcat_stack.sources import Source
 from pgcat_stack.topology import Permify, Topology, read_topology
 from pgcat_stack.units import whole, whole_text
-from pgcat_stack.workloads import Program, Workload
+from pgcat_stack.workloads import Program, Workload, helm_variables
 
 PERMIFY_PORT = 3476
 Platform = Literal["docker", "kubernetes", "none"]
@@ -332,4 +334,24 @@ class Facts:
             named = unit.variable(variable)
             if named is not None and named.secret:
                 return named.secret
-        return None
+        return next((each.secret for each in helm_variables(self.deployment) if each.name == variable), None)
+
+    @property
+    def keys_secret(self) -> tuple[str, str] | None:
+        """The Kubernetes Secret and key with the keys of Permify's callers."""
+        values = self.deployment.sources.get(VALUES)
+        of_chart = dig(values.data, "app", "authn", "preshared", "keys_secret") if values else None
+        found = self.secret_of(KEYS, KEYS_VARIABLE)
+        return found or ((of_chart, "preshared_keys") if isinstance(of_chart, str) else None)
+
+    @property
+    def asks_for_a_key(self) -> bool:
+        """Whether the file has Permify ask its callers for a key, and no variable may say otherwise."""
+        names = {variable.name for unit in units(self.deployment) for variable in unit.variables}
+        names |= {variable.name for variable in helm_variables(self.deployment)}
+        source, values = self.deployment.permify, self.deployment.sources.get(VALUES)
+        written = {"authn": as_mapping(dig(source.data, "authn"))} if source else {}
+        if values:
+            written = {"authn": as_mapping(dig(values.data, "app", "authn"))}
+        config = read_permify(written).config
+        return config is not None and config.authn.enabled and "PERMIFY_AUTHN_ENABLED" not in names

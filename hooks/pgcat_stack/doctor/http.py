@@ -47,7 +47,9 @@ def fetch(
     except HTTPError as error:
         with error:
             text = error.read(_MOST_BYTES).decode(errors="replace")
-        kind: Kind = "login" if error.code in (401, 403) else "refused"
+        # Permify answers 500 where a caller sends nothing, and 401 where it does not know the key.
+        asks = error.code in (401, 403) or "ERROR_CODE_MISSING_BEARER_TOKEN" in text
+        kind: Kind = "login" if asks else "refused"
         raise Failed(kind, f"status {error.code}: {_message(text)}") from None
     except TimeoutError:
         raise Failed("mute", f"{place} takes connections and did not answer within {seconds:g} s") from None

@@ -23,10 +23,22 @@ class PermifyAnswer:
     """Why it was not reached, or what its health check says."""
     tenants: frozenset[tuple[str, datetime]] | Trouble | None = None
     """The first of its tenants, from its reader pool, which PostgreSQL must have just so."""
+    answers_anyone: bool | None = None
+    """Whether it answers a request without a key; None where that was not asked, or is not known."""
+
+    @property
+    def refuses_key(self) -> bool:
+        """Whether it asks for a key, and did not take what it was sent."""
+        return isinstance(self.tenants, Trouble) and self.tenants.kind == "login"
 
 
-def ask_permify(name: str, place: Place, token: str, seconds: float) -> PermifyAnswer:
-    """Its health, and its tenants. Raises `Failed` where it does not answer at all."""
+def ask_permify(
+    name: str, place: Place, token: str, seconds: float, needs_key: bool = False
+) -> PermifyAnswer:
+    """Its health, its tenants and, where it `needs_key`, whether it answers without one.
+
+    Raises `Failed` where it does not answer at all.
+    """
     try:
         health = fetch(place, "/healthz", seconds)  # which Permify answers without a key
     except Failed as failed:
@@ -35,10 +47,19 @@ def ask_permify(name: str, place: Place, token: str, seconds: float) -> PermifyA
         return PermifyAnswer(name, place, failed.trouble)
     if "SERVING" not in health or "NOT_SERVING" in health:
         return PermifyAnswer(name, place, Trouble("refused", f"its health check says {health.strip()[:80]}"))
+    anyone = _answers_anyone(place, seconds) if needs_key else None
     try:
-        return PermifyAnswer(name, place, tenants=_tenants(place, token, seconds))
+        return PermifyAnswer(name, place, None, _tenants(place, token, seconds), anyone)
     except Failed as failed:
-        return PermifyAnswer(name, place, tenants=failed.trouble)
+        return PermifyAnswer(name, place, None, failed.trouble, anyone)
+
+
+def _answers_anyone(place: Place, seconds: float) -> bool | None:
+    try:
+        post(place, "/v1/tenants/list", {"page_size": 1}, "", seconds)
+    except Failed as failed:
+        return False if failed.trouble.kind == "login" else None
+    return True
 
 
 def _tenants(place: Place, token: str, seconds: float) -> frozenset[tuple[str, datetime]]:

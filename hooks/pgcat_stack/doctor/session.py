@@ -323,18 +323,24 @@ class _Session:
 
     def _permify(self, target: Target) -> PermifyAnswer:
         place, address = target.open(self.facts.permify_port, self.seconds)
-        return ask_permify(target.name, replace(place, host=address), self.credentials.token, self.seconds)
+        return ask_permify(
+            target.name,
+            replace(place, host=address),
+            self.credentials.token,
+            self.seconds,
+            needs_key=self.facts.asks_for_a_key,
+        )
 
     def _write_check(self, permifys: tuple[PermifyAnswer, ...]) -> WriteCheck | None:
         serving = [
             (f"Permify {answer.name}", answer.place)
             for answer in permifys
-            if answer.place is not None and answer.trouble is None
+            if answer.place is not None and answer.trouble is None and not answer.refuses_key
         ]
         if not self.options.write_check:
             return None
         if not serving:
-            self.notes.append("nothing was written: no Permify answers")
+            self.notes.append("nothing was written: no Permify answers, or takes the key")
             return None
         self.progress("writing, checking, removing what was written", 0, 0)
         result = write_check(serving, self.credentials.token, self.seconds)

@@ -16,16 +16,15 @@ STALE_SECONDS = 1.0
     code="PD401",
     name="permify-not-serving",
     severity="error",
-    why="Permify answers and says itself that it does not serve, or asks for a key.",
-    mend="Its log says why. Where it asks for a pre-shared key, give the doctor one in PERMIFY_TOKEN.",
+    why="Permify answers and says itself that it does not serve.",
+    mend="Its log says why.",
 )
 def permify_not_serving(case: Case) -> Iterator[Problem]:
     """Permify processes whose health check is not well."""
     for permify in case.answers.permifys:
         if permify.place is not None and permify.trouble is not None:
             message = f"Permify {permify.name} does not serve: {permify.trouble.text}"
-            fix = "set PERMIFY_TOKEN to its key" if permify.trouble.kind == "login" else "see its log"
-            yield Problem(case.facts.permify_at("server"), message, fix)
+            yield Problem(case.facts.permify_at("server"), message, "see its log")
 
 
 @check(
@@ -64,16 +63,13 @@ def permify_has_another_database(case: Case) -> Iterator[Problem]:
 def permify_query_fails(case: Case) -> Iterator[Problem]:
     """Permify processes that cannot read their tenants."""
     for permify in case.answers.permifys:
-        if isinstance(permify.tenants, Trouble) and permify.tenants.kind != "login":
+        if isinstance(permify.tenants, Trouble) and not permify.refuses_key:
             message = (
                 f"Permify {permify.name} serves, and a read of its tenants fails: {permify.tenants.text}"
             )
             yield Problem(
                 case.facts.permify_at("database", "reader", "uri"), message, "see its log, and PgCat's"
             )
-        elif isinstance(permify.tenants, Trouble):
-            message = f"Permify {permify.name} asks for a key: {permify.tenants.text}"
-            yield Problem(case.facts.permify_at("authn"), message, "set PERMIFY_TOKEN to its key")
 
 
 @check(
@@ -131,3 +127,43 @@ def write_check_leftover(case: Case) -> Iterator[Problem]:
         message = f"write check: the tenant {result.tenant} could not be removed: {result.leftover}"
         fix = f"curl -X DELETE http://HOST:{case.facts.permify_port}/v1/tenants/{result.tenant}"
         yield Problem(case.facts.permify_at("database", "writer", "uri"), message, fix)
+
+
+@check(
+    code="PD407",
+    name="permify-refuses-the-key",
+    severity="error",
+    why="Permify asks its callers for a key, and does not take the one that the doctor has, or the doctor has"
+    " none. Callers with the same key fail in the same way.",
+    mend="Permify reads its keys when it starts: after a rotation, restart it. If the doctor cannot read the"
+    " keys, give it one in PERMIFY_TOKEN, or name a file with it in PERMIFY_TOKEN_FILE.",
+)
+def permify_refuses_the_key(case: Case) -> Iterator[Problem]:
+    """Permify processes that ask for a key and do not take the doctor's."""
+    credentials = case.credentials
+    for permify in case.answers.permifys:
+        if not permify.refuses_key:
+            continue
+        if credentials.token:
+            message = f"Permify {permify.name} refuses the key: {permify.tenants.text}"  # type: ignore[union-attr]
+            fix = "restart it if the keys were changed, or set PERMIFY_TOKEN to another key"
+        else:
+            message = f"Permify {permify.name} asks for a key, and the doctor has none"
+            fix = credentials.no_token or "set PERMIFY_TOKEN to a key"
+        yield Problem(case.facts.permify_at("authn"), message, fix)
+
+
+@check(
+    code="PD408",
+    name="permify-answers-anyone",
+    severity="error",
+    why="The files have Permify ask its callers for a key, and the running one answers without. Anyone who"
+    " reaches it may write schemas and relationships.",
+    mend="It runs with other settings: apply the files, restart it, and look for PERMIFY_AUTHN_… variables.",
+)
+def permify_answers_anyone(case: Case) -> Iterator[Problem]:
+    """Permify processes that answer a request without a key although the files say otherwise."""
+    for permify in case.answers.permifys:
+        if permify.answers_anyone:
+            message = f"Permify {permify.name} answers a request without a key"
+            yield Problem(case.facts.permify_at("authn"), message, "apply the files and restart it")
