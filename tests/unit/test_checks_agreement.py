@@ -246,7 +246,7 @@ CHANGES = [
     (
         STANDALONE,
         PERMIFY_POD,
-        r"(?s)(?<=name: )permify-database(?=\n\s+key: password\n\s+ports)",
+        r"(?s)(?<=name: )permify-database(?=\n\s+key: password\n\s+- name: PERMIFY_AUTHN)",
         "permify",
         {"PS441"},
     ),

@@ -17,6 +17,10 @@ _ALL = (*_WORKLOADS, PGCAT, PERMIFY)
 _NEEDS: dict[str, tuple[str, ...]] = {
     "PS319": (PERMIFY,),
     "PS320": (PERMIFY,),
+    "PS321": (PERMIFY,),
+    "PS322": (PERMIFY,),
+    "PS323": (PERMIFY,),
+    "PS324": (PERMIFY,),
     "PS40": _ALL,
     "PS41": _ALL,
     "PS423": (PGCAT, PERMIFY),

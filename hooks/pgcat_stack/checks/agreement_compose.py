@@ -5,6 +5,7 @@ https://docs.docker.com/reference/compose-file/
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from pgcat_stack.interpolation import interpolated
 from pgcat_stack.kustomize import exists
 from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.report import show
-from pgcat_stack.secrets import secret_names
+from pgcat_stack.secrets import env_files, secret_names
 
 _KINDS = ("secrets", "configs", "networks")
 _OVERRIDES = tuple(
@@ -34,7 +35,7 @@ _OVERRIDES = tuple(
     mend="Create the file, or correct its path.",
 )
 def compose_file_missing(deployment: Deployment) -> Iterator[Problem]:
-    """Mounted files, configurations and secrets outside secrets/ that do not exist."""
+    """Mounted and environment files, configurations and secrets outside secrets/ that do not exist."""
     for place, text in _files(deployment):
         path = deployment_path(interpolated(text) or "")
         if path and path != "." and not exists(deployment, path) and not (deployment.root / path).exists():
@@ -49,6 +50,11 @@ def _files(deployment: Deployment) -> Iterator[tuple[Location, str]]:
         for index, volume in enumerate(as_list(unit.data.get("volumes"))):
             yield unit.at("volumes", index), volume_ends(volume)[0]
     made = {f"secrets/{name}" for name in secret_names(deployment)}  # by the hook, where they are missing
+    for unit in services(deployment):
+        for keys, file in env_files(unit.data):
+            path = posixpath.normpath(file)
+            if path not in made and dig(unit.data, *keys, "required") is not False:
+                yield unit.at(*keys), file if file.startswith((".", "/", "~")) else f"./{file}"
     for kind in ("secrets", "configs"):
         for name, entry in as_mapping(dig(compose.data, kind)).items():
             file = dig(entry, "file")

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 from pgcat_stack.checks import check
 from pgcat_stack.checks._connections import permify_connections
-from pgcat_stack.containers import Unit, running, units
+from pgcat_stack.containers import Unit, running, services, units
 from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete
 from pgcat_stack.plain_data import Key, as_list, as_mapping, as_text, dig, strings
 from pgcat_stack.report import show
-from pgcat_stack.secrets import PASSWORD, PGPASS
+from pgcat_stack.secrets import KEYS, KEYS_VARIABLE, PASSWORD, PGPASS, env_files, is_keys_file
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import helm_variables
 
@@ -296,3 +296,65 @@ def _secret_keys(unit: Unit) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
         name, _, key = rest.partition("/")
         if kind == "secret" and key:
             yield name, key, mount.keys
+
+
+@check(
+    code="PS445",
+    name="keys-are-a-password",
+    severity="error",
+    why="Every caller of Permify has its key. Taken from the Secret of a password, callers also have that"
+    " password, and a rotation of the one breaks the other.",
+    mend="Give the keys a Secret and a key of their own: `permify-authn`, `keys`.",
+)
+def keys_are_a_password(deployment: Deployment) -> Iterator[Problem]:
+    """Keys of Permify's callers that come from where a password does."""
+    passwords = {
+        (name, key)
+        for unit in units(deployment)
+        for name, key, keys in _secret_keys(unit)
+        if not _is_keys(unit, keys)
+    }
+    passwords |= {
+        each.secret for each in helm_variables(deployment) if each.secret and each.name != KEYS_VARIABLE
+    }
+    for place, _, secret in _keys_variables(deployment):
+        if secret and secret in passwords:
+            text = f"the keys of Permify's callers are {_shown('/'.join(secret))}, which is a password"
+            yield Problem(place, text, "take them from the Secret permify-authn, key keys")
+
+
+@check(
+    code="PS446",
+    name="keys-twice",
+    severity="error",
+    why="Where the keys of Permify's callers are given twice, one of them counts and the other does nothing:"
+    " a rotation of it lets nobody in. Kubernetes also merges such a list wrongly.",
+    mend="Keep one: `secrets/permify.env` in Compose, the Secret `permify-authn` on Kubernetes.",
+)
+def keys_twice(deployment: Deployment) -> Iterator[Problem]:
+    """Variables for the keys that stand twice, or beside the environment file with them."""
+    seen: set[str] = set()
+    for place, where, _ in _keys_variables(deployment):
+        if where in seen:
+            yield Problem(place, f"{KEYS_VARIABLE} stands twice in {where}", "keep one")
+        seen.add(where)
+    for unit in services(deployment):
+        variable = unit.variable(KEYS_VARIABLE)
+        in_file = any(is_keys_file(path) for _, path in env_files(unit.data))
+        if variable is not None and in_file and variable.keys[0] != "env_file":
+            text = f"{KEYS_VARIABLE} under environment beats the one in secrets/{KEYS}"
+            yield Problem(unit.at(*variable.keys), text, f"remove it, and keep the keys in secrets/{KEYS}")
+
+
+def _keys_variables(deployment: Deployment) -> Iterator[tuple[Location, str, tuple[str, str] | None]]:
+    for unit in units(deployment):
+        for variable in unit.variables:
+            if variable.name == KEYS_VARIABLE:
+                yield unit.at(*variable.keys), unit.text, variable.secret
+    for variable in helm_variables(deployment):
+        if variable.name == KEYS_VARIABLE:
+            yield deployment.sources[VALUES].at(*variable.keys), "extraEnvVars", variable.secret
+
+
+def _is_keys(unit: Unit, keys: tuple[Key, ...]) -> bool:
+    return any(variable.keys == keys and variable.name == KEYS_VARIABLE for variable in unit.variables)

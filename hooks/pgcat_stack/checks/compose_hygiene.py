@@ -21,14 +21,15 @@ from pgcat_stack.topology import read_topology
 from pgcat_stack.units import whole_text
 from pgcat_stack.workloads import compose_replicas
 
-_EVERYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
+EVERYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
+"""How an address is written that means all of the machine's."""
 _PORTS = re.compile(
     r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<published>[\d-]*):)?(?P<target>\d+(?:-\d+)?)(?:/\w+)?"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class _Published:
+class Published:
     """A port on the host: address, first and last number (0: Docker chooses)."""
 
     keys: tuple[Key, ...]
@@ -39,14 +40,15 @@ class _Published:
     targets: int
 
 
-def _published(unit: Unit) -> Iterator[_Published]:
+def published_ports(unit: Unit) -> Iterator[Published]:
+    """The ports of a Compose service that its host passes on."""
     for index, entry in enumerate(as_list(unit.data.get("ports"))):
         keys: tuple[Key, ...] = ("ports", index)
         if isinstance(entry, dict):
             host, published = entry.get("host_ip", ""), str(entry.get("published", ""))
             if dig(entry, "mode") != "host" or published:
                 first, last = _range(interpolated(published) or "")
-                yield _Published(keys, published, interpolated(str(host)) or "", first, last, 1)
+                yield Published(keys, published, interpolated(str(host)) or "", first, last, 1)
             continue
         text = interpolated(str(entry))
         match = _PORTS.fullmatch(text) if text is not None else None
@@ -58,7 +60,7 @@ def _published(unit: Unit) -> Iterator[_Published]:
             host, published = "", host  # `8080:80` has no address
         first, last = _range(published)
         low, high = _range(match["target"])
-        yield _Published(keys, str(entry), host, first, last, high - low + 1)
+        yield Published(keys, str(entry), host, first, last, high - low + 1)
 
 
 def _range(text: str) -> tuple[int, int]:
@@ -78,8 +80,8 @@ def _range(text: str) -> tuple[int, int]:
 def port_on_all_interfaces(deployment: Deployment) -> Iterator[Problem]:
     """Published ports without an address, or with all of them."""
     for unit in services(deployment):
-        for port in _published(unit) if unit.own else ():
-            if port.host in _EVERYWHERE:
+        for port in published_ports(unit) if unit.own else ():
+            if port.host in EVERYWHERE:
                 text = f"{unit.text} publishes {show(port.text)} on all interfaces"
                 yield Problem(unit.at(*port.keys), text, "write 127.0.0.1: in front, or an address")
 
@@ -94,13 +96,13 @@ def port_on_all_interfaces(deployment: Deployment) -> Iterator[Problem]:
 )
 def port_clash(deployment: Deployment) -> Iterator[Problem]:
     """Fewer host ports than replicas, fixed names with replicas, ports that two services publish."""
-    taken: list[tuple[Unit, _Published]] = []
+    taken: list[tuple[Unit, Published]] = []
     for unit in services(deployment):
         replicas = compose_replicas(unit).value
         if replicas > 1 and unit.data.get("container_name"):
             text = f"{unit.text} has {replicas} replicas and a fixed container_name"
             yield Problem(unit.at("container_name"), text, "remove the name")
-        for port in _published(unit):
+        for port in published_ports(unit):
             count = port.last - port.first + 1
             if port.first and count < replicas * port.targets:
                 text = (
@@ -111,7 +113,7 @@ def port_clash(deployment: Deployment) -> Iterator[Problem]:
                 yield Problem(unit.at(*port.keys), text, f"publish a range, {port.first}-{last}")
             for other, theirs in taken:
                 overlap = port.first and port.first <= theirs.last and theirs.first <= port.last
-                same = port.host == theirs.host or {port.host, theirs.host} & _EVERYWHERE
+                same = port.host == theirs.host or {port.host, theirs.host} & EVERYWHERE
                 if overlap and same:
                     text = f"{unit.text} publishes {show(port.text)}, which {other.text} publishes, too"
                     yield Problem(unit.at(*port.keys), text, "use another port of the host")

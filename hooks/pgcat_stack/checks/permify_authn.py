@@ -41,7 +41,7 @@ _STANDS_FOR: Mapping[tuple[str, ...], Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Permify:
+class PermifyAuthn:
     """A Permify with its `authn`: as it is written in a file, and with the environment over it."""
 
     name: str
@@ -53,6 +53,8 @@ class _Permify:
     """The settings that come from the environment."""
     fixes: Mapping[Keys, str]
     """What to do about a setting, where that depends on what runs Permify."""
+    unit: Unit | None = None
+    """What runs it; None where its chart does."""
 
     def place(self, keys: Keys) -> Location:
         """Where a setting or a part of it stands, or else what turns authentication on."""
@@ -63,7 +65,7 @@ class _Permify:
         return turned_on or self.at(*keys)
 
 
-def _permifys(deployment: Deployment) -> Iterator[_Permify]:
+def permifys(deployment: Deployment) -> Iterator[PermifyAuthn]:
     """Each Permify whose authentication the files show."""
     for unit in running(deployment, "permify"):
         if _serves(unit) and not _has_more(unit):
@@ -73,7 +75,7 @@ def _permifys(deployment: Deployment) -> Iterator[_Permify]:
         yield from _of_chart(values, helm_variables(deployment))
 
 
-def _of_unit(unit: Unit, source: Source | None) -> Iterator[_Permify]:
+def _of_unit(unit: Unit, source: Source | None) -> Iterator[PermifyAuthn]:
     written = as_mapping(dig(source.data, "authn")) if source else {}
     authn, variables = _read(written, unit.variables, unit.data, unit.at)
     give_keys = f"set {_KEYS_VARIABLE} from a Secret"
@@ -81,10 +83,11 @@ def _of_unit(unit: Unit, source: Source | None) -> Iterator[_Permify]:
         give_keys = f"write {_KEYS_VARIABLE}: ${{{_KEYS_VARIABLE}:?}} under environment"
     if authn:
         fixes: dict[Keys, str] = {_ENABLED: "write enabled: true under authn", _KEYS: give_keys}
-        yield _Permify(unit.text, written, authn, source.at if source else unit.at, variables, fixes)
+        at = source.at if source else unit.at
+        yield PermifyAuthn(unit.text, written, authn, at, variables, fixes, unit)
 
 
-def _of_chart(values: Source, extra: Iterable[Variable]) -> Iterator[_Permify]:
+def _of_chart(values: Source, extra: Iterable[Variable]) -> Iterator[PermifyAuthn]:
     written, handed = chart_authn(values.data), handed_on(values.data)["authn"]
     authn, variables = _read(handed, extra, values.data, values.at, empty_counts=True)
     turn_on = "write enabled: true under app.authn"
@@ -93,7 +96,7 @@ def _of_chart(values: Source, extra: Iterable[Variable]) -> Iterator[_Permify]:
         fixes[_METHOD] = f"{turn_on}, which the chart drops without it"
         fixes[_KEYS] = f"set {_KEYS_VARIABLE} from a Secret in extraEnvVars"
     if authn:
-        yield _Permify("Permify", written, authn, partial(values.at, "app"), variables, fixes)
+        yield PermifyAuthn("Permify", written, authn, partial(values.at, "app"), variables, fixes)
 
 
 def _serves(unit: Unit) -> bool:
@@ -157,7 +160,7 @@ def _value(variable: Variable, written: object) -> str | None:
 )
 def permify_authn(deployment: Deployment) -> Iterator[Problem]:
     """What is wrong where authentication is on."""
-    for permify in _permifys(deployment):
+    for permify in permifys(deployment):
         for issue in authn_issues(permify.authn) if permify.authn.enabled else ():
             text = f"authn of {permify.name}: {issue.message}"
             yield Problem(permify.place(issue.keys), text, permify.fixes.get(issue.keys, issue.fix))
@@ -173,7 +176,7 @@ def permify_authn(deployment: Deployment) -> Iterator[Problem]:
 )
 def permify_authn_off(deployment: Deployment) -> Iterator[Problem]:
     """Authentication that is prepared and off."""
-    for permify in _permifys(deployment):
+    for permify in permifys(deployment):
         everybody = f"{permify.name} answers everybody"
         if permify.authn.enabled:
             continue

@@ -1,4 +1,4 @@
-"""PS709: the files under secrets/ hold what the programs can use. No message shows what is in them."""
+"""PS709 and PS829: files under secrets/ hold what the programs can use. No message shows what is in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from collections.abc import Iterator
 from pgcat_stack.checks import check
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.secrets import FOLDER, SecretsError, read_values, same_value, secret_names, secret_of
+from pgcat_stack.secrets import (
+    FOLDER,
+    KEYS,
+    KEYS_VARIABLE,
+    SecretsError,
+    environment_file,
+    read_keys,
+    read_values,
+    same_value,
+    secret_names,
+    secret_of,
+)
 
 
 @check(
@@ -22,7 +33,8 @@ from pgcat_stack.secrets import FOLDER, SecretsError, read_values, same_value, s
 def secret_file_content(deployment: Deployment) -> Iterator[Problem]:
     """Secret files of Compose that hold no password, or another than the file with the same one."""
     folder = deployment.root / FOLDER
-    for members in dict.fromkeys(same_value(secret_of(name)) for name in secret_names(deployment)):
+    names = [name for name in secret_names(deployment) if name != KEYS]  # of which PS829 speaks
+    for members in dict.fromkeys(same_value(secret_of(name)) for name in names):
         found: dict[str, tuple[str, ...]] = {}
         for secret in members:
             place = f"{FOLDER}/{secret.file}"
@@ -39,3 +51,40 @@ def secret_file_content(deployment: Deployment) -> Iterator[Problem]:
             if not set(values) & set(found[first]):
                 fix = "delete the one that is out of date, and run pgcat-stack secrets ."
                 yield Problem(Location(place), f"does not hold the password of {first}", fix)
+
+
+LEAST_KEY = 16
+"""Characters of a key that nobody guesses: those that are made here have 32."""
+
+
+@check(
+    code="PS829",
+    name="permify-keys-file",
+    severity="error",
+    why="Permify takes its keys as they stand between two commas: an empty one lets a caller in that sends"
+    " none, one with a blank lets nobody in, a short one can be guessed. Any other variable in this file"
+    " beats permify.yaml, where nobody looks for it.",
+    mend="Write PERMIFY_AUTHN_PRESHARED_KEYS=KEY into the file, several keys with commas only, and nothing"
+    " else; or delete it: `pgcat-stack secrets .` makes what is missing.",
+)
+def permify_keys_file(deployment: Deployment) -> Iterator[Problem]:
+    """An environment file whose keys Permify or its callers cannot use, or that says more."""
+    file, place = deployment.root / FOLDER / KEYS, Location(f"{FOLDER}/{KEYS}")
+    if KEYS not in secret_names(deployment):
+        return
+    try:
+        if not file.is_file():
+            return  # it is made where it is missing
+        others = sorted(environment_file(file).keys() - {KEYS_VARIABLE})
+        keys = read_keys(file)
+    except SecretsError as error:
+        message, _, fix = str(error).removeprefix(f"{FOLDER}/{KEYS}: ").partition("; ")
+        yield Problem(place, message, fix)
+        return
+    except OSError:
+        return  # PS708 speaks of the modes
+    if any(len(key) < LEAST_KEY for key in keys):
+        text = f"has a key of fewer than {LEAST_KEY} characters, which can be guessed"
+        yield Problem(place, text, "write a longer one, such as openssl rand -hex 16 prints")
+    for name in others:
+        yield Problem(place, f"also sets {name}", "write it under environment in compose.yaml")

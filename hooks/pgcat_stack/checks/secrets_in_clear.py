@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from pgcat_stack.checks import check
-from pgcat_stack.containers import units
+from pgcat_stack.containers import services, units
 from pgcat_stack.deployment import COMPOSE, PERMIFY, VALUES, Deployment
-from pgcat_stack.findings import Problem
+from pgcat_stack.findings import Location, Problem
 from pgcat_stack.interpolation import interpolated
 from pgcat_stack.kustomize import kustomizations
 from pgcat_stack.plain_data import Key, as_list, as_mapping, dig, strings
-from pgcat_stack.secrets import FOLDER
+from pgcat_stack.secrets import FOLDER, env_files, environment_lines
 from pgcat_stack.sources import Source
 from pgcat_stack.workloads import helm_variables
 
@@ -200,20 +200,34 @@ def secret_committed(deployment: Deployment) -> Iterator[Problem]:
 )
 def secrets_not_ignored(deployment: Deployment) -> Iterator[Problem]:
     """Secret files of compose.yaml that .gitignore does not cover."""
-    compose = deployment.compose
     rules = deployment.sources.get(GITIGNORE, Source(GITIGNORE)).text.splitlines()
     said = False
-    for name, entry in as_mapping(dig(compose.data, "secrets")).items() if compose else ():
-        file = dig(entry, "file")
-        path = os.path.normpath(interpolated(file) or "") if isinstance(file, str) else ""
-        if not path or path.startswith(("..", "/", "~")) or _ignored(path.replace(os.sep, "/"), rules):
+    for place, secret, file in _secret_paths(deployment):
+        path = os.path.normpath(interpolated(file) or "")
+        if path == "." or path.startswith(("..", "/", "~")) or _ignored(path.replace(os.sep, "/"), rules):
             continue
         inside = path.startswith(f"{FOLDER}{os.sep}")
-        if compose and not (inside and said):  # one line says it for the whole folder
+        if not (inside and said):  # one line says it for the whole folder
             said = said or inside
             what = f"{FOLDER}/" if inside else path
-            text = f"{what} is not in {GITIGNORE}, and {COMPOSE} keeps the secret {name} there"
-            yield Problem(compose.at("secrets", name), text, f"add /{what} to {GITIGNORE}")
+            text = f"{what} is not in {GITIGNORE}, and {COMPOSE} keeps {secret} there"
+            yield Problem(place, text, f"add /{what} to {GITIGNORE}")
+
+
+def _secret_paths(deployment: Deployment) -> Iterator[tuple[Location, str, str]]:
+    """Where compose.yaml names a file with a secret, which one it is, and the path as it is written."""
+    compose = deployment.compose
+    for name, entry in as_mapping(dig(compose.data, "secrets")).items() if compose else ():
+        file = dig(entry, "file")
+        if compose and isinstance(file, str):
+            yield compose.at("secrets", name), f"the secret {name}", file
+    for unit in services(deployment):
+        for keys, file in env_files(unit.data):
+            path = os.path.normpath(file).replace(os.sep, "/")
+            source = deployment.sources.get(path)
+            lines = environment_lines(source.text) if source else ()
+            if path.startswith(f"{FOLDER}/") or any(_is_secret(name, value) for _, name, value in lines):
+                yield unit.at(*keys), f"secrets of {unit.text}", file
 
 
 def _ignored(path: str, rules: list[str]) -> bool:
