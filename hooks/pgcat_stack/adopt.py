@@ -32,7 +32,7 @@ _DATABASE_KEYS = (
 CARRIED = (
     "authn",
     *(f"database.{key}" for key in _DATABASE_KEYS),
-    *("service.watch", "distributed.enabled"),
+    *("service.watch", "distributed.enabled", "server.http.cors_allowed_origins"),
     *(
         f"{part}.{key}"
         for part in ("meter", "tracer")
@@ -44,7 +44,7 @@ RENDERED = {"server.http.enabled": "True", "server.http.port": "3476", "server.g
 """Settings that are rendered as this, whatever is answered."""
 ADVANCED = {
     *("pool_mode", "writer_pool_size", "reader_pool_size", "primary_reads", "permify_max_connections"),
-    *("database_tls", "ip_family", "otlp_endpoint", "distributed", "watch"),
+    *("database_tls", "ip_family", "otlp_endpoint", "distributed", "watch", "cors_allowed_origins"),
 }
 POOLER_PORT = 6432
 """Where the guides let PgCat listen."""
@@ -252,14 +252,7 @@ def _processes(config: PermifyConfig, data: Mapping[str, Any], unread: list[str]
         found.answers["otlp_endpoint"] = pushed.endpoint
         if pushed.protocol != "grpc":
             found.notes.append(f"OTLP over {pushed.protocol}: Permify is told to push over gRPC")
-    if config.authn.enabled or ("authn" in data and "enabled" not in as_mapping(data["authn"])):
-        again = (
-            "Write the section into permify/permify.yaml again"
-            if config.authn.method == "oidc"
-            else "Write enabled and method into permify/permify.yaml again, and the keys into a Secret, as"
-            " the variable PERMIFY_AUTHN_PRESHARED_KEYS of its container"
-        )
-        found.notes.append(f"authn: Permify would answer everybody. {again}")
+    _callers(config, data, found)
     spoken_of = tuple(f"{key}." for key in (*CARRIED, *unread))
     others = sorted(
         key
@@ -270,6 +263,34 @@ def _processes(config: PermifyConfig, data: Mapping[str, Any], unread: list[str]
         found.notes.append(
             f"{', '.join(others)}: what no question asks for, write into permify/permify.yaml once it is"
             " rendered; updates keep it"
+        )
+
+
+def _callers(config: PermifyConfig, data: Mapping[str, Any], found: Adoption) -> None:
+    """Who may call Permify: as it was, for its callers have keys or have none."""
+    on = config.authn.enabled or ("authn" in data and "enabled" not in as_mapping(data["authn"]))
+    preshared = on and config.authn.method != "oidc"
+    found.answers["authn"] = "preshared" if preshared else "none"
+    if preshared:
+        place = "the Secret permify-authn, key keys" if found.answers["topology"] != "docker" else ""
+        place = place or "secrets/permify.env, as PERMIFY_AUTHN_PRESHARED_KEYS=KEY,KEY"
+        found.notes.append(f"authn: write the keys that its callers have into {place}, before it starts")
+    elif on:
+        found.notes.append(
+            "authn: Permify would answer anyone, because no question asks for OIDC. Write the section into"
+            " permify/permify.yaml again"
+        )
+    else:
+        found.notes.append(
+            "authn: Permify asks for no key, as it was: anyone who reaches it may write. Answer preshared for"
+            " keys"
+        )
+    origins = config.server.http.cors_allowed_origins
+    if "cors_allowed_origins" in as_mapping(as_mapping(data.get("server")).get("http")):
+        found.answers["cors_allowed_origins"] = "*" if "*" in origins or not origins else ", ".join(origins)
+    elif preshared:
+        found.notes.append(
+            "cors_allowed_origins: web pages of any origin could call Permify, and none may now; name theirs"
         )
 
 

@@ -28,7 +28,10 @@ ELSEWHERE = {**DIRECT, "permify_install": "none"}
 
 COMPOSE, VALUES = "compose.yaml", "permify/values.yaml"
 PERMIFY, PERMIFY_POD = "permify/permify.yaml", "kubernetes/permify-deployment.yaml"
-COMPOSE_ENVIRONMENT = r"(?<=environment:\n)(?=      PGPASSFILE: .*\n(?:    env_file: .*\n)?    secrets: \[database.pgpass\]\n    vol)"
+COMPOSE_ENVIRONMENT = (
+    r"(?<=environment:\n)"
+    r"(?=      PGPASSFILE: .*\n(?:    env_file: .*\n)?    secrets: \[database.pgpass\]\n    vol)"
+)
 POD_ENVIRONMENT = r"(?<=Secret does not have.\n          env:\n)"  # of Permify, not of what waits before it
 CHART_ENVIRONMENT = r"(?<=extraEnvVars:\n)"
 """Where a variable of Permify goes."""

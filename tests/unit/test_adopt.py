@@ -117,6 +117,7 @@ def test_one_pool_like_the_guides(run) -> None:
         "database_tls": "disable",
         "permify_max_connections": 3,
         "watch": True,
+        "authn": "none",
         "advanced": True,
     }
     notes = "\n".join(found.notes)
@@ -151,6 +152,7 @@ def test_two_pools_keep_their_sizes(run) -> None:
         "primary_reads": False,
         "database_tls": "require",
         "permify_max_connections": 4,
+        "authn": "none",
         "advanced": True,
     }
     assert any("bann_time" in note and "PgCat 1.2 does not read it" in note for note in found.notes)
@@ -168,26 +170,51 @@ def test_without_pgcat_it_is_direct(run) -> None:
         "database_user": "app",
         "database_tls": "verify-full",
         "permify_max_connections": 4,
+        "authn": "none",
         "advanced": True,
     }
 
 
 def test_what_opens_permify_or_turns_tls_off_is_said(run) -> None:
     guarded = BEHIND_IT + "authn: {enabled: true, method: preshared, preshared: {keys: [hidden]}}\n"
-    notes = "\n".join(run(ONE_POOL, guarded).notes)
-    assert "authn: Permify would answer everybody" in notes
-    assert "the keys into a Secret" in notes
+    adoption = run(ONE_POOL, guarded)
+    notes = "\n".join(adoption.notes)
+    assert adoption.answers["authn"] == "preshared"
+    assert "write the keys that its callers have into the Secret permify-authn, key keys" in notes
+    assert "web pages of any origin could call Permify, and none may now" in notes
+    assert "secrets/permify.env" in "\n".join(run(ONE_POOL, guarded, "docker").notes)
     assert "no server_tls: database_tls disable" in notes
     assert "hidden" not in notes
     assert "server_tls" not in "\n".join(run(TWO_POOLS, BEHIND_THEM).notes)
     turned_on_elsewhere = BEHIND_IT + "authn: {method: preshared}\n"
-    assert "Permify would answer everybody" in "\n".join(run(ONE_POOL, turned_on_elsewhere).notes)
-    turned_off = BEHIND_IT + "authn: {enabled: false, method: preshared}\n"
-    assert "everybody" not in "\n".join(run(ONE_POOL, turned_off).notes)
+    assert run(ONE_POOL, turned_on_elsewhere).answers["authn"] == "preshared"
+    for turned_off in ("authn: {enabled: false, method: preshared}\n", ""):
+        adoption = run(ONE_POOL, BEHIND_IT + turned_off)
+        assert adoption.answers["authn"] == "none"
+        assert "asks for no key, as it was" in "\n".join(adoption.notes)
+        assert "cors_allowed_origins" not in "\n".join(adoption.notes)
     by_tokens = BEHIND_IT + "authn: {enabled: true, method: oidc, oidc: {issuer: 'https://id'}}\n"
-    notes = "\n".join(run(ONE_POOL, by_tokens).notes)
+    adoption = run(ONE_POOL, by_tokens)
+    notes = "\n".join(adoption.notes)
+    assert adoption.answers["authn"] == "none"
     assert "Write the section into permify/permify.yaml again" in notes
     assert "PRESHARED" not in notes
+
+
+@pytest.mark.parametrize(
+    ("written", "answered"),
+    [
+        ("['https://a.b', 'http://[::1]:3000']", "https://a.b, http://[::1]:3000"),
+        ("'https://a.b,https://c.d'", "https://a.b, https://c.d"),
+        ("['https://a.b', '*']", "*"),
+        ("[]", "*"),
+    ],
+)
+def test_the_origins_of_web_pages(run, written: str, answered: str) -> None:
+    adoption = run(ONE_POOL, BEHIND_IT + f"server: {{http: {{cors_allowed_origins: {written}}}}}\n")
+    assert adoption.answers["cors_allowed_origins"] == answered
+    assert adoption.answers["advanced"] is True
+    assert "server.http" not in "\n".join(adoption.notes)
 
 
 def test_what_permify_cannot_read_is_named(run) -> None:
