@@ -18,7 +18,7 @@ from live.peers import IN_FILES, peers
 from live.rollout import Deployment, Pod, Rules, deployment
 from live.service import service
 from live.stack import MAX_CONNECTIONS, Stack, pgcat_program
-from live.support import NotReady, Peaks, postgres_cluster
+from live.support import KEY, NotReady, Peaks, postgres_cluster
 from pgcat_stack.budget import plan
 
 
@@ -40,6 +40,10 @@ class Rollout:
     """Done under load, before the first new pod."""
     fill: bool = True
     """Let each PgCat open every server connection that it may."""
+    key: str = KEY
+    """What clients send; empty: nothing."""
+    again: Callable[[Stack, Load], None] | None = None
+    """Done under load when all have been replaced; then all are replaced once more."""
     stops: bool = False
     """The first new pod is never ready."""
 
@@ -125,13 +129,16 @@ def roll(rollout: Rollout) -> Seen:
 
         with (
             Peaks(cluster, stack.user, 0.1) as peaks,
-            Load([front.port], 4, 1, rollout.pause_seconds) as load,
+            Load([front.port], 4, 1, rollout.pause_seconds, key=rollout.key) as load,
         ):
             old = [pod for each in rolled for pod in each.pods]
             for pod in old:
                 started(pod)
             rollout.before(stack)
             with suppress(NotReady) if rollout.stops else nullcontext():
+                list(threads.map(lambda each: each.roll(started), rolled))
+            if rollout.again:
+                rollout.again(stack, load)
                 list(threads.map(lambda each: each.roll(started), rolled))
         with stack.connect(cluster.primary.port, stack.database) as connection:
             lost = load.lost(connection)

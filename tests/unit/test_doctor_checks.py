@@ -328,7 +328,7 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = 
         "PD406",
         STANDALONE,
         lambda c: with_answers(c, write_check=WriteCheck("t", leftover="status 500")),
-        "curl -X DELETE",
+        "send_key -X DELETE",
     ),
 }
 

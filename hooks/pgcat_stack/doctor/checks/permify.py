@@ -118,14 +118,16 @@ def stale_read(case: Case) -> Iterator[Problem]:
     name="write-check-leftover",
     severity="warning",
     why="The tenant of the write check could not be removed.",
-    mend="Delete it by Permify's API: `curl -X DELETE http://HOST:3476/v1/tenants/NAME`.",
+    mend="Delete it by Permify's API: `curl -X DELETE http://HOST:3476/v1/tenants/NAME`. Where it asks for a"
+    " key, write `send_key` of the deployment's README instead of `curl`.",
 )
 def write_check_leftover(case: Case) -> Iterator[Problem]:
     """A tenant that is still there."""
     result = case.answers.write_check
     if result is not None and result.leftover:
         message = f"write check: the tenant {result.tenant} could not be removed: {result.leftover}"
-        fix = f"curl -X DELETE http://HOST:{case.facts.permify_port}/v1/tenants/{result.tenant}"
+        program = "send_key" if case.facts.asks_for_a_key else "curl"
+        fix = f"{program} -X DELETE http://HOST:{case.facts.permify_port}/v1/tenants/{result.tenant}"
         yield Problem(case.facts.permify_at("database", "writer", "uri"), message, fix)
 
 
