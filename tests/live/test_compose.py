@@ -16,9 +16,11 @@ import socket
 import sys
 import time
 import tomllib
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from live.compose_support import (
 )
 from live.load import Load
 from live.updating import Template
+from pgcat_stack.secrets import read_keys
 from rendering import REPOSITORY, render
 from runbook import SYMPTOMS, statements
 
@@ -69,10 +72,10 @@ def pgcat_socket(stack: Stack) -> socket.socket:
     return socket.create_connection((networks[stack.network_name]["IPAddress"], 6432), 10)
 
 
-def under_load(stack: Stack, change: Callable[[], Any], outage_seconds: float) -> Load:
+def under_load(stack: Stack, change: Callable[[], Any], outage_seconds: float, **options: Any) -> Load:
     """What a load saw of a change: answers before and after, nothing lost that was acknowledged."""
     stack.wait_until_it_answers()
-    with stack.load(checkers=4) as load:
+    with stack.load(checkers=4, **options) as load:
         time.sleep(1)
         began = time.monotonic()
         change()
@@ -372,6 +375,35 @@ class TestDefault:
         for name, accepted in (("database_password", True), ("postgres_password", False)):
             assert default.logs_in((default.folder / "secrets" / name).read_text().strip()) is accepted
         assert not default.logs_in(HOSTILE["database_password"])
+
+    def test_asks_for_the_key_that_inspect_shows(self, default: Stack) -> None:
+        """As the page says: the one secret that a container has in its environment."""
+        assert f"PERMIFY_AUTHN_PRESHARED_KEYS={default.key}" in default.service("permify")["Config"]["Env"]
+        assert default.key not in default.logs()
+        stranger = {"Origin": "https://evil.example"}
+        for key, expected in (("", 500), ("another", 401), (default.key, 200)):
+            sent = stranger | ({"Authorization": f"Bearer {key}"} if key else {})
+            url = f"http://{default.address}:3476/v1/tenants/list"
+            try:
+                with urllib.request.urlopen(urllib.request.Request(url, b"{}", sent), timeout=15) as answer:
+                    status, headers = answer.status, answer.headers
+            except urllib.error.HTTPError as error:
+                status, headers = error.code, error.headers
+            assert status == expected
+            assert "Access-Control-Allow-Origin" not in headers
+
+    def test_keys_are_rotated_by_the_page(self, default: Stack) -> None:
+        old = default.key
+        under_load(default, lambda: default.follow(default.runbook("Rotate the keys")), RESTART_SECONDS)
+        assert default.key == old
+        _, new = read_keys(default.folder / "secrets/permify.env")
+        for key in (old, new):
+            replace(default.permify(), key=key).write("rotated", "somebody")
+        step = default.runbook("Rotate the keys", 1)
+        under_load(default, lambda: default.follow(step), RESTART_SECONDS, key=new)
+        assert default.key == new
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            replace(default.permify(), key=old).write("rotated", "nobody")
 
     def test_a_restarted_replica_slows_reads_at_most(self, default: Stack) -> None:
         load = under_load(default, lambda: default.compose("restart", "postgres-replica"), 5)
