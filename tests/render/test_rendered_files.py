@@ -429,3 +429,74 @@ def test_memory_limits_of_compose_follow_the_answers(
 ) -> None:
     deploy = render(tmp_path / "deploy", answers)
     assert yaml.safe_load((deploy / "compose.yaml").read_text())["services"][service]["mem_limit"] == limit
+
+
+REFERENCE = {"secretKeyRef": {"name": "permify-authn", "key": "keys"}}
+KEYS = "PERMIFY_AUTHN_PRESHARED_KEYS"
+
+
+@pytest.mark.parametrize("more", [{}, {"topology": "sidecar"}, {"pooling": "direct"}])
+def test_callers_send_a_key_unless_told_otherwise(more: dict[str, Any], tmp_path: Path) -> None:
+    for name, authn, expected in (("new", {}, True), ("none", {"authn": "none"}, False)):
+        deploy = render(tmp_path / name, {**STANDALONE, **more, **authn})
+        config = permify(deploy)
+        asks = {"enabled": True, "method": "preshared"} if expected else None
+        assert config.get("authn") == asks, "and no key in the file"
+        origins = config["server"]["http"].get("cors_allowed_origins")
+        assert origins == (["https://none.invalid"] if expected else None)
+        (container,) = manifest(deploy, "permify-deployment")["spec"]["template"]["spec"]["containers"]
+        variables = {each["name"]: each.get("valueFrom") for each in container["env"]}
+        assert variables.get(KEYS) == (REFERENCE if expected else None)
+
+
+def test_the_chart_gets_keys_and_origins_by_variables(tmp_path: Path) -> None:
+    def values(name: str, **answers: Any) -> tuple[Any, dict[str, Any]]:
+        deploy = render(tmp_path / name, {**STANDALONE, "permify_install": "helm", **answers})
+        found = yaml.safe_load((deploy / "permify" / "values.yaml").read_text())
+        variables = {each["name"]: each.get("valueFrom", each.get("value")) for each in found["extraEnvVars"]}
+        return found["app"].get("authn"), variables
+
+    origins = "PERMIFY_HTTP_CORS_ALLOWED_ORIGINS"
+    authn, variables = values("new")
+    assert authn == {"enabled": True, "method": "preshared"}
+    assert variables[KEYS] == REFERENCE and variables[origins] == "https://none.invalid"
+    authn, variables = values("none", authn="none")
+    assert authn is None and not {KEYS, origins} & variables.keys()
+    _, variables = values("star", cors_allowed_origins="*")
+    assert variables[origins] == "*", "which the chart itself would not quote"
+    _, variables = values("two", authn="none", cors_allowed_origins="https://a.b, http://[::1]:3000")
+    assert variables[origins] == "https://a.b,http://[::1]:3000"
+
+
+def test_compose_gets_the_keys_by_an_environment_file(tmp_path: Path) -> None:
+    def service(name: str, **answers: Any) -> dict[str, Any]:
+        loaded = yaml.safe_load((render(tmp_path / name, **answers) / "compose.yaml").read_text())
+        found: dict[str, Any] = loaded["services"]["permify"]
+        return found
+
+    assert service("new")["env_file"] == ["./secrets/permify.env"]
+    assert "env_file" not in service("none", authn="none")
+    text = (tmp_path / "none" / "compose.yaml").read_text()
+    assert re.search(
+        r"PERMIFY_BIND=0.0.0.0. Permify asks for no key: anyone who reaches it may also write", text
+    )
+    assert "asks for no key" not in (tmp_path / "new" / "compose.yaml").read_text()
+
+
+def test_external_secrets_fetch_the_keys(tmp_path: Path) -> None:
+    def fetched(name: str, **answers: Any) -> dict[str, str]:
+        deploy = render(tmp_path / name, {**STANDALONE, "secrets": "external-secrets", **answers})
+        loaded = yaml.safe_load_all((deploy / "kubernetes" / "external-secrets.yaml").read_text())
+        return {
+            each["metadata"]["name"]: each["spec"]["target"]["template"]["data"].popitem()[1]
+            for each in loaded
+            if each["spec"]["data"][0]["remoteRef"]["key"] == f"permify/{each['metadata']['name']}"
+        }
+
+    password, keys = "{{ .password | trim }}", "{{ .keys | trim }}"
+    of_database = {"permify-database": password, "pgcat-admin": password}
+    assert fetched("new") == {**of_database, "permify-authn": keys}
+    assert fetched("none", authn="none") == of_database
+    pod = manifest(tmp_path / "new", "permify-deployment")
+    reloaded = pod["metadata"]["annotations"]["secret.reloader.stakater.com/reload"]
+    assert "permify-authn" in reloaded.split(",")

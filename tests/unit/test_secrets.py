@@ -17,8 +17,10 @@ from pgcat_stack.secrets import (
     kubernetes_commands,
     make_secrets,
     pgpass_line,
+    read_keys,
     reminders,
 )
+from rendering import render
 
 ALL = ["secrets/database_password", "secrets/database.pgpass", "secrets/admin_password"]
 
@@ -429,3 +431,56 @@ spec:
     )
     assert (folder / "made.permify-database").read_text() == "of the database"
     assert re.fullmatch("[0-9a-f]{32}", (folder / "made.pgcat-admin").read_text())
+
+
+WITH_KEYS = """\
+services:
+  permify: {image: permify, env_file: [./secrets/permify.env]}
+  other: {image: x, env_file: ./secrets/permify.env}
+secrets:
+  database_password: {file: ./secrets/database_password}
+"""
+
+
+def test_the_key_of_callers_is_made_once(folder: Path) -> None:
+    (folder / "compose.yaml").write_text(WITH_KEYS)
+    assert make(folder) == ["secrets/database_password", "secrets/permify.env"]
+    file = folder / "secrets/permify.env"
+    assert re.fullmatch(r"PERMIFY_AUTHN_PRESHARED_KEYS=[A-Za-z0-9]{32}\n", file.read_text())
+    assert stat.S_IMODE(file.stat().st_mode) == 0o444
+    before = file.read_text()
+    assert make(folder) == []
+    assert file.read_text() == before
+    assert read_keys(file) == [before.strip().partition("=")[2]]
+
+
+def test_keys_of_others_are_kept_or_refused(folder: Path) -> None:
+    (folder / "compose.yaml").write_text(WITH_KEYS)
+    file = write(folder, "permify.env", "# ours\nPERMIFY_AUTHN_PRESHARED_KEYS='one,two'\n")
+    assert make(folder) == ["secrets/database_password"]
+    assert read_keys(file) == ["one", "two"]
+    for content in (
+        "OTHER=1\n",
+        "PERMIFY_AUTHN_PRESHARED_KEYS=one,\n",
+        "PERMIFY_AUTHN_PRESHARED_KEYS=o ne\n",
+    ):
+        file.write_text(content)
+        with pytest.raises(SecretsError, match=r"secrets/permify\.env: has "):
+            make(folder)
+        assert file.read_text() == content
+
+
+def test_no_environment_file_no_key(folder: Path) -> None:
+    (folder / "compose.yaml").write_text(WITH_KEYS.replace("secrets/permify.env", "secrets/other.env"))
+    assert make(folder) == ["secrets/database_password"]
+
+
+def test_commands_for_what_a_chart_reads(tmp_path: Path) -> None:
+    answers = {"topology": "standalone", "primary_host": "db", "permify_install": "helm"}
+    (*_, last) = kubernetes_commands(Deployment.load(render(tmp_path / "deploy", answers)))
+    assert last == (
+        "openssl rand -hex 16 | tr -d '\\n' |"
+        " kubectl -n permify create secret generic permify-authn --from-file=keys=/dev/stdin"
+    )
+    external = render(tmp_path / "external", answers, secrets="external-secrets")
+    assert kubernetes_commands(Deployment.load(external)) == []
