@@ -15,6 +15,8 @@ from pgcat_stack.kustomize import exists, kustomizations, listed_files
 _WORKLOADS = (COMPOSE, KUSTOMIZATION)
 _ALL = (*_WORKLOADS, PGCAT, PERMIFY)
 _NEEDS: dict[str, tuple[str, ...]] = {
+    "PS219": (COMPOSE, PGCAT),
+    "PS220": (COMPOSE, PGCAT),
     "PS319": (PERMIFY,),
     "PS320": (PERMIFY,),
     "PS321": (PERMIFY,),

@@ -19,16 +19,20 @@ fail() {
 placeholders() {
     LC_ALL=C SECRETS_DIR="$secrets" awk -v task="$1" '
         function secret(name,    file, value) {
-            file = ENVIRON["SECRETS_DIR"] "/" name
-            if ((getline value < file) != 1) exit 1
-            close(file)
-            return toml(value)
+            if (!(name in filled)) {
+                file = ENVIRON["SECRETS_DIR"] "/" name
+                if ((getline value < file) != 1) exit 1
+                close(file)
+                filled[name] = toml(value)
+            }
+            return filled[name]
         }
-        function toml(value,    escaped, i, character) {
+        function toml(value,    escaped, i, part) {
             escaped = ""
-            for (i = 1; i <= length(value); i++) {
-                character = substr(value, i, 1)
-                escaped = escaped (character == "\\" || character == "\"" ? "\\" character : character)
+            for (i = 1; i <= length(value); i += 8192) { # in parts, or BusyBox takes minutes for 1 MB
+                part = substr(value, i, 8192)
+                gsub(/["\\]/, "\\\\&", part)
+                escaped = escaped part
             }
             return escaped
         }
@@ -75,11 +79,25 @@ for name in $names; do
     check "$name"
 done
 
+# Each client and each server connection is an open file. Containers often start with a limit of 1024 and a much higher one
+# that they may raise it to. At its limit PgCat accepts no client and writes gigabytes of "Too many open files" into its log.
+# 65536 is for a kernel that refuses its own hard limit because fs.nr_open is lower.
+for files in "$(ulimit -Hn)" 65536; do
+    if ulimit -n "$files" 2>/dev/null; then break; fi
+done
+files=$(ulimit -Sn)
+if [ "$files" != unlimited ]; then
+    raise="raise the hard limit (nofile) of the container runtime"
+    [ "$files" -ge 256 ] || fail "only $files files may be open, too few for PgCat's pools and clients: $raise"
+    [ "$files" -ge 4096 ] ||
+        echo "start.sh: only $files files may be open, so PgCat serves fewer clients than that: $raise" >&2
+fi
+
 umask 077
 # In a subshell, since the shell itself would end at a file that cannot be opened.
 if ! (placeholders fill >"$filled") 2>/dev/null; then
     rm -f "$filled" 2>/dev/null || :
-    fail "$filled cannot be written: mount a tmpfs at ${filled%/*}"
+    fail "$filled cannot be written: mount a tmpfs with room for it at ${filled%/*}"
 fi
 
 exec pgcat "$filled" --no-color # logs are read by programs, too
