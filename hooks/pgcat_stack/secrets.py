@@ -291,7 +291,9 @@ def kubernetes_commands(deployment: Deployment) -> list[str]:
                 keys.append(key)
     values = deployment.sources.get(VALUES)
     for variable in as_list(dig(values.data, "extraEnvVars")) if values else []:
-        namespace = next((manifest.namespace for manifest in deployment.manifests if manifest.namespace), None)
+        namespace = next(
+            (manifest.namespace for manifest in deployment.manifests if manifest.namespace), None
+        )
         for name, key in _secret_reference(variable):
             keys = wanted.setdefault((namespace, name), [])
             if key not in keys:

@@ -74,6 +74,7 @@ services:
     image: ghcr.io/postgresml/pgcat:v1.2.0
   permify:
     image: ghcr.io/permify/permify:v1.7.3
+    environment: {PERMIFY_HTTP_CORS_ALLOWED_ORIGINS: "https://app.example.com"}
 secrets:
   database_password:
     file: ./secrets/database_password

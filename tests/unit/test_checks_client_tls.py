@@ -51,7 +51,8 @@ def test_reloader_rolls_permify_and_not_pgcat():
     assert "reloader" not in files[PGCAT_DEPLOYMENT]
     assert annotation in rendered(HELM)[VALUES]
     assert (
-        "reload: permify-database,pgcat-tls" in rendered(TLS, secrets="external-secrets")[PERMIFY_DEPLOYMENT]
+        "reload: permify-database,permify-authn,pgcat-tls"
+        in rendered(TLS, secrets="external-secrets")[PERMIFY_DEPLOYMENT]
     )
 
 

@@ -122,7 +122,7 @@ CHANGES = [
     (
         STANDALONE,
         PERMIFY_POD,
-        r"(?<=Secret does not have.\n)          env:\n( {10,}.*\n){5}",
+        r"(?<=Secret does not have.\n)          env:\n( {10,}.*\n){10}",
         "          env: {PGPASSWORD: x}\n",
         {"PS902", "PS443"},
     ),

@@ -97,7 +97,7 @@ def test_an_empty_variable_does_not_win():
     files = edit(
         rendered(DOCKER),
         "compose.yaml",
-        "PGPASSFILE: /run/secrets/database.pgpass\n    secrets: "
+        r"PGPASSFILE: /run/secrets/database.pgpass\n    env_file: .*\n    secrets: "
         r"\[database.pgpass\]\n    volumes",
         "PERMIFY_DATABASE_MAX_CONNECTIONS: ''\n    volumes",
     )
