@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,30 @@ from live.faults import Outcome
 SIDE_BY_SIDE = 3
 """Each is a PostgreSQL cluster, up to five programs and a load."""
 CACHE_OFF = {("general", "dns_cache_enabled"): False}
-DNS_MAX_TTLS = (1, 2, 5, 10)
+STANDBYS_TAKEN = {("pools.permify_writer.plugins.prewarmer", "enabled"): False}
 
 MOVED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "standalone, PgCat 1.2.0": ("standalone", "pgcat", {}),
     "standalone, PgCat 1.3.0": ("standalone", "pgcat-1.3.0", {}),
     "sidecar, PgCat 1.2.0": ("sidecar", "pgcat", {}),
     "sidecar, PgCat 1.3.0": ("sidecar", "pgcat-1.3.0", {}),
-    "sidecar, PgCat 1.2.0, DNS cache off": ("sidecar", "pgcat", {"settings": CACHE_OFF}),
-    "sidecar, PgCat 1.3.0, DNS cache off": ("sidecar", "pgcat-1.3.0", {"settings": CACHE_OFF}),
+    "standalone, PgCat 1.2.0, DNS cache off": ("standalone", "pgcat", {"settings": CACHE_OFF}),
+    "standalone, PgCat 1.2.0, standbys taken": ("standalone", "pgcat", {"settings": STANDBYS_TAKEN}),
+    "standalone, PgCat 1.2.0, both": ("standalone", "pgcat", {"settings": {**CACHE_OFF, **STANDBYS_TAKEN}}),
+    "standalone, PgCat 1.3.0, both": (
+        "standalone",
+        "pgcat-1.3.0",
+        {"settings": {**CACHE_OFF, **STANDBYS_TAKEN}},
+    ),
     "direct": ("direct", "pgcat", {}),
 }
 ROTATED = {"PgCat 1.2.0": "pgcat", "PgCat 1.3.0": "pgcat-1.3.0"}
 
 
 def failover(folder: Path, runs: int) -> str:
-    """A primary that moves, a name that rotates, and `dns_max_ttl` with both."""
+    """A primary that moves, and a name that rotates."""
     jobs = [("moved", name, run) for name in MOVED for run in range(runs)]
     jobs += [("rotated", name, run) for name in ROTATED for run in range(runs)]
-    jobs += [(kind, str(ttl), run) for kind in SWEEPS for ttl in DNS_MAX_TTLS for run in range(runs)]
 
     def visit(job: tuple[str, str, int]) -> Outcome:
         kind, name, _ = job
@@ -41,20 +46,16 @@ def failover(folder: Path, runs: int) -> str:
         if kind == "moved":
             topology, pgcat, options = MOVED[name]
             return failing_over(moved, where, TOPOLOGIES[topology], pgcat, **options)
-        if kind == "rotated":
-            return failing_over(rotated, where, TOPOLOGIES["standalone"], ROTATED[name])
-        settings = {("general", "dns_max_ttl"): int(name)}
-        return failing_over(SWEEPS[kind], where, TOPOLOGIES["sidecar"], settings=settings)
+        return failing_over(rotated, where, TOPOLOGIES["standalone"], ROTATED[name])
 
     found: dict[tuple[str, str], list[Outcome]] = {}
     results = side_by_side(jobs, visit, at_once=SIDE_BY_SIDE)
     for (kind, name, _), outcome in results:
         found.setdefault((kind, name), []).append(outcome)
     count = f"Runs: {runs}; {len(results)} of {len(jobs)} deployments ended well."
-    return "\n\n".join([count, moved_table(found), rotated_table(found), sweep_table(found)])
+    return "\n\n".join([count, moved_table(found), rotated_table(found)])
 
 
-SWEEPS: dict[str, Callable[..., Outcome]] = {"moved with": moved, "rotated with": rotated}
 Found = dict[tuple[str, str], list[Outcome]]
 
 
@@ -96,14 +97,3 @@ def rotation(outcomes: Sequence[Outcome]) -> list[str]:
         shown([len(outcome.failed) for outcome in outcomes]),
         shown([outcome.slowest_seconds for outcome in outcomes]),
     ]
-
-
-def sweep_table(found: Found) -> str:
-    head = ["dns_max_ttl, s (sidecar, PgCat 1.2.0)", "last failed write after the move, s"]
-    head += ["connections dropped while a name rotates so", "failed", "slowest, s"]
-    rows = []
-    for ttl in map(str, DNS_MAX_TTLS):
-        moves, turns = found.get(("moved with", ttl)), found.get(("rotated with", ttl))
-        if moves and turns:
-            rows.append([ttl, shown([last_failed_write_seconds(one) for one in moves]), *rotation(turns)])
-    return table(head, rows)

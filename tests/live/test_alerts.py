@@ -257,7 +257,8 @@ def servers_lost(folder: Path, pgcat: str) -> dict[str, set[str]]:
     """The replica goes and comes back; logins are refused for a while; the primary is a standby for a
     while; then the replica is promoted."""
     seen = {}
-    with watched(folder, {}, pgcat, QUICK_BANS) as here:
+    takes_standbys: Settings = {**QUICK_BANS, ("pools.permify_writer.plugins.prewarmer", "enabled"): False}
+    with watched(folder, {}, pgcat, takes_standbys) as here:
         primary, replica = here.cluster.servers
         replica.stop()
         seen["replica lost"] = here.fires(

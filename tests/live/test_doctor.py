@@ -444,6 +444,7 @@ def a_pgcat_from_another_file(patient: Patient) -> Iterator[list[str]]:
 def a_writer_pool_on_a_replica(patient: Patient) -> Iterator[list[str]]:
     replica = address(patient, "replica").replace('"replica"', '"primary"')
     patient.edit("pgcat/pgcat.toml", address(patient, "primary"), replica)
+    patient.edit("pgcat/pgcat.toml", "enabled = true\nqueries", "enabled = false\nqueries")
     with another_pgcat(patient) as reaches:
         yield reaches
 

@@ -90,7 +90,8 @@ def test_derived_connections_of_permify(answers: dict[str, Any], expected: int, 
 def test_pools_and_their_servers(tmp_path: Path) -> None:
     def servers(name: str, **answers: Any) -> tuple[Any, Any]:
         pools = pgcat(render(tmp_path / name, STANDALONE, **answers))["pools"]
-        assert not any(pool["query_parser_enabled"] for pool in pools.values())
+        assert [name for name, pool in pools.items() if pool["query_parser_enabled"]] == ["permify_writer"]
+        assert "pg_is_in_recovery()" in pools["permify_writer"]["plugins"]["prewarmer"]["queries"][0]
         return tuple(pools[f"permify_{side}"]["shards"]["0"]["servers"] for side in ("writer", "reader"))  # type: ignore[return-value]
 
     primary = ["db", 5432, "primary"]

@@ -57,7 +57,7 @@ def _named(deployment: Deployment) -> list[PoolServer]:
     severity="warning",
     why="PgCat connects to a host name that contains an underscore, but its resolver refuses it"
     " (`disallowed_by_std3_ascii_rules` in the log). When the name moves to another server, PgCat keeps the"
-    " connections to the old one until server_lifetime is over, and writes on them fail.",
+    " connections that the old one leaves open until server_lifetime is over, and writes go there.",
     mend="Use a name without an underscore, for example a CNAME that leads to this one.",
 )
 def name_not_followed(deployment: Deployment) -> Iterator[Problem]:
@@ -72,9 +72,9 @@ def name_not_followed(deployment: Deployment) -> Iterator[Problem]:
     code="PS220",
     name="names-without-dns-cache",
     severity="warning",
-    why="Without the DNS cache PgCat resolves a host name only when it opens a connection. After a failover,"
-    " connections to the old primary, now a standby, stay until server_lifetime is over, and every write on"
-    " them fails with `cannot execute … in a read-only transaction`.",
+    why="Without the DNS cache PgCat resolves a host name only when it opens a connection. After a failover"
+    " it keeps the connections that the old primary leaves open until server_lifetime is over, and writes go"
+    " there.",
     mend="Set `dns_cache_enabled = true` and `dns_max_ttl = 2` in [general].",
 )
 def names_without_dns_cache(deployment: Deployment) -> Iterator[Problem]:
