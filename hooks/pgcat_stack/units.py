@@ -50,6 +50,18 @@ def whole_text(value: Any) -> int | None:
     return int(text) if _WHOLE.fullmatch(text) else None
 
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?", re.IGNORECASE | re.ASCII)
+
+
+def size_bytes(value: Any) -> int | None:
+    """A size as Docker reads it, in bytes: `512m`, `1.5g`, `256MiB`, a number; None for anything else.
+
+    Every prefix is a power of 1024: https://pkg.go.dev/github.com/docker/go-units#RAMInBytes
+    """
+    match = _SIZE.fullmatch(str(value)) if isinstance(value, str) or is_int(value) else None
+    return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " ")) if match else None
+
+
 def duration_seconds(value: Any) -> float | None:
     """Seconds of a Go duration such as `1h30m`; None where it is none, or a number without a unit but 0."""
     if isinstance(value, str):

@@ -121,7 +121,8 @@ def outcome_of(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
 def disturbed_before_the_move(outcome: Outcome) -> int:
     """Writes that failed or waited while the name led to a standby: without any, nothing was tried."""
     start = outcome.mended - BEFORE_THE_MOVE_SECONDS
-    during = [one for one in outcome.requests if one.kind == "write" and start < one.began < outcome.mended]
+    writes = [one for one in outcome.requests if one.kind == "write"]
+    during = [one for one in writes if one.began < outcome.mended and one.began + one.seconds > start]
     return len([one for one in during if one.error or one.seconds > SLOW_SECONDS])
 
 

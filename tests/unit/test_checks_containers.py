@@ -63,6 +63,23 @@ CHANGES = [
         set(),
     ),
     (DOCKER, COMPOSE, r"    mem_limit: 128m\n", "", set()),  # bootstrap, which ends
+    (DOCKER, COMPOSE, r"    mem_limit: 256m.*\n", '    mem_limit: "0"\n', {"PS819"}),
+    (DOCKER, COMPOSE, r"    mem_limit: 256m.*\n", "    mem_limit: 5m\n", {"PS828"}),
+    (DOCKER, COMPOSE, r"    mem_limit: 256m.*\n", "    mem_limit: 6MiB\n", set()),
+    (
+        DOCKER,
+        COMPOSE,
+        "    stop_signal",
+        "    deploy: {resources: {limits: {memory: 1g}}}\n    stop_signal",
+        {"PS828"},
+    ),
+    (
+        DOCKER,
+        COMPOSE,
+        "    stop_signal",
+        "    deploy: {resources: {limits: {memory: 0.25gb}}}\n    stop_signal",
+        set(),
+    ),
     # Compose hygiene
     (DOCKER, COMPOSE, r"\$\{PERMIFY_BIND:-127.0.0.1\}:3476", "3476", {"PS821"}),
     (DOCKER, COMPOSE, r"\$\{PERMIFY_BIND:-127.0.0.1\}:3476", "0.0.0.0:3476", {"PS821"}),
@@ -87,6 +104,8 @@ CHANGES = [
     (DIRECT_DOCKER, PERMIFY, "@postgres-replica:", "@localhost:", {"PS825"}),
     (DOCKER, COMPOSE, r"  logging: .*\n", "", {"PS826"}),
     (DOCKER, COMPOSE, "max-size: 10m, ", "", {"PS826"}),
+    (DOCKER, COMPOSE, "max-size: 10m", 'max-size: "-1"', {"PS826"}),
+    (DOCKER, COMPOSE, "max-size: 10m", 'max-size: ""', {"PS826"}),
     (DOCKER, COMPOSE, r"driver: json-file, options: .*\}", "options: {max-file: 5}}", {"PS826"}),
     (DOCKER, COMPOSE, r"driver: json-file, options: .*\}", "driver: local}", set()),
     (DOCKER, COMPOSE, r"driver: json-file, options: .*\}", "driver: journald}", set()),

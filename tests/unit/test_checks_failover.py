@@ -41,6 +41,8 @@ CHANGES: list[tuple[dict[str, Any], str, str, str, set[str]]] = [
     # the cache
     (STANDALONE, PGCAT, CACHE, OFF, {"PS220"}),
     (STANDALONE, PGCAT, CACHE, "", {"PS220"}),
+    (STANDALONE, PGCAT, "dns_max_ttl = 2", "dns_max_ttl = 86400", {"PS220"}),
+    (STANDALONE, PGCAT, "dns_max_ttl = 2", "dns_max_ttl = 30", set()),
     (SIDECAR, PGCAT, CACHE, OFF, {"PS220"}),
     (EXTERNAL_DOCKER, PGCAT, CACHE, OFF, {"PS220"}),
     (STANDALONE, PGCAT, "^dns_max_ttl = 2", "dns_max_ttl = 30", set()),

@@ -183,7 +183,8 @@ def _listens(unit: Unit, open_ports: set[int]) -> str:
     severity="error",
     why="general.host is where PgCat and its exporter listen. On loopback nobody outside the pod or container"
     " reaches them: no Permify, no Prometheus, and no kubelet, whose failing probe restarts PgCat for ever.",
-    mend='Set host = "0.0.0.0"; for a sidecar that nobody scrapes keep loopback and probe by exec.',
+    mend='Set host = "0.0.0.0", or "[::]" where the cluster has IPv6; for a sidecar that nobody scrapes keep'
+    " loopback and probe by exec.",
 )
 def listens_on_loopback(deployment: Deployment) -> Iterator[Problem]:
     """A PgCat on loopback that somebody outside its pod or container has to reach."""
@@ -191,7 +192,8 @@ def listens_on_loopback(deployment: Deployment) -> Iterator[Problem]:
     host = dig(source.data, "general", "host") if source else None
     if source is None or not isinstance(host, str) or not Address.of(host).is_loopback:
         return
-    listens, mend = source.at("general", "host"), 'set host = "0.0.0.0"'
+    everywhere = "[::]" if ":" in host else "0.0.0.0"
+    listens, mend = source.at("general", "host"), f'set host = "{everywhere}"'
     for unit in running(deployment, "pgcat"):
         if unit.pod is None or unit.pod not in [other.pod for other in running(deployment, "permify")]:
             yield Problem(listens, f"{unit.text} listens on {host}, and Permify runs outside of it", mend)

@@ -14,7 +14,7 @@ from pgcat_stack.checks._connections import direct_connections
 from pgcat_stack.containers import Unit, ending_services, running, services
 from pgcat_stack.deployment import PERMIFY, VALUES, Deployment
 from pgcat_stack.findings import Problem
-from pgcat_stack.interpolation import interpolated
+from pgcat_stack.interpolation import filled_in, interpolated
 from pgcat_stack.plain_data import Key, as_list, dig
 from pgcat_stack.report import show
 from pgcat_stack.topology import read_topology
@@ -207,7 +207,13 @@ def log_rotation(deployment: Deployment) -> Iterator[Problem]:
             continue
         driver = dig(unit.data, "logging", "driver")
         named = interpolated(str(driver)) if driver is not None else "json-file"
-        if named == "json-file" and dig(unit.data, "logging", "options", "max-size") is None:
+        size = filled_in(dig(unit.data, "logging", "options", "max-size"))
+        if named == "json-file" and str(size).strip() in (
+            "None",
+            "",
+            "0",
+            "-1",
+        ):  # Docker's words for no limit
             yield Problem(
                 unit.at("logging"),
                 f"the log of {unit.text} grows without end",

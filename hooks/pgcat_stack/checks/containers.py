@@ -16,6 +16,7 @@ from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.interpolation import filled_in, interpolated
 from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
+from pgcat_stack.units import size_bytes
 
 
 def _effective(unit: Unit, *keys: Key) -> Any:
@@ -248,10 +249,47 @@ def memory_limit(deployment: Deployment) -> Iterator[Problem]:
     for unit in own_units(deployment):
         text = f"{unit.text} has no memory limit"
         if unit.pod is None:
-            limited = unit.data.get("mem_limit"), dig(unit.data, "deploy", "resources", "limits", "memory")
-            if unit.name not in ending and "extends" not in unit.data and not any(limited):
+            limited = any(size_bytes(value) != 0 for _, value in _compose_limits(unit))  # 0 is none
+            if unit.name not in ending and "extends" not in unit.data and not limited:
                 yield Problem(unit.at("mem_limit"), text, "set mem_limit, such as 512m")
             continue
         completed = unit.pod.manifest.partial and "image" not in unit.data
         if not completed and not dig(unit.data, "resources", "limits", "memory"):
             yield Problem(unit.at("resources"), text, "set resources.limits.memory")
+
+
+_LEAST_BYTES = 6 * 1024**2
+"""Docker makes no container with a lower limit (`minimum memory limit allowed is 6MB`)."""
+
+
+def _compose_limits(unit: Unit) -> list[tuple[tuple[Key, ...], object]]:
+    """The memory limits that a Compose service sets, in two places; None where only the environment knows."""
+    places: tuple[tuple[Key, ...], ...] = (("mem_limit",), ("deploy", "resources", "limits", "memory"))
+    found = [(keys, dig(unit.data, *keys)) for keys in places]
+    return [(keys, filled_in(value)) for keys, value in found if value is not None]
+
+
+@check(
+    code="PS828",
+    name="memory-limit-refused",
+    severity="error",
+    why="Compose refuses a project in which mem_limit and deploy.resources.limits.memory of a service differ."
+    " Docker refuses a limit below 6 MB.",
+    mend="Set one of the two, to at least 6m.",
+)
+def memory_limit_refused(deployment: Deployment) -> Iterator[Problem]:
+    """Memory limits with which a service does not start."""
+    for unit in own_units(deployment):
+        if unit.pod is not None:
+            continue
+        limits = [
+            (keys, size) for keys, value in _compose_limits(unit) if (size := size_bytes(value)) is not None
+        ]
+        if len({size for _, size in limits}) > 1:
+            text = f"{unit.text} has two memory limits that differ: Compose refuses the project"
+            yield Problem(unit.at(*limits[1][0]), text, "remove mem_limit or deploy.resources.limits.memory")
+        for keys, size in limits:
+            if 0 < size < _LEAST_BYTES:
+                yield Problem(
+                    unit.at(*keys), f"Docker refuses the memory limit of {unit.text}", "at least 6m"
+                )

@@ -27,11 +27,14 @@ from pgcat_stack.findings import Problem
 from pgcat_stack.plain_data import as_mapping
 from pgcat_stack.pools import PoolServer
 from pgcat_stack.topology import read_topology
+from pgcat_stack.units import whole
 
 ATTRIBUTE = "target_session_attrs"
 WRITES = "read-write"
 _NEEDS_PRIMARY = frozenset({WRITES, "primary"})
 _NEEDS_STANDBY = frozenset({"read-only", "standby"})
+_DEFAULT_DNS_MAX_TTL_SECONDS = 30
+"""PgCat's own, in its config.rs."""
 _UNFOLLOWED = re.compile(r"[^.]_")
 """An underscore that does not begin a label: the resolver admits those of service records, `_label`."""
 
@@ -80,12 +83,17 @@ def name_not_followed(deployment: Deployment) -> Iterator[Problem]:
 def names_without_dns_cache(deployment: Deployment) -> Iterator[Problem]:
     """A pgcat.toml that names hosts and does not look where they lead."""
     pgcat = deployment.pgcat
-    if pgcat is None or as_mapping(pgcat.mapping.get("general")).get("dns_cache_enabled") is True:
+    general = as_mapping(pgcat.mapping.get("general")) if pgcat else {}
+    seconds = whole(general.get("dns_max_ttl", _DEFAULT_DNS_MAX_TTL_SECONDS))
+    looks = general.get("dns_cache_enabled") is True
+    if pgcat is None or (looks and seconds is not None and seconds <= _DEFAULT_DNS_MAX_TTL_SECONDS):
         return
     hosts = [server.address.host for server in _named(deployment)]
     followed = [host for host in hosts if not _UNFOLLOWED.search(host)]
     if followed:
         message = f"the DNS cache is off: PgCat does not follow {listed(followed)} in a failover"
+        if looks:
+            message = f"PgCat looks only every {seconds} s where {listed(followed)} leads"
         yield Problem(
             pgcat.at("general", "dns_cache_enabled"), message, "dns_cache_enabled = true, dns_max_ttl = 2"
         )
