@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pgcat_stack.budget import Plan, Row, plan
+from pgcat_stack.checks.permify_authn import permifys
 from pgcat_stack.deployment import BOOTSTRAP, COMPOSE, Deployment, DeploymentError
 from pgcat_stack.plain_data import dig
 from pgcat_stack.sources import read_source
@@ -51,6 +52,7 @@ def update_report(root: Path, deployment: Deployment, answers_file: str = ANSWER
             _table(was, now),
             _two_applies(was, now, answers, options),
             _bootstrap(before, deployment),
+            _callers(before, deployment, options),
         ]
         return "\n".join(paragraph for paragraph in paragraphs if paragraph)
 
@@ -207,6 +209,18 @@ def _bootstrap(before: Deployment, now: Deployment) -> str:
         changed = f"{BOOTSTRAP} allows the role {allowed} connections, before {was}"
     when = "after the rollout" if allowed < was else "before the apply"
     return f"{changed}: run it again as an administrator, {when}.\n"
+
+
+def _callers(before: Deployment, now: Deployment, options: str) -> str:
+    """Whether Permify has stopped asking its callers for a key, as by an answer that got lost in a merge."""
+    asked = any(permify.authn.enabled for permify in permifys(before))
+    if not asked or all(permify.authn.enabled for permify in permifys(now)):
+        return ""
+    return f"""\
+Permify no longer asks its callers for a key (authn): anyone who reaches it may ask, and write.
+To keep the key, before you apply:
+  copier update --trust --defaults --vcs-ref=:current:{options} --data authn=preshared
+"""
 
 
 def _statements(deployment: Deployment) -> str:

@@ -14,6 +14,7 @@ from copier.errors import UserMessageError
 from old_versions import ANSWERS, NEXT, VERSIONS, InProcess, is_here, stored, tree
 from pgcat_stack.checks import run_checks
 from pgcat_stack.deployment import Deployment
+from pgcat_stack.update_report import update_report
 from versions import URL, Home
 
 BEFORE, LATER = "1.0.0", "1001.0.0"
@@ -68,6 +69,20 @@ def test_the_answer_turns_it_on_for_good(releases: InProcess, tmp_path: Path) ->
     releases.home.commit(deploy)
     releases.update_without_hooks(deploy, LATER)
     assert authn(deploy) == ("preshared", True)
+
+
+def test_an_update_that_turns_it_off_says_so(releases: InProcess, tmp_path: Path) -> None:
+    """The answer is lost, in a merge for example: the default of a deployment that exists is none."""
+    deploy = releases.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
+    assert "authn" not in update_report(deploy, Deployment.load(deploy))
+    answers = deploy / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("authn: preshared\n", ""))
+    releases.home.commit(deploy)
+    releases.update_without_hooks(deploy, LATER)
+    assert authn(deploy) == ("none", False)
+    said = update_report(deploy, Deployment.load(deploy))
+    assert "Permify no longer asks its callers for a key" in said
+    assert "--vcs-ref=:current: --data authn=preshared" in said
 
 
 @pytest.mark.parametrize("more", [{}, {"database_name": "other"}])
