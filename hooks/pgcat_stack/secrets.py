@@ -37,11 +37,17 @@ _LENGTH = 32
 _FOLDER_MODE = 0o700
 _FILE_MODE = 0o444
 _MOST_BYTES = 16 * 1024 * 1024
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # https://www.rfc-editor.org/rfc/rfc6750#section-2.1
 
 
 class SecretsError(Exception):
     """A secret cannot be made or used. The message is one line that names the file and the remedy."""
+
+    def __init__(self, message: str, line: int = 1) -> None:
+        super().__init__(message)
+        self.line = line
+        """The line of the file, counted from 1."""
 
 
 # How a file holds a value
@@ -109,7 +115,7 @@ PASSWORD_FILE = Format(write=pgpass_line, read=pgpass_passwords)
 
 def environment_lines(text: str) -> Iterator[tuple[int, str, str]]:
     """Line, name and value of each variable in an environment file, without the quotes around the value."""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         name, equals, value = line.strip().removeprefix("export ").partition("=")
         if equals and not name.startswith("#"):
             value = value.strip()
@@ -117,26 +123,48 @@ def environment_lines(text: str) -> Iterator[tuple[int, str, str]]:
             yield number, name.strip(), value[1:-1] if quoted else value
 
 
+_ONE_LINE = f"write one line {KEYS_VARIABLE}=KEY, several keys with commas only"
+
+
 def _keys_of(text: str) -> tuple[str, ...]:
     """The keys of Permify's callers, as the one value that the file has.
 
-    Permify takes what stands between two commas as it is, a blank included, and Compose expands `$`.
+    The file is this line alone, as the runbook's commands change it: Compose would also take quotes, comments
+    and other variables. Permify takes what stands between two commas as it is, a blank included.
     """
-    found = {name: value for _, name, value in environment_lines(text)}.get(KEYS_VARIABLE)
-    if found is None:
-        raise SecretsError(f"has no {KEYS_VARIABLE}; write {KEYS_VARIABLE}=KEY")
-    keys = found.split(",")
-    if not all(keys):
-        raise SecretsError(f"has an empty key; write {KEYS_VARIABLE}=KEY, several with commas only")
-    if not all(_BEARER.fullmatch(key) for key in keys):
-        raise SecretsError(
-            "has a key that no caller can send; use letters, digits and -._~+/, and commas only between keys"
-        )
-    return (found,)
+    if not text.strip():
+        raise SecretsError(f"is empty; {_ONE_LINE}, or delete it to have one made")
+    lines = text.removesuffix("\n").split("\n")
+    for number, line in enumerate(lines, 1):
+        if wrong := _wrong_with(line, number):
+            raise SecretsError(f"{wrong}; {_ONE_LINE}", number)
+    return (lines[0].partition("=")[2],)
+
+
+def _wrong_with(line: str, number: int) -> str:
+    """What is wrong with a line of the file of keys; empty where nothing is. No value is shown."""
+    name, _, value = line.partition("=")
+    if line.endswith("\r"):
+        return f"has a carriage return in line {number}"
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in line):
+        return f"has a control character in line {number}"
+    if name != KEYS_VARIABLE and "=" in line and _VARIABLE.fullmatch(name):
+        return f"also sets {name}" if number > 1 else f"sets {name} first"
+    if name != KEYS_VARIABLE or "=" not in line:
+        return f"has a line {number} that does not start with {KEYS_VARIABLE}="
+    if number > 1:
+        return f"sets {KEYS_VARIABLE} again in line {number}"
+    if value[:1] in ("'", '"'):
+        return "has quotes around the keys"
+    if not all(value.split(",")):
+        return "has an empty key"
+    if not all(_BEARER.fullmatch(key) for key in value.split(",")):
+        return "has a key that no caller can send: letters, digits and -._~+/ are allowed"
+    return ""
 
 
 KEYS_FILE = Format(write=lambda value: f"{KEYS_VARIABLE}={value}\n", read=_keys_of)
-"""An environment file, as Compose reads it."""
+"""An environment file of one line."""
 
 
 # Which secrets there are
@@ -349,7 +377,8 @@ def _secret_reference(variable: object) -> Iterator[tuple[str, str]]:
 def read_keys(file: Path) -> list[str]:
     """The keys of Permify's callers in an environment file, in their order.
 
-    Raises `SecretsError` where the variable is missing, or a key is empty or no bearer token.
+    Raises `SecretsError`, with the line, where the file is not exactly one line
+    `PERMIFY_AUTHN_PRESHARED_KEYS=KEY[,KEY]`, or a key is empty or no bearer token.
     """
     (value,) = _read(file, KEYS_FILE)
     return value.split(",")
@@ -388,11 +417,11 @@ def _read(file: Path, form: Format) -> tuple[str, ...]:
             raise SecretsError(f"{where}: larger than any password; write the password anew")
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        raise SecretsError(f"{where}: not UTF-8 text; write the password anew") from None
+        raise SecretsError(f"{where}: not UTF-8 text; write it anew") from None
     try:
         values = form.read(text)
     except SecretsError as error:
-        raise SecretsError(f"{where}: {error}") from None
+        raise SecretsError(f"{where}: {error}", error.line) from None
     for value in values:
         if not value:
             raise SecretsError(f"{where}: empty; write the password into it, or delete it to have one made")

@@ -26,7 +26,7 @@ from live.rolling import Rollout, Seen, roll
 from live.stack import EXTERNAL, Stack, require_programs
 from live.support import KEY, LOOPBACK, clean_environment, free_port, listens, program, running
 from pgcat_stack.deployment import Deployment
-from pgcat_stack.secrets import environment_file, make_secrets, read_keys
+from pgcat_stack.secrets import KEYS_VARIABLE, environment_file, make_secrets, read_keys
 from rendering import render
 from runbook import blocks
 
@@ -243,12 +243,28 @@ def test_docker_keys_by_the_commands_of_the_page(tmp_path: Path) -> None:
         command = blocks(deploy / "README.md", title)[part].partition(" &&\ndocker compose")[0]
         subprocess.run(["sh", "-ec", command], cwd=deploy, check=True, timeout=60)
         assert file.stat().st_mode & 0o777 == 0o444 and file.parent.stat().st_mode & 0o777 == 0o700
-        assert [each.name for each in file.parent.iterdir()] == ["permify.env"]
+        assert [each.name for each in file.parent.glob("permify*")] == ["permify.env"]
         return read_keys(file)
 
     (first,) = follow_here("Ask callers for a key", 0)
-    (deploy / "README.md").write_text((render(tmp_path / "asking") / "README.md").read_text())
+    before = (deploy / "README.md").read_text()
+    for name in ("README.md", "compose.yaml"):
+        (deploy / name).write_text((render(tmp_path / f"asking-{name}") / name).read_text())
     (old, new) = follow_here("Rotate the keys", 0)
     assert old == first != new
     assert follow_here("Rotate the keys", 1) == [new]
-    assert follow_here("Rotate the keys", 1) == [new], "the last one stays"
+    with pytest.raises(subprocess.CalledProcessError):
+        follow_here("Rotate the keys", 1)
+    assert read_keys(file) == [new], "the last one stays"
+
+    file.chmod(0o644)
+    for content in (f"# ours\n{KEYS_VARIABLE}={FIRST},{new}\n", f"{KEYS_VARIABLE}='{FIRST},{new}'\n"):
+        file.write_text(content)
+        for part in (0, 1):
+            with pytest.raises(subprocess.CalledProcessError):
+                follow_here("Rotate the keys", part)
+            assert file.read_text() == content
+    (deploy / "README.md").write_text(before)
+    with pytest.raises(subprocess.CalledProcessError):
+        follow_here("Ask callers for a key", 0)
+    assert file.read_text() == content, "a key that is there is kept"

@@ -268,7 +268,7 @@ def docker(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "has no PERMIFY_AUTHN_PRESHARED_KEYS"),
+        ("", "is empty"),
         ("PERMIFY_AUTHN_PRESHARED_KEYS=\n", "empty key"),
         (f"PERMIFY_AUTHN_PRESHARED_KEYS={'a' * 16},\n", "empty key"),
         (f"PERMIFY_AUTHN_PRESHARED_KEYS={'a' * 16}, {'b' * 16}\n", "no caller can send"),
@@ -281,7 +281,10 @@ def docker(tmp_path: Path) -> Path:
         ),
         (b"\xff", "not UTF-8"),
         (f"PERMIFY_AUTHN_PRESHARED_KEYS={'a' * 16}\n", ""),
-        (f"# ours\nexport PERMIFY_AUTHN_PRESHARED_KEYS = '{'a' * 16},{'b' * 40}=='\n", ""),
+        (f"PERMIFY_AUTHN_PRESHARED_KEYS={'a' * 16},{'b' * 40}==", ""),
+        (f"# ours\nPERMIFY_AUTHN_PRESHARED_KEYS={'a' * 16}\n", "line 1"),
+        (f"PERMIFY_AUTHN_PRESHARED_KEYS='{'a' * 16},{'b' * 16}'\n", "quotes"),
+        (f"PERMIFY_AUTHN_PRESHARED_KEYS={'a' * 16}\r\n", "carriage return"),
     ],
 )
 def test_what_the_file_of_keys_holds(content: str | bytes, words: str, docker: Path) -> None:
@@ -297,6 +300,7 @@ def test_what_the_file_of_keys_holds(content: str | bytes, words: str, docker: P
         assert (finding.code, finding.path) == ("PS829", "secrets/permify.env")
         assert words in finding.message and finding.fix
         assert "aaa" not in finding.message + finding.fix
+        assert finding.line == (2 if "also sets" in words else 1)
     else:
         assert found == []
 

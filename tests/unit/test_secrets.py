@@ -458,7 +458,7 @@ def test_the_key_of_callers_is_made_once(folder: Path) -> None:
 
 def test_keys_of_others_are_kept_or_refused(folder: Path) -> None:
     (folder / "compose.yaml").write_text(WITH_KEYS)
-    file = write(folder, "permify.env", "# ours\nPERMIFY_AUTHN_PRESHARED_KEYS='one,two'\n")
+    file = write(folder, "permify.env", "PERMIFY_AUTHN_PRESHARED_KEYS=one,two\n")
     assert make(folder) == ["secrets/database_password"]
     assert read_keys(file) == ["one", "two"]
     for content in (
@@ -467,9 +467,53 @@ def test_keys_of_others_are_kept_or_refused(folder: Path) -> None:
         "PERMIFY_AUTHN_PRESHARED_KEYS=o ne\n",
     ):
         file.write_text(content)
-        with pytest.raises(SecretsError, match=r"secrets/permify\.env: has "):
+        with pytest.raises(SecretsError, match=r"secrets/permify\.env: (has|sets) "):
             make(folder)
         assert file.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "line"),
+    [
+        ("", "is empty", 1),
+        ("\n", "is empty", 1),
+        ("# ours\nV=one\n", "line 1 that", 1),
+        ("V=one\n# ours\n", "line 2 that", 2),
+        ("V=one\n\n", "line 2 that", 2),
+        ("\nV=one\n", "line 1 that", 1),
+        ("export V=one\n", "line 1 that", 1),
+        (" V=one\n", "line 1 that", 1),
+        ("V =one\n", "line 1 that", 1),
+        ("V\n", "line 1 that", 1),
+        ("\ufeffV=one\n", "line 1 that", 1),
+        ("V=one\nV=two\n", "again in line 2", 2),
+        ("V=one\nOTHER=1\n", "also sets OTHER", 2),
+        ("OTHER=1\nV=one\n", "sets OTHER first", 1),
+        ("V='one,two'\n", "quotes", 1),
+        ('V="one"\n', "quotes", 1),
+        ("V=one # ours\n", "no caller can send", 1),
+        ("V=one\r\n", "carriage return", 1),
+        ("V=one\r", "carriage return", 1),
+        ("V=one\rV=two\n", "control character", 1),
+        ("V=one\x0ctwo\n", "control character", 1),
+        ("V=one\0\n", "control character", 1),
+        ("V=one\u2028\n", "no caller can send", 1),
+        ("V=one \n", "no caller can send", 1),
+        ("V=\n", "empty key", 1),
+        ("V=,one\n", "empty key", 1),
+    ],
+)
+def test_the_file_of_keys_is_one_bare_line(folder: Path, content: str, words: str, line: int) -> None:
+    """Whatever else it holds, the commands of the runbook would destroy."""
+    (folder / "compose.yaml").write_text(WITH_KEYS)
+    file = write(folder, "permify.env", content.replace("V", "PERMIFY_AUTHN_PRESHARED_KEYS"))
+    before = file.read_bytes()
+    with pytest.raises(SecretsError, match=r"^secrets/permify\.env: .*; write one line PERMIFY_A") as caught:
+        make(folder)
+    message = str(caught.value)
+    assert words in message and "\n" not in message and caught.value.line == line
+    assert ("or delete it" in message) == (words == "is empty")
+    assert file.read_bytes() == before
 
 
 def test_no_environment_file_no_key(folder: Path) -> None:

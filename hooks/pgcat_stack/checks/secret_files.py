@@ -10,9 +10,7 @@ from pgcat_stack.findings import Location, Problem
 from pgcat_stack.secrets import (
     FOLDER,
     KEYS,
-    KEYS_VARIABLE,
     SecretsError,
-    environment_file,
     read_keys,
     read_values,
     same_value,
@@ -63,28 +61,25 @@ LEAST_KEY = 16
     severity="error",
     why="Permify takes its keys as they stand between two commas: an empty one lets a caller in that sends"
     " none, one with a blank lets nobody in, a short one can be guessed. Any other variable in this file"
-    " beats permify.yaml, where nobody looks for it.",
-    mend="Write PERMIFY_AUTHN_PRESHARED_KEYS=KEY into the file, several keys with commas only, and nothing"
-    " else; or delete it: `pgcat-stack secrets .` makes what is missing.",
+    " beats permify.yaml, where nobody looks for it; and the commands that rotate the keys want one line.",
+    mend="Write one line PERMIFY_AUTHN_PRESHARED_KEYS=KEY into the file, several keys with commas only, and"
+    " nothing else, no quotes and no comment; or delete it: `pgcat-stack secrets .` makes what is missing.",
 )
 def permify_keys_file(deployment: Deployment) -> Iterator[Problem]:
-    """An environment file whose keys Permify or its callers cannot use, or that says more."""
+    """An environment file that is not one line of keys, or whose keys Permify or its callers cannot use."""
     file, place = deployment.root / FOLDER / KEYS, Location(f"{FOLDER}/{KEYS}")
     if KEYS not in secret_names(deployment):
         return
     try:
         if not file.is_file():
             return  # it is made where it is missing
-        others = sorted(environment_file(file).keys() - {KEYS_VARIABLE})
         keys = read_keys(file)
     except SecretsError as error:
         message, _, fix = str(error).removeprefix(f"{FOLDER}/{KEYS}: ").partition("; ")
-        yield Problem(place, message, fix)
+        yield Problem(Location(place.path, error.line), message, fix)
         return
     except OSError:
         return  # PS708 speaks of the modes
     if any(len(key) < LEAST_KEY for key in keys):
         text = f"has a key of fewer than {LEAST_KEY} characters, which can be guessed"
         yield Problem(place, text, "write a longer one, such as openssl rand -hex 16 prints")
-    for name in others:
-        yield Problem(place, f"also sets {name}", "write it under environment in compose.yaml")
