@@ -293,6 +293,24 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = 
         ),
         "refuses the key: status 401",
     ),
+    "with keys that Compose reads anew": (
+        "PD407",
+        DOCKER,
+        lambda c: with_answers(
+            replace(c, credentials=replace(c.credentials, token="k")),
+            permifys=(PermifyAnswer("p", Place("h", 1), tenants=Trouble("login", "status 401: x")),),
+        ),
+        "run docker compose up --wait --no-deps permify if the keys were changed",
+    ),
+    "with keys that a rollout reads anew": (
+        "PD407",
+        STANDALONE,
+        lambda c: with_answers(
+            replace(c, credentials=replace(c.credentials, token="k")),
+            permifys=(PermifyAnswer("p", Place("h", 1), tenants=Trouble("login", "status 401: x")),),
+        ),
+        "restart it (kubectl rollout restart) if the keys were changed",
+    ),
     "open to anyone": (
         "PD408",
         STANDALONE,

@@ -354,6 +354,29 @@ def test_the_key_of_callers(tmp_path: Path) -> None:
     assert (found.token, found.no_token[:17]) == ("", "set PERMIFY_TOKEN")
 
 
+ODD_KEYS = ["zzz\nX-A: b", "日本", "zzz zzz", "zzz\x7f", "\udcff", "=", "zzz=zzz", " zzz", "zzz\r"]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_a_key_that_is_no_bearer_token_is_not_sent(key: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(key.encode("utf-8", "surrogateescape"))
+    root = render(tmp_path / "deployment", STANDALONE)
+    sources: list[tuple[dict[str, str], str]] = [
+        ({"PERMIFY_TOKEN": key}, "PERMIFY_TOKEN holds no bearer token"),
+        ({}, "keys of Secret permify-authn holds no bearer token"),
+        ({"PERMIFY_TOKEN_FILE": str(tmp_path / "file")}, ""),
+    ]
+    for environment, words in sources:
+        found = credentials(root, environment, cluster=lambda *_: f"{key},second")
+        if environment.get("PERMIFY_TOKEN_FILE") and key.endswith("\r"):
+            assert found.token == "zzz"  # a line end, which a file may have
+            continue
+        assert found.token == "" and words in found.no_token
+        assert found.no_token.isprintable() and "zzz" not in found.no_token and "日本" not in found.no_token
+    if key == "zzz zzz":
+        assert "PERMIFY_TOKEN_FILE holds no bearer token" in found.no_token
+
+
 # Whom the doctor trusts
 
 

@@ -9,10 +9,20 @@ from pathlib import Path
 
 from pgcat_stack.doctor.asking import Failed
 from pgcat_stack.doctor.facts import Facts
-from pgcat_stack.secrets import FOLDER, KEYS, SecretsError, read_keys, read_password, secret_names
+from pgcat_stack.secrets import (
+    _BEARER,
+    FOLDER,
+    KEYS,
+    SecretsError,
+    read_keys,
+    read_password,
+    secret_names,
+)
 
 DATABASE, ADMIN, TOKEN = "DATABASE_PASSWORD", "PGCAT_ADMIN_PASSWORD", "PERMIFY_TOKEN"
 FILES = {DATABASE: "database_password", ADMIN: "pgcat_admin_password"}
+
+_REMEDY = f"set {TOKEN} or {TOKEN}_FILE to a key"
 
 FromCluster = Callable[[str, str], str]
 """The value of a Secret's key. Raises `Failed`."""
@@ -65,28 +75,41 @@ def read_credentials(
 
 
 def _token(facts: Facts, environment: Mapping[str, str], cluster: FromCluster | None) -> tuple[str, str]:
-    """The first key of Permify's callers, or why there is none."""
-    remedy = f"set {TOKEN} or {TOKEN}_FILE to a key"
+    """The first key of Permify's callers, or why there is none that can be sent."""
+    token, missing, source = _found_token(facts, environment, cluster)
+    if missing or _BEARER.fullmatch(token):
+        return token, missing
+    remedies = {TOKEN: "set it to a key", f"{TOKEN}_FILE": "write a key into the file that it names"}
+    remedy = remedies.get(source, f"correct it, or {_REMEDY}")
+    return "", f"{source} holds no bearer token (letters, digits and ._~+/-, then =): {remedy}"
+
+
+def _found_token(
+    facts: Facts, environment: Mapping[str, str], cluster: FromCluster | None
+) -> tuple[str, str, str]:
+    """What stands for a key, as it is; or why there is nothing; and where it was looked for."""
     if environment.get(TOKEN):
-        return environment[TOKEN], ""
+        return environment[TOKEN], "", TOKEN
     if environment.get(f"{TOKEN}_FILE"):
         found = _from_file(Path(environment[f"{TOKEN}_FILE"]), f"{TOKEN}_FILE")
-        return found.value or "", found.missing
+        return found.value or "", found.missing, f"{TOKEN}_FILE"
     if KEYS in secret_names(facts.deployment):
+        source = f"{FOLDER}/{KEYS}"
         try:
-            return read_keys(facts.deployment.root / FOLDER / KEYS)[0], ""
+            return read_keys(facts.deployment.root / FOLDER / KEYS)[0], "", source
         except SecretsError as error:
-            return "", str(error)
+            return "", str(error), source
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()
-            return "", f"{FOLDER}/{KEYS} cannot be read, {reason}: {remedy}"
+            return "", f"{source} cannot be read, {reason}: {_REMEDY}", source
     secret = facts.keys_secret
     if cluster is None or secret is None:
-        return "", remedy
+        return "", _REMEDY, ""
+    source = f"{secret[1]} of Secret {secret[0]}"
     try:
-        return cluster(*secret).split(",")[0], ""
+        return cluster(*secret).split(",")[0], "", source
     except Failed as failed:
-        return "", f"{failed.trouble.text}: {remedy}"
+        return "", f"{failed.trouble.text}: {_REMEDY}", source
 
 
 def _from_file(file: Path, variable: str) -> Password:

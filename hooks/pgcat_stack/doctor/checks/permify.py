@@ -137,8 +137,10 @@ def write_check_leftover(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Permify asks its callers for a key, and does not take the one that the doctor has, or the doctor has"
     " none. Callers with the same key fail in the same way.",
-    mend="Permify reads its keys when it starts: after a rotation, restart it. If the doctor cannot read the"
-    " keys, give it one in PERMIFY_TOKEN, or name a file with it in PERMIFY_TOKEN_FILE.",
+    mend="Permify reads its keys when it starts. After a rotation, run `kubectl rollout restart`. In Compose,"
+    " run `docker compose up --wait --no-deps permify`: `docker compose restart` keeps the old keys. If"
+    " the doctor cannot read the keys, give it one in PERMIFY_TOKEN, or name a file with it in"
+    " PERMIFY_TOKEN_FILE.",
 )
 def permify_refuses_the_key(case: Case) -> Iterator[Problem]:
     """Permify processes that ask for a key and do not take the doctor's."""
@@ -148,11 +150,20 @@ def permify_refuses_the_key(case: Case) -> Iterator[Problem]:
             continue
         if credentials.token:
             message = f"Permify {permify.name} refuses the key: {permify.tenants.text}"  # type: ignore[union-attr]
-            fix = "restart it if the keys were changed, or set PERMIFY_TOKEN to another key"
+            fix = f"{_restart(case)} if the keys were changed, or set PERMIFY_TOKEN to another key"
         else:
             message = f"Permify {permify.name} asks for a key, and the doctor has none"
             fix = credentials.no_token or "set PERMIFY_TOKEN to a key"
         yield Problem(case.facts.permify_at("authn"), message, fix)
+
+
+def _restart(case: Case) -> str:
+    """How Permify gets new keys; `docker compose restart` does not read `env_file` again."""
+    if case.facts.platform == "docker":
+        return "run docker compose up --wait --no-deps permify"
+    if case.facts.platform == "kubernetes":
+        return "restart it (kubectl rollout restart)"
+    return "restart it"
 
 
 @check(
