@@ -134,6 +134,18 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({"cors_allowed_origins": "https://a.example:"}, "has no valid port"),
     ({"cors_allowed_origins": "https://a.example:443"}, "browsers leave out; write https://a.example"),
     ({"cors_allowed_origins": "http://[fd00::1]:80"}, "browsers leave out; write http://[fd00::1]"),
+    ({"cors_allowed_origins": "https://a.example:0443"}, "browsers leave out; write https://a.example"),
+    ({"cors_allowed_origins": "http://a.example:080"}, "browsers leave out; write http://a.example"),
+    ({"cors_allowed_origins": "https://a.example:08443"}, "did you mean https://a.example:8443?"),
+    ({"cors_allowed_origins": "https://a.example:00"}, "has no valid port"),
+    ({"cors_allowed_origins": "http://999.1.1.1"}, "has no valid IPv4 address"),
+    ({"cors_allowed_origins": "http://10.0.0.05"}, "has no valid IPv4 address"),
+    ({"cors_allowed_origins": "http://10.1:3000"}, "has no valid IPv4 address"),
+    ({"cors_allowed_origins": "http://*.0.0.1"}, "has no valid IPv4 address"),
+    ({"cors_allowed_origins": "http://[fd00:0:0::1]:3000"}, "did you mean http://[fd00::1]:3000?"),
+    ({"cors_allowed_origins": "http://[0:0:0:0:0:0:0:1]"}, "did you mean http://[::1]?"),
+    ({"cors_allowed_origins": "http://[::ffff:10.0.0.5]"}, "did you mean http://[::ffff:a00:5]?"),
+    ({"cors_allowed_origins": "http://[fd00:0::1]:80"}, "browsers leave out; write http://[fd00::1]"),
     ({"cors_allowed_origins": "http://fd00::1"}, "is not an origin"),
     ({"cors_allowed_origins": "https://a_b.example"}, "is not an origin"),
     ({"cors_allowed_origins": "https://a*.example"}, "is not an origin"),
@@ -366,7 +378,8 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
             "permify_install": "none",  # not asked in docker
             "authn": "preshared",
             "cors_allowed_origins": "https://App.example:8443, http://[::1]:3000,http://localhost:65535,"
-            "https://*.example.com,capacitor://localhost, http://a.example:443",
+            "https://*.example.com,capacitor://localhost, http://a.example:443, http://10.0.0.5:3000,"
+            " https://[FD00::5],http://1.example,http://a1",
         },
         {**STANDALONE, "database_labels": "cnpg.io/cluster=permify-db, app= ", "database_namespace": "data"},
         {**STANDALONE, "otlp_endpoint": "collector.monitoring.svc.cluster.local:4317", "distributed": True},
