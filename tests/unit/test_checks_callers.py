@@ -31,6 +31,7 @@ from rendering import render
 
 NONE = {"authn": "none"}
 CLOSED = {**NONE, "cors_allowed_origins": "https://app.example.com"}
+ELSEWHERE = {"permify_install": "none"}
 SECRETS = {"secrets": "external-secrets"}
 CODES = ("PS319", "PS32", "PS44", "PS45", "PS7", "PS82")
 POLICIES, SERVICE = "kubernetes/network-policies.yaml", "kubernetes/permify-service.yaml"
@@ -62,12 +63,32 @@ def with_object(api: str, kind: str, spec: str) -> tuple[str, str, str]:
         *(({**answers}, [], set()) for answers in (STANDALONE, SIDECAR, DIRECT, HELM, DOCKER)),
         *(({**answers, **NONE}, [], {"PS321"}) for answers in (STANDALONE, SIDECAR, DIRECT, HELM, DOCKER)),
         *(({**answers, **CLOSED}, [], set()) for answers in (STANDALONE, SIDECAR, DIRECT, HELM, DOCKER)),
-        ({**DIRECT, "permify_install": "none"}, [], set()),
-        ({**SIDECAR, "permify_install": "none"}, [], set()),
+        # deployed elsewhere: only permify.yaml is there to judge, and its container may get keys of its own
+        *(({**answers, **ELSEWHERE}, [], {"PS321"}) for answers in (STANDALONE, SIDECAR, DIRECT)),
+        *(
+            ({**answers, **ELSEWHERE, "cors_allowed_origins": "https://app.example.com"}, [], set())
+            for answers in (STANDALONE, SIDECAR, DIRECT)
+        ),
+        ({**STANDALONE, **ELSEWHERE, "cors_allowed_origins": "*"}, [], {"PS321"}),
+        (
+            {**SIDECAR, **ELSEWHERE},
+            [(PERMIFY, "^database:", "authn: {enabled: true, method: preshared}\ndatabase:")],
+            set(),
+        ),
+        ({**DIRECT, **ELSEWHERE}, [(PERMIFY, "enabled: true\n    port", "enabled: false\n    port")], set()),
         ({**STANDALONE, "cors_allowed_origins": "*"}, [], set()),
         ({**HELM, **NONE, "cors_allowed_origins": "*"}, [], {"PS321"}),
         # the keys that are rendered
         (DOCKER, [(COMPOSE, r"    env_file: .*\n", "")], {"PS319"}),
+        *(
+            (DOCKER, [(COMPOSE, r"env_file: .*", f"env_file: {written}")], set())
+            for written in (
+                "./secrets/permify.env",
+                "[{path: ./secrets/permify.env}]",
+                "[{path: ./secrets/permify.env, required: true}]",
+                "[{path: ./secrets/permify.env, required: true, format: raw}]",
+            )
+        ),
         (
             DOCKER,
             [(PERMIFY, "  enabled: true\n  method: preshared", "  method: preshared")],
@@ -247,6 +268,14 @@ def test_a_policy_that_is_open_to_every_namespace(answers):
     assert not findings(files, "PS322")
     some = "        - namespaceSelector: {matchLabels: {team: shop}}\n"
     assert not findings(edit(rendered(answers, **CLOSED), POLICIES, CLIENTS, some), "PS322")
+
+
+@pytest.mark.parametrize("answers", [STANDALONE, SIDECAR, DIRECT])
+def test_what_is_said_where_permify_is_deployed_elsewhere(answers):
+    found = one(rendered(answers, **ELSEWHERE), "PS321")
+    assert (found.severity, found.path) == ("warning", PERMIFY)
+    for words in ("authn none", "CORS *", "deployed elsewhere", "its own environment"):
+        assert words in found.message
 
 
 def test_where_permify_bind_opens_it():

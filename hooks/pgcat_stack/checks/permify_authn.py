@@ -142,8 +142,8 @@ def _read(
 
 
 def _value(variable: Variable, written: object) -> str | None:
-    """What a file shows, "" for nothing; None where it comes from a Secret, or from what fills in ${…}."""
-    if "$" in str(written):
+    """What a file shows, "" for nothing; None where a Secret, `env_file` or ${…} gives it."""
+    if variable.keys[0] == "env_file" or "$" in str(written):
         return None
     if isinstance(written, dict) and "valueFrom" not in written:
         return variable.value or ""

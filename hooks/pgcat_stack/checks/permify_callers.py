@@ -24,7 +24,7 @@ from pgcat_stack.checks._policies import (
 )
 from pgcat_stack.checks.compose_hygiene import EVERYWHERE, published_ports
 from pgcat_stack.checks.permify_authn import PermifyAuthn, permifys
-from pgcat_stack.containers import Pod, Unit
+from pgcat_stack.containers import Pod, Unit, running
 from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete
@@ -98,6 +98,29 @@ def permify_open_to_web_pages(deployment: Deployment) -> Iterator[Problem]:
         if found is not None and found.all:
             text = f"{permify.name} asks for no key (authn), and web pages of any origin may call it (CORS)"
             yield Problem(found.place, text, f"{_ASK}, or name origins in cors_allowed_origins")
+    yield from _open_elsewhere(deployment)
+
+
+def _open_elsewhere(deployment: Deployment) -> Iterator[Problem]:
+    """The same for permify.yaml where another deployment runs Permify with it, and nothing here shows how."""
+    source, values = deployment.permify, deployment.sources.get(VALUES)
+    units = running(deployment, "permify")
+    if source is None or values or any(unit.pod is None or not unit.pod.manifest.partial for unit in units):
+        return
+    config = read_permify(source.data).config
+    if config is None or config.authn.enabled or not config.server.http.enabled:
+        return
+    origins, written = config.server.http.cors_allowed_origins, dig(source.data, *_KEYS) is not None
+    if not written or not origins or "*" in origins:
+        text = (
+            "this file asks for no key (authn none), and web pages of any origin may call Permify (CORS *);"
+            " its container is deployed elsewhere, and may get keys from its own environment"
+        )
+        fix = (
+            "name origins in cors_allowed_origins, or write authn with enabled: true and method: preshared"
+            " here and give the container PERMIFY_AUTHN_PRESHARED_KEYS"
+        )
+        yield Problem(source.at(*_KEYS), text, fix)
 
 
 @check(
