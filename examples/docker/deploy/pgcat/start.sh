@@ -79,8 +79,8 @@ for name in $names; do
     check "$name"
 done
 
-# Each client and each server connection is an open file. Containers often start with a limit of 1024 and a much higher one
-# that they may raise it to. At its limit PgCat accepts no client and writes gigabytes of "Too many open files" into its log.
+# Each client and each server connection is an open file. Containers often start with a soft limit of 1024, which may be raised
+# to a much higher hard limit. At its limit PgCat accepts no client and writes gigabytes of "Too many open files" into its log.
 # 65536 is for a kernel that refuses its own hard limit because fs.nr_open is lower.
 for files in "$(ulimit -Hn)" 65536; do
     if ulimit -n "$files" 2>/dev/null; then break; fi
