@@ -28,8 +28,9 @@ def median(cell: str) -> float:
 
 def test_a_thousand_pods() -> None:
     _, _, *pods = rows("benchmarks.md", "pods")
-    assert [cells[1] for cells in pods] == ["2,000", "2,000"] and [cells[4] for cells in pods] == ["0", "0"]
-    assert pods[0][0].startswith("1,000 simulated pods") and pods[1][0].startswith("125 Permify processes")
+    assert {cells[1] for cells in pods} == {"2,000"} and {cells[4] for cells in pods} == {"0"}
+    kinds = ("1,000 simulated pods", "125 Permify processes")
+    assert all(any(cells[0].startswith(kind) for cells in pods) for kind in kinds)
     requests = sum(int(cells[3].replace(",", "")) for cells in pods)
     assert f"none of {requests:,} requests failed" in README
 
