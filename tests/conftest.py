@@ -22,12 +22,15 @@ LIVE_WORKERS = {
     "test_kubernetes.py": "kubernetes",
     "test_dashboard.py": "waiting",
     "test_faults.py": "waiting",
-    "test_failover.py": "waiting",
     "test_alerts.py": "alerts",
     "test_compose.py": "compose",
     "test_api_server.py": "api server",
     "test_controllers.py": "api server",
     "test_doctor.py": "doctor",
+    "test_callers.py": "callers",
+    "test_doctor_trust.py": "callers",
+    "test_limits.py": "callers",
+    "test_failover.py": "failover",
 }
 
 
