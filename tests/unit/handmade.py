@@ -46,6 +46,10 @@ servers = [
     ["replica", 5432, "replica"],
     ["primary", 5432, "replica"],
 ]
+
+[plugins.prewarmer]
+enabled = true
+queries = ["SELECT pg_terminate_backend(pg_backend_pid()) WHERE pg_is_in_recovery()"]
 """
 
 PERMIFY = """\

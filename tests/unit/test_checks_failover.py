@@ -1,4 +1,4 @@
-"""PS219, PS220, PS417, PS418: names that move are followed, and a demoted server gets no writes."""
+"""PS219, PS220, PS223, PS417, PS418: names that move are followed, and a demoted server gets no writes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ from pgcat_stack.endpoints import Address
 
 PGCAT, BUDGET = "pgcat/pgcat.toml", "budget.yaml"
 MIGRATION = "kubernetes/migration-job.yaml"
+DEPLOYMENT = "kubernetes/permify-deployment.yaml"
+ENVIRONMENT = r"(?<=does not have.\n)          env:\n"
+ASKED = "          env:\n            - {{name: PGTARGETSESSIONATTRS, value: {}}}\n"
 ADDRESSES = {**STANDALONE, "primary_host": "192.0.2.1", "replica_hosts": "192.0.2.2"}
 EXTERNAL_DOCKER = {**DOCKER, "database": "external", "primary_host": "db1", "replica_hosts": "db2"}
 DIRECT_DOCKER = {**EXTERNAL_DOCKER, "pooling": "direct"}
@@ -35,7 +38,7 @@ OFF = "dns_cache_enabled = false"
 READ_WRITE = "&target_session_attrs=read-write"
 BOTH_URIS = r"  writer:\n    uri: .*\n  reader:\n    uri: .*"
 REST = "sslmode=require&plan_cache_mode=force_custom_plan&default_query_exec_mode=cache_describe"
-MINE = ("PS219", "PS220", "PS417", "PS418")
+MINE = ("PS219", "PS220", "PS223", "PS417", "PS418")
 
 CHANGES: list[tuple[dict[str, Any], str, str, str, set[str]]] = [
     # the cache
@@ -57,6 +60,20 @@ CHANGES: list[tuple[dict[str, Any], str, str, str, set[str]]] = [
     (STANDALONE, PGCAT, '"db1"', '"a.my_zone.example"', {"PS219"}),
     (STANDALONE, PGCAT, '"db1"', '"_db.example.com"', set()),
     (ADDRESSES, PGCAT, "192.0.2.2", "db_2", {"PS219"}),
+    # what ends a connection to a standby
+    (STANDALONE, PGCAT, "pg_is_in_recovery", "pg_is_in_backup", {"PS223"}),
+    (STANDALONE, PGCAT, r"prewarmer\]\nenabled = true", "prewarmer]\nenabled = false", {"PS223"}),
+    (STANDALONE, PGCAT, r"^\[pools.permify_writer.plugins", "[pools.permify_reader.plugins", {"PS223"}),
+    (STANDALONE, PGCAT, r"^\[pools.permify_writer.plugins", "[plugins", set()),
+    (SIDECAR, PGCAT, "pg_is_in_recovery", "pg_is_in_backup", {"PS223"}),
+    (ADDRESSES, PGCAT, "pg_is_in_recovery", "pg_is_in_backup", set()),
+    (
+        STANDALONE,
+        PGCAT,
+        r"^\[pools.permify_writer.plugins.prewarmer\]\nenabled = true\nqueries = .*",
+        "",
+        {"PS223"},
+    ),
     # what the connection strings ask for
     (DIRECT, PERMIFY, READ_WRITE, "", {"PS418"}),
     (DIRECT, PERMIFY, READ_WRITE, "&target_session_attrs=any", {"PS418"}),
@@ -84,6 +101,10 @@ CHANGES: list[tuple[dict[str, Any], str, str, str, set[str]]] = [
     (DIRECT, PERMIFY, BOTH_URIS, f"  uri: postgresql://permify@db1,db2/permify?{REST}{READ_WRITE}", set()),
     # behind PgCat it is asked of PgCat, once
     (STANDALONE, PERMIFY, "cache_describe", f"cache_describe{READ_WRITE}", set()),
+    (DIRECT, DEPLOYMENT, ENVIRONMENT, ASKED.format("standby"), set()),
+    (DIRECT, DEPLOYMENT, ENVIRONMENT, ASKED.format("primary"), {"PS417"}),
+    (DIRECT_ALONE, DEPLOYMENT, ENVIRONMENT, ASKED.format("primary"), {"PS418"}),
+    (DIRECT, DEPLOYMENT, ENVIRONMENT, ASKED.format("any"), set()),
     (DIRECT, MIGRATION, r"(?<=sslmode=require)", "&target_session_attrs=read-write", set()),
     (DIRECT, MIGRATION, r"(?<=sslmode=require)", "&target_session_attrs=read-only", {"PS417"}),
 ]

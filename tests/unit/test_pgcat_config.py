@@ -90,7 +90,10 @@ CASES: list[tuple[str, str, Change, str]] = [
     (
         "pool plugins",
         "PS210",
-        add(POOL, "[pools.permify_writer.plugins.query_logger]\nenabled = true"),
+        add(
+            POOL,
+            "[pools.permify_writer.plugins.prewarmer]\nenabled = true\nqueries = ['SHOW pg_is_in_recovery']",
+        ),
         "the parser on",
     ),
     ("sharding key", "PS210", add(POOL, 'automatic_sharding_key = "id"'), "table.column"),
@@ -122,6 +125,8 @@ CASES: list[tuple[str, str, Change, str]] = [
         servers('["fd00::1", 5432, "replica"], ["FD00:0::1", 5432, "replica"]\n'),
         "list each server once",
     ),
+    ("link-local", "PS217", servers('["fe80::1", 5432, "replica"]\n'), "another address"),
+    ("multicast", "PS217", servers('["ff02::1", 5432, "replica"]\n'), "another address"),
     ("scheme", "PS217", servers('["tcp://a", 5432, "replica"]\n'), "without port or scheme"),
 ]
 

@@ -1,4 +1,4 @@
-"""PS219, PS220, PS417, PS418: a primary that moves to another machine is followed.
+"""PS219, PS220, PS223, PS417, PS418: a primary that moves to another machine is followed.
 
 PgCat's DNS cache (its `dns_cache.rs`) compares where a host name leads with where it led when a connection
 was opened, and drops the connection where that changed. Its resolver (`trust-dns-proto`, `Label::from_utf8`)
@@ -9,7 +9,7 @@ https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pgcat_stack.checks import check
 from pgcat_stack.checks._connections import (
@@ -17,6 +17,7 @@ from pgcat_stack.checks._connections import (
     direct_connections,
     listed,
     migration_connections,
+    through_pgcat,
     used_pools,
 )
 from pgcat_stack.checks._flows import psql_connections
@@ -24,12 +25,14 @@ from pgcat_stack.checks._reach import compose_names
 from pgcat_stack.containers import services
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
-from pgcat_stack.plain_data import as_mapping
+from pgcat_stack.plain_data import as_list, as_mapping, dig
 from pgcat_stack.pools import PoolServer
 from pgcat_stack.topology import read_topology
 from pgcat_stack.units import whole
 
 ATTRIBUTE = "target_session_attrs"
+VARIABLE = "PGTARGETSESSIONATTRS"
+"""What pgx reads where the URI is silent (its `parseEnvSettings`)."""
 WRITES = "read-write"
 _NEEDS_PRIMARY = frozenset({WRITES, "primary"})
 _NEEDS_STANDBY = frozenset({"read-only", "standby"})
@@ -100,6 +103,41 @@ def names_without_dns_cache(deployment: Deployment) -> Iterator[Problem]:
 
 
 @check(
+    code="PS223",
+    name="writer-pool-keeps-a-standby",
+    severity="warning",
+    why="After a failover a host name can lead to the old primary, now a standby, for seconds. PgCat keeps"
+    " the connections that it opens meanwhile, and every write on them fails. PgCat runs the queries of"
+    " `prewarmer` on each new connection, and drops the connection if one of them ends it.",
+    mend="Set `query_parser_enabled = true` in the writer's pool, and add `[pools.NAME.plugins.prewarmer]`"
+    " with `enabled = true` and"
+    ' `queries = ["SELECT pg_terminate_backend(pg_backend_pid()) WHERE pg_is_in_recovery()"]`.',
+)
+def writer_pool_keeps_a_standby(deployment: Deployment) -> Iterator[Problem]:
+    """Pools of named primaries that do not end a connection to a standby."""
+    pgcat = deployment.pgcat
+    named = _named(deployment)
+    pools = {c.uri.database: pool for c, pool in through_pgcat(deployment) if c.side in ("writer", "both")}
+    for name, pool in pools.items() if pgcat else ():
+        servers = list(pool.servers)
+        primaries = all(server.role == "primary" for server in servers)
+        hosts = [server.address.host for server in servers if server in named]
+        if pgcat and primaries and hosts and not _ends_standbys(pgcat.mapping, name):
+            message = f"the pool {name} keeps connections to {listed(hosts)} when it becomes a standby"
+            yield Problem(
+                pgcat.at("pools", name), message, "end them by a prewarmer query on pg_is_in_recovery()"
+            )
+
+
+def _ends_standbys(mapping: Mapping[str, object], pool: str) -> bool:
+    """Whether a prewarmer, of the pool or of all pools, asks if the server is a standby."""
+    own = dig(mapping, "pools", pool, "plugins")
+    prewarmer = as_mapping(dig(mapping, "plugins") if own is None else own).get("prewarmer")
+    queries = as_list(dig(prewarmer, "queries"))
+    return dig(prewarmer, "enabled") is True and any("pg_is_in_recovery" in str(query) for query in queries)
+
+
+@check(
     code="PS417",
     name="session-attributes-unmet",
     severity="error",
@@ -110,13 +148,19 @@ def names_without_dns_cache(deployment: Deployment) -> Iterator[Problem]:
 def session_attributes_unmet(deployment: Deployment) -> Iterator[Problem]:
     """Writers and migrations that ask for a standby, readers of replicas that ask for the primary."""
     for connection in [*direct_connections(deployment), *_migrating(deployment)]:
-        asked = connection.uri.options.get(ATTRIBUTE, "")
+        asked = _asked(connection)
         if connection.side != "reader" and asked in _NEEDS_STANDBY:
             message = f"{connection.what} asks for {ATTRIBUTE}={asked} and has to write"
             yield Problem(connection.location, message, f"{ATTRIBUTE}={WRITES}")
         elif asked in _NEEDS_PRIMARY and _of_replicas(deployment, connection):
             message = f"{connection.what} asks for {ATTRIBUTE}={asked} and names replicas: no read succeeds"
             yield Problem(connection.location, message, f"remove {ATTRIBUTE}")
+
+
+def _asked(connection: Connection) -> str:
+    """What a connection asks of its server, empty for nothing."""
+    inherited = connection.unit.value(VARIABLE, "") if connection.unit else ""
+    return connection.uri.options.get(ATTRIBUTE, inherited)
 
 
 def _migrating(deployment: Deployment) -> list[Connection]:
@@ -136,7 +180,7 @@ def _migrating(deployment: Deployment) -> list[Connection]:
 def session_attributes_in_a_failover(deployment: Deployment) -> Iterator[Problem]:
     """Direct writer URIs that take a standby, and reads that need the primary without a reason."""
     for connection in direct_connections(deployment):
-        asked = connection.uri.options.get(ATTRIBUTE, "")
+        asked = _asked(connection)
         servers = connection.uri.servers
         if not servers or all(not _outside(deployment, server.host) for server in servers):
             continue

@@ -581,6 +581,10 @@ def _address_rule(at: tuple[Key, ...], host: str) -> Iterator[Issue]:
     elif bare == "0.0.0.0" or (address is not None and address.is_unspecified):
         message = f"{show(host)} is no address of a server: a connection to it stays on the machine"
         yield Issue(SERVER_ADDRESS, at, message, "name the PostgreSQL server")
+    elif address is not None and (address.is_link_local or address.is_multicast):
+        kind = "link-local" if address.is_link_local else "multicast"
+        message = f"{show(host)} is {kind}: no container or pod reaches a server there"
+        yield Issue(SERVER_ADDRESS, at, message, "another address of the server, or its name")
     elif address is None and (":" in bare or bare != host):
         wrong = "no IPv6 address" if bare != host or host.count(":") > 1 else "no host"
         message = f"{show(host)} is {wrong}: its last colon would be read as the port's"
