@@ -17,7 +17,6 @@ from rendering import REPOSITORY, render
 
 FOLDER = REPOSITORY / "tests" / "kubernetes"
 SCRIPT = FOLDER / "run"
-WORKFLOW = REPOSITORY / ".github" / "workflows" / "ci.yml"
 TOPOLOGIES = ["standalone", "sidecar", "direct"]
 
 
@@ -104,11 +103,3 @@ def test_shellcheck_has_nothing_to_say() -> None:
 
 def test_the_shell_reads_it() -> None:
     subprocess.run(["sh", "-n", str(SCRIPT)], check=True)
-
-
-@pytest.mark.skipif(not shutil.which("actionlint"), reason="actionlint is not on PATH")
-def test_actionlint_has_nothing_to_say_of_the_workflows() -> None:
-    workflows = sorted(WORKFLOW.parent.glob("*.yml"))
-    assert len(workflows) > 1
-    done = subprocess.run(["actionlint", *map(str, workflows)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
