@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,53 @@ def test_copy_with_trust_validates_and_makes_secrets(home: Home, tmp_path: Path)
     assert "_commit: 0.2.0" in answers
     for line in (tmp_path / "deploy" / "secrets").iterdir():
         assert line.read_text().strip() not in output + answers
+
+
+TOKEN = "s3cr3t-Value"
+WITH_TOKEN = f"https://oauth2:{TOKEN}@github.com/org/pgcat-stack.git"
+
+
+@pytest.fixture(scope="session")
+def reached_with_a_token(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home of its own: Copier caches the template, with the token, for the address without one as well."""
+    home = Home(tmp_path_factory.mktemp("home-token")).prepare()
+    home.release("0.1.0")
+    with (home.folder / ".gitconfig").open("a") as settings:
+        settings.write(f'[url "file://{home.template}"]\n\tinsteadOf = {WITH_TOKEN}\n')
+    return home
+
+
+@pytest.mark.parametrize("forge", ["none", "github"])
+def test_a_token_in_the_address_of_the_template_stops_a_copy(
+    reached_with_a_token: Home, tmp_path: Path, forge: str
+) -> None:
+    answers = ("--data", "advanced=true", "--data", f"forge={forge}")
+    deploy = tmp_path / "deploy"
+    run = reached_with_a_token.copier("copy", "--trust", "--defaults", *answers, WITH_TOKEN, str(deploy))
+    shown = run.stdout + run.stderr
+    assert run.returncode != 0 and not deploy.exists()
+    assert re.search(r"^\.copier-answers\.yml:\d+: PS711 the template's address carries a token", shown, re.M)
+    assert TOKEN not in shown and "Traceback" not in shown
+
+
+@pytest.mark.parametrize("forge", ["none", "github"])
+def test_only_the_answers_file_has_the_address_with_its_token(
+    reached_with_a_token: Home, tmp_path: Path, forge: str
+) -> None:
+    home, deploy = reached_with_a_token, tmp_path / "deploy"
+    answers = ("--data", "advanced=true", "--data", f"forge={forge}")
+    run = home.copier("copy", "--skip-tasks", "--trust", "--defaults", *answers, WITH_TOKEN, str(deploy))
+    assert run.returncode == 0, run.stderr
+    files = {path for path in deploy.rglob("*") if path.is_file()}
+    assert {path.name for path in files if TOKEN in path.read_text()} == {".copier-answers.yml"}
+    if forge == "github":
+        workflow = (deploy / ".github/workflows/pgcat-stack.yml").read_text()
+        assert "git+https://github.com/org/pgcat-stack.git@" in workflow
+    home.commit(deploy, "deployment")
+    run = home.copier("update", "--trust", "--defaults", str(deploy), cwd=deploy)
+    shown = run.stdout + run.stderr
+    assert run.returncode != 0 and ": PS711 " in shown and TOKEN not in shown
+    assert (deploy / "compose.yaml").exists()
 
 
 def test_trusted_settings_need_no_flag(home: Home, tmp_path: Path) -> None:
