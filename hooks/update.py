@@ -1,12 +1,15 @@
-"""What Copier calls before and after an update, by its own interpreter, in the folder of the deployment.
+"""What Copier calls before and after an update, by its own interpreter.
 
-    update.py before ANSWERS_FILE DATA    refuse to remove files that were edited; the tree is untouched then
-    update.py after ANSWERS_FILE          report those that went all the same, and answers; run the validator
+    update.py before ROOT ANSWERS_FILE FROM DATA   refuse to remove edited files; the tree is untouched then
+    update.py after ROOT ANSWERS_FILE FROM         report those that went all the same, and answers; validate
+
+ROOT is the deployment, FROM the folder in which Copier was started, DATA the answers from `--data`, as JSON.
 
 A file goes when its topology, or a new version, has it no more, and Copier removes it with the edits in it.
-They stay in git, for Copier updates committed files only, but nobody would look for them there. Before the
-update only answers from `--data` are known, DATA, as JSON; what is answered at the prompt is found out
-afterwards. What was edited shows in a comparison with the old version, rendered anew.
+They stay in git, because Copier updates committed files only, but nobody would look for them there. Before
+the update only answers from `--data` are known; what is answered at the prompt is known afterwards. A
+comparison with the old version, rendered anew, shows what was edited. That takes a second or two, so first
+`nothing_can_go` and the names of the files tell whether there is anything to compare.
 """
 
 from __future__ import annotations
@@ -15,16 +18,22 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import post_generate
+HOOKS = Path(__file__).resolve().parent
+sys.path.insert(0, str(HOOKS))  # Python does not do it where PYTHONSAFEPATH is set
 
-TEMPLATE = Path(__file__).resolve().parent.parent
+import post_generate  # noqa: E402
+
+TEMPLATE = HOOKS.parent
+RENDERED = "template"
+"""The folder whose files are rendered."""
+DECIDING = ("copier.yml", "questions")
+"""What decides, with the names of the files in `RENDERED`, which of them are rendered."""
 DISCARD = "PGCAT_STACK_DISCARD_EDITS"
 """The environment variable that lets edited files go."""
 USUAL = {"database": "bundled", "pgcat_replicas": 2, "drain_seconds": 60, "database_tls": "require"}
@@ -33,35 +42,47 @@ USUAL = {"database": "bundled", "pgcat_replicas": 2, "drain_seconds": 60, "datab
 
 def main(arguments: list[str]) -> int:
     """Run one stage and return its exit code."""
-    stage, answers_file, *data = arguments
+    stage, folder, answers_file, started_in, *data = arguments
+    root = Path(folder).resolve()
+    if problem := post_generate.prepare(root):
+        return post_generate.complain(problem)
+    os.chdir(started_in)  # a relative path to the template means what it means to Copier
+    discard = bool(os.environ.get(DISCARD))
     code = 0
-    if not os.environ.get(DISCARD):
-        try:
-            code = before(answers_file, json.loads(data[0])) if stage == "before" else after(answers_file)
-        except Exception as error:  # the old version cannot be had any more, or is not what it was
-            reason = (str(error).splitlines() or [repr(error)])[0]
-            code = post_generate.complain(
-                f"cannot compare your files with the old version: {reason}; without that:"
-                f" {DISCARD}=1 copier update ..."
-            )
+    try:
+        if stage == "after":
+            code = after(root, answers_file, discard)
+        elif not discard:
+            code = before(root, answers_file, json.loads(data[0]))
+    except Exception as error:  # the old version cannot be had any more, or is not what it was
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        code = cannot_compare(reason, discard)
     if stage == "before":
         return code
-    tell_what_was_forgotten(answers_file)
+    tell_what_was_forgotten(root, answers_file)
     os.environ["PGCAT_STACK_ANSWERS_FILE"] = answers_file
-    return max(code, post_generate.main([]))
+    from pgcat_stack.cli import hook
+
+    return max(code, hook(root))
 
 
-def before(answers_file: str, data: dict[str, Any]) -> int:
+def before(root: Path, answers_file: str, data: dict[str, Any]) -> int:
     """Refuse the update where it would remove edited files."""
-    answers = Path(answers_file).read_text(encoding="utf-8")
+    answers = (root / answers_file).read_text(encoding="utf-8")
+    if nothing_can_go(answers, data):
+        return 0
+    from pgcat_stack.git import git, paths
+
     with tempfile.TemporaryDirectory(prefix="pgcat-stack-") as folder:
         new = Path(folder, "new")
         try:
-            render_new(new, answers_file, answers, data)
+            make_new_names(new, answers_file, answers, data)
         except Exception:  # Copier comes to the same end in a moment, and says why
             return 0
-        going = [path for path in lines(git("ls-files", "-z")) if not (new / path).exists()]
-        edited = edited_files(Path(folder, "old"), answers_file, answers, going, "") if going else []
+        going = [path for path in paths(git(root, "ls-files", "-z")) if not (new / path).exists()]
+        if (named := old_names(answers)) is not None:
+            going = [path for path in going if path in named]
+        edited = edited_files(root, Path(folder, "old"), answers_file, answers, going, "") if going else []
     if not edited:
         return 0
     return post_generate.complain(
@@ -70,35 +91,54 @@ def before(answers_file: str, data: dict[str, Any]) -> int:
     )
 
 
-def after(answers_file: str) -> int:
-    """Report the edited files that the update has removed."""
-    gone = lines(git("diff", "-z", "--name-only", "--no-renames", "--diff-filter=D", "--relative", "HEAD"))
+def after(root: Path, answers_file: str, discard: bool) -> int:
+    """Report the edited files that the update has removed. An error, unless they were let go."""
+    from pgcat_stack.git import blob, git, paths
+
+    gone = paths(git(root, "ls-files", "-z", "--deleted"))
     if not gone:
         return 0
     with tempfile.TemporaryDirectory(prefix="pgcat-stack-") as folder:
-        answers = git("show", f"HEAD:./{answers_file}").decode()
-        edited = edited_files(Path(folder, "old"), answers_file, answers, gone, "HEAD")
+        answers = blob(root, f"HEAD:./{answers_file}").decode()
+        edited = edited_files(root, Path(folder, "old"), answers_file, answers, gone, "HEAD")
     if not edited:
         return 0
-    return post_generate.complain(
-        f"this update removed files that you had edited: {', '.join(edited)};"
-        f" `git show HEAD:./{edited[0]}` prints what was there"
+    commit = git(root, "rev-parse", "--short", "HEAD").decode().strip()
+    removed = "removed, as you asked, files" if discard else "removed files"
+    code = post_generate.complain(
+        f"this update {removed} that you had edited: {', '.join(edited)};"
+        f" to get them back, in {shlex.quote(str(root))}:"
+        f" git checkout {commit} -- {' '.join(shlex.quote(path) for path in edited)}"
     )
+    return 0 if discard else code
 
 
-def tell_what_was_forgotten(answers_file: str) -> None:
+def cannot_compare(reason: str, discard: bool) -> int:
+    """Say that edited files cannot be told. That is an error, unless they may go."""
+    said = f"cannot compare your files with the old version: {reason}"
+    if discard:
+        post_generate.complain(f"{said}; so edited files that this update removes are not listed")
+        return 0
+    return post_generate.complain(f"{said}; without that: {DISCARD}=1 copier update ...")
+
+
+def tell_what_was_forgotten(root: Path, answers_file: str) -> None:
     """Print the stored answers that no question asks for any more: Copier drops them without a word."""
     import yaml
 
+    from pgcat_stack.git import GitError, blob
+
     try:
-        before = yaml.safe_load(git("show", f"HEAD:./{answers_file}"))
-        now = yaml.safe_load(Path(answers_file).read_text(encoding="utf-8"))
+        before = yaml.safe_load(blob(root, f"HEAD:./{answers_file}"))
+        now = yaml.safe_load((root / answers_file).read_text(encoding="utf-8"))
+        if before == now:
+            return
         lost = {
             key: before[key]
             for key, default in questions().items()
             if key in before and key not in now and before[key] not in (default, USUAL.get(key), "", 0)
         }
-    except (OSError, subprocess.CalledProcessError, yaml.YAMLError, TypeError):
+    except (OSError, GitError, yaml.YAMLError, TypeError):
         return  # a conflict in it, or no commit: the validator says so
     if lost:
         print("Forgotten, for these answers leave no question for it; to come back, give it again:")
@@ -123,11 +163,81 @@ def text(value: object) -> str:
     return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
 
 
+# What can go
+
+
+def nothing_can_go(answers: str, data: dict[str, Any]) -> bool:
+    """Whether the answers and their rules are the same, and no file of the old version has left the new one."""
+    import yaml
+
+    known = yaml.safe_load(answers)
+    if any(key not in known or text(known[key]) != text(value) for key, value in data.items()):
+        return False
+    old, new = str(known["_commit"]), os.environ.get("VERSION_TO", "")
+    if old == new:
+        return True
+    old_rules, new_rules = rules(old), rules("HEAD")
+    if old_rules is None or old_rules != new_rules:
+        return False
+    names = names_in(old)
+    return names is not None and names <= (names_in("HEAD") or set())
+
+
+def rules(commit: str) -> bytes | None:
+    """What identifies the rules of a version; None where this clone does not have it."""
+    from pgcat_stack.git import GitError, git
+
+    try:
+        return git(TEMPLATE, "rev-parse", *(f"{commit}^0:{path}" for path in DECIDING))
+    except GitError:
+        return None
+
+
+def names_in(commit: str) -> set[str] | None:
+    """The names of the files that a version may render; None where this clone does not have it."""
+    from pgcat_stack.git import GitError, git, paths
+
+    try:
+        listed = git(TEMPLATE, "ls-tree", "-r", "-z", "--name-only", f"{commit}^0", "--", f"{RENDERED}/")
+    except GitError:
+        return None
+    return {path.removeprefix(f"{RENDERED}/").removesuffix(".jinja") for path in paths(listed)} or None
+
+
+def old_names(answers: str) -> set[str] | None:
+    """The names of the files that the old version may render; None where they cannot be told."""
+    import yaml
+
+    names = names_in(str(yaml.safe_load(answers)["_commit"]))
+    if names is None or any("{" in name for name in names - {"{{ _copier_conf.answers_file }}"}):
+        return None
+    return names
+
+
+def make_new_names(new: Path, answers_file: str, answers: str, data: dict[str, Any]) -> None:
+    """Let Copier make the files of this version as the update will, by name only: all are empty."""
+    template = new.with_name("template")
+    for part in DECIDING:
+        copy = shutil.copytree if (TEMPLATE / part).is_dir() else shutil.copy
+        template.mkdir(exist_ok=True)
+        copy(TEMPLATE / part, template / part)
+    for file in (TEMPLATE / RENDERED).rglob("*"):
+        if file.is_file():
+            empty = template / file.relative_to(TEMPLATE)
+            empty.parent.mkdir(parents=True, exist_ok=True)
+            empty.touch()
+    (new / answers_file).parent.mkdir(parents=True)
+    (new / answers_file).write_text(answers, encoding="utf-8")
+    render(str(template), new, data=data, answers_file=answers_file)
+
+
 def edited_files(
-    old: Path, answers_file: str, answers: str, paths: Iterable[str], revision: str
+    root: Path, old: Path, answers_file: str, answers: str, paths: Iterable[str], revision: str
 ) -> list[str]:
     """Those of the paths that the old version renders otherwise than `revision` has them; "" is the index."""
     import yaml
+
+    from pgcat_stack.git import blob
 
     known = yaml.safe_load(answers)
     values = {key: value for key, value in known.items() if not key.startswith("_")}
@@ -135,17 +245,8 @@ def edited_files(
     return [
         path
         for path in paths
-        if (old / path).is_file() and (old / path).read_bytes() != git("show", f"{revision}:./{path}")
+        if (old / path).is_file() and (old / path).read_bytes() != blob(root, f"{revision}:./{path}")
     ]
-
-
-def render_new(new: Path, answers_file: str, answers: str, data: dict[str, Any]) -> None:
-    """Render this version as the update will: stored answers, those of `--data`, defaults."""
-    template = new.with_name("template")
-    shutil.copytree(TEMPLATE, template, ignore=shutil.ignore_patterns(".git"))
-    (new / answers_file).parent.mkdir(parents=True)
-    (new / answers_file).write_text(answers, encoding="utf-8")
-    render(str(template), new, data=data, answers_file=answers_file)
 
 
 def render(template: str, folder: Path, **options: Any) -> None:
@@ -158,15 +259,8 @@ def render(template: str, folder: Path, **options: Any) -> None:
     copier.run_copy(template, folder, defaults=True, overwrite=True, quiet=True, skip_tasks=True, **options)
 
 
-def git(*arguments: str) -> bytes:
-    """What git prints. Raises `subprocess.CalledProcessError`."""
-    return subprocess.run(["git", *arguments], check=True, stdout=subprocess.PIPE).stdout
-
-
-def lines(output: bytes) -> list[str]:
-    """The paths in what `git … -z` prints."""
-    return [os.fsdecode(path) for path in output.split(b"\0") if path]
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import os
 import re
-import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from typing import Any
 from pgcat_stack.budget import Plan, Row, plan
 from pgcat_stack.checks.permify_authn import permifys
 from pgcat_stack.deployment import BOOTSTRAP, COMPOSE, Deployment, DeploymentError
+from pgcat_stack.git import GitError, committed_files
 from pgcat_stack.plain_data import dig
 from pgcat_stack.sources import read_source
 from pgcat_stack.workloads import Workload
@@ -24,6 +23,8 @@ Cells = tuple[str, str, str]
 ANSWERS = ".copier-answers.yml"
 """Where Copier keeps the answers, unless it is told otherwise."""
 
+_LINK = 0o120000
+"""Git's mode of a symbolic link."""
 _LIMIT = re.compile(r"CONNECTION LIMIT (\d+)")
 _ANSWERS = {
     "permify_writer": "writer_pool_size",
@@ -61,17 +62,27 @@ def update_report(root: Path, deployment: Deployment, answers_file: str = ANSWER
 def _committed(root: Path) -> Iterator[Deployment | None]:
     with tempfile.TemporaryDirectory(prefix="pgcat-stack-") as folder:
         try:
-            archive = subprocess.run(
-                ["git", "archive", "--format=tar", "HEAD", "."], cwd=root, capture_output=True, check=True
-            )
-            with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-                # As `filter="data"`, which Python 3.11 takes since 3.11.4.
-                files.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
-                files.extractall(folder)
+            for path, (mode, content) in committed_files(root).items():
+                _write(Path(folder, path), Path(folder), mode, content)
             before = Deployment.load(Path(folder))
-        except (OSError, subprocess.CalledProcessError, tarfile.TarError, DeploymentError):
+        except (OSError, GitError, DeploymentError):
             before = None
         yield before
+
+
+def _write(file: Path, root: Path, mode: int, content: bytes) -> None:
+    """Write a file of a commit, or a link that does not lead out of `root`."""
+    if not _below(file, root):
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if mode != _LINK:
+        file.write_bytes(content)
+    elif _below(file.parent / os.fsdecode(content), root):
+        file.symlink_to(os.fsdecode(content))
+
+
+def _below(path: Path, root: Path) -> bool:
+    return Path(os.path.normpath(path)).is_relative_to(root)
 
 
 def _table(was: Plan, now: Plan) -> str:

@@ -98,16 +98,17 @@ def _read_size(value: str) -> str:
 
 
 _INT64 = 2**63 - 1
-Text = Annotated[str, BeforeValidator(_read_text), Field(strict=True)]
-Flag = Annotated[bool, BeforeValidator(_read_bool), Field(strict=True)]
-Count = Annotated[int, BeforeValidator(_read_int), Field(strict=True, ge=0, le=2**31 - 1)]
-Positive = Annotated[int, BeforeValidator(_read_int), Field(strict=True, ge=1, le=_INT64)]
-Port = Annotated[int, BeforeValidator(_read_int), Field(strict=True, ge=1, le=65535)]
+# What is strict stands first: pydantic before 2.7 cannot make a validator strict that stands before a type.
+Text = Annotated[str, Field(strict=True), BeforeValidator(_read_text)]
+Flag = Annotated[bool, Field(strict=True), BeforeValidator(_read_bool)]
+Count = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), BeforeValidator(_read_int)]
+Positive = Annotated[int, Field(strict=True, ge=1, le=_INT64), BeforeValidator(_read_int)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535), BeforeValidator(_read_int)]
 Number = Annotated[float, Field(ge=0)]
 Texts = Annotated[list[Text], BeforeValidator(_read_list)]
-Seconds = Annotated[float, BeforeValidator(_read_duration), Field(ge=0)]
-PositiveSeconds = Annotated[float, BeforeValidator(_read_duration), Field(gt=0)]
-Size = Annotated[str, AfterValidator(_read_size), BeforeValidator(_read_text), Field(strict=True)]
+Seconds = Annotated[float, Field(ge=0), BeforeValidator(_read_duration)]
+PositiveSeconds = Annotated[float, Field(gt=0), BeforeValidator(_read_duration)]
+Size = Annotated[str, Field(strict=True), AfterValidator(_read_size), BeforeValidator(_read_text)]
 Protocol = Literal["http", "grpc"]
 
 
