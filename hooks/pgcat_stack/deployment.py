@@ -1,7 +1,7 @@
 """A rendered deployment, read from its folder alone.
 
 `Deployment.load` reads every text file once. Checks then ask for the files they know by name, or walk
-`sources`. The answers that the deployment was rendered from are not read: what is judged is what will run.
+`sources`. What is judged is what will run; the answers are only compared with what budget.yaml says of them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Deployment:
     root: Path
     sources: Mapping[str, Source] = field(repr=False)
     answers: tuple[Source, ...] = field(default=(), repr=False)
-    """Copier's answers files, as text. What they say is never looked at, only whether a merge broke them."""
+    """Copier's answers files. Nothing is judged by them, only whether they and the files belong together."""
 
     @classmethod
     def load(cls, root: Path) -> Deployment:
@@ -79,7 +79,7 @@ class Deployment:
         return cls(
             root,
             {path: read_source(root, path) for path in paths},
-            tuple(Source(path, read_source(root, path).text) for path in answers),
+            tuple(read_source(root, path) for path in answers),
         )
 
     @property

@@ -34,6 +34,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "PS504": (),
     "PS505": (),
     "PS513": (COMPOSE, BUDGET),
+    "PS517": (BUDGET,),
+    "PS518": (BUDGET,),
     "PS601": (PGCAT, PERMIFY),
     "PS606": (PGCAT, PERMIFY),
     "PS608": (PERMIFY,),

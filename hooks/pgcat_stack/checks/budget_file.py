@@ -21,7 +21,7 @@ POSTGRES_DEFAULT_MAX_CONNECTIONS = 100
 SUPERUSER_RESERVED_CONNECTIONS = 3
 """PostgreSQL's default, https://www.postgresql.org/docs/current/runtime-config-connection.html"""
 
-_TOP_KEYS = ("servers", "permify_max_replicas")
+_TOP_KEYS = ("rendered", "servers", "permify_max_replicas")
 _SERVER_KEYS = ("host", "port", "role", "max_connections", "other_connections")
 _MOST_CONNECTIONS = 262_143
 """PostgreSQL's own limit of max_connections (its `guc_tables.c`: MAX_BACKENDS)."""
