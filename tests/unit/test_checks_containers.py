@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cases import DIRECT, DOCKER, HELM, SIDECAR, STANDALONE, codes, edit, findings, load, rendered
+from cases import DIRECT, DOCKER, HELM, SIDECAR, STANDALONE, codes, edit, findings, load, one, rendered
 from pgcat_stack.checks import kubernetes_schema
 
 FAMILIES = ("PS4", "PS7", "PS8", "PS9")
@@ -214,3 +214,27 @@ def test_schemas_are_not_used_unless_enabled():
     assert not kubernetes_schema.ENABLED
     files = edit(rendered(STANDALONE), SERVICE, "apiVersion: v1", "apiVersion: v2")
     assert list(kubernetes_schema.kubernetes_schema(load(files))) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "fix"),
+    [
+        # An update raised the migration's image and kept a hand-edited one of Permify.
+        (
+            PERMIFY_POD,
+            "v1.7.3",
+            "v1.7.2",
+            "image: ghcr.io/permify/permify:v1.7.3, in kubernetes/permify-deployment",
+        ),
+        (PERMIFY_POD, "v1.7.3", "v1.10.0", "image: ghcr.io/permify/permify:v1.10.0"),
+        (PERMIFY_POD, "v1.7.3", "custom", "image: ghcr.io/permify/permify:custom"),
+        (PERMIFY_POD, "ghcr.io/permify/permify:v1.7.3", "acme/permify:v1.6.0", "image: acme/permify:v1.6.0"),
+        (MIGRATION, "v1.7.3", "v1.7.2", "image: ghcr.io/permify/permify:v1.7.3"),
+    ],
+)
+def test_the_newer_image_is_the_one_to_take(path: str, old: str, new: str, fix: str) -> None:
+    files = rendered(STANDALONE)
+    assert old in files[path]
+    problem = one({**files, path: files[path].replace(old, new)}, "PS802")
+    assert problem.fix.startswith(fix)
+    assert (", in " in problem.fix) == (", in " in fix)

@@ -118,6 +118,13 @@ def test_leftovers_of_an_update(folder: Path, suffix: str) -> None:
     assert codes(folder) == [("PS106", f"compose.yaml{suffix}", 1)]
 
 
+def test_a_rej_file_is_said_to_hold_the_users_edit(folder: Path) -> None:
+    (folder / "compose.yaml.rej").write_text("@@ -1 +1 @@\n")
+    (finding,) = findings_of(folder)
+    assert "an edit of yours" in finding.message
+    assert finding.fix == "make the edit again in 'compose.yaml' if you still want it, then delete this file"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "rule"),
     [

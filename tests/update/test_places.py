@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from versions import URL, Home, data
 
@@ -58,3 +60,41 @@ def test_beside_another_template(in_process: InProcess, tmp_path: Path) -> None:
 
 def as_text(answers: dict[str, object]) -> tuple[str, ...]:
     return tuple(f"{key}={value}" for key, value in answers.items())
+
+
+@pytest.mark.parametrize("place", ["alone", "inside", "worktree", "with [brackets]", "linked"])
+def test_the_next_steps_fit_the_place(home: Home, tmp_path: Path, place: str) -> None:
+    """`git init` only where there is no repository: an inner one is a link to a commit for the outer one."""
+    outer = tmp_path / ("mono [a-z]*" if "brackets" in place else "mono")
+    outer.mkdir()
+    if place != "alone":
+        home.git(outer, "init", "--quiet", "--initial-branch=main")
+        (outer / "theirs.txt").write_text("theirs\n")
+        home.commit(outer)
+        (outer / "theirs.txt").write_text("half-done\n")
+    if place == "worktree":  # where .git is a file, as in a submodule
+        home.git(outer, "worktree", "add", "--quiet", str(tmp_path / "tree"))
+        outer = tmp_path / "tree"
+        (outer / "theirs.txt").write_text("half-done\n")
+    start = outer
+    if place == "linked":
+        start = tmp_path / "link"
+        start.symlink_to(outer)
+    run = home.copier("copy", "--trust", "--defaults", URL, "deploy/three", cwd=start)
+    assert run.returncode == 0, run.stdout + run.stderr
+    (step,) = (line for line in (run.stdout + run.stderr).splitlines() if "git add" in line)
+    assert ("git init" in step) == (place == "alone")
+    done = home.run("sh", "-euc", step, cwd=outer / "deploy/three")
+    assert done.returncode == 0, done.stdout + done.stderr
+    if place == "alone":
+        assert not (outer / ".git").exists()
+        assert home.status(outer / "deploy/three") == ""
+        return
+    files = home.git(outer, "ls-files", "--stage", "deploy/three")
+    assert "160000" not in files and "deploy/three/budget.yaml" in files
+    # What else was under way in the repository is not committed with it.
+    assert home.status(outer) == "M theirs.txt"
+    update = home.copier(
+        "update", "--trust", "--defaults", "--data=namespace=other", cwd=outer / "deploy/three"
+    )
+    assert "Destination repository is dirty" in update.stderr

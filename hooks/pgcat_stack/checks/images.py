@@ -15,6 +15,7 @@ from pgcat_stack.report import show
 
 _MOVING = frozenset({"", "latest", "main", "master", "edge", "nightly", "dev", "develop", "stable"})
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+_TAGGED = re.compile(r"(?P<name>.+):v?(?P<release>\d{1,9}(?:\.\d{1,9})*)")
 
 
 @check(
@@ -59,7 +60,8 @@ def _images(deployment: Deployment) -> Iterator[tuple[Location, str]]:
     severity="warning",
     why="Each version of Permify brings its own migrations: a migration of another version leaves tables that"
     " Permify does not know, or knows differently.",
-    mend="Give the migration the image that Permify runs, and change both together.",
+    mend="Give both the same image, the newer of the two: after an update the older one is mostly an edit of"
+    " yours, which the update kept.",
 )
 def migration_image(deployment: Deployment) -> Iterator[Problem]:
     """Migrations with another image than Permify's."""
@@ -71,7 +73,17 @@ def migration_image(deployment: Deployment) -> Iterator[Problem]:
         if serving and image not in serving:
             other, where = next(iter(serving.items()))
             text = f"the migration runs {show(image)}, Permify {show(other)} ({where})"
-            yield Problem(place, text, f"image: {other}")
+            newer = _is_newer(image, other)
+            yield Problem(place, text, f"image: {image}, in {where}" if newer else f"image: {other}")
+
+
+def _is_newer(image: str, other: str) -> bool:
+    """Whether both are releases of one repository, and the first is the newer one."""
+    one, two = (_TAGGED.fullmatch(each.partition("@")[0]) for each in (image, other))
+    if one is None or two is None or one["name"] != two["name"]:
+        return False
+    releases = [[int(part) for part in tag["release"].split(".")] for tag in (one, two)]
+    return releases[0] > releases[1]
 
 
 def _images_of(deployment: Deployment, program: Program) -> Iterator[tuple[Location, str]]:

@@ -13,6 +13,7 @@ from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Problem
 from pgcat_stack.kustomize import made_of
 from pgcat_stack.nodes import ProblemKind
+from pgcat_stack.report import show
 from pgcat_stack.sources import BYTE_ORDER_MARK, Source
 
 if TYPE_CHECKING:
@@ -22,8 +23,11 @@ _CONFLICT = re.compile(r"^(?:<<<<<<< |>>>>>>> )", re.MULTILINE)
 _COPIERS = ("<<<<<<< before updating", ">>>>>>> after updating")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _LEFTOVERS = {
-    ".rej": "a hunk of an update that did not apply",
-    ".orig": "a copy of a file from before a merge",
+    ".rej": (
+        "an edit of yours that `copier update --conflict rej` could not carry over, or a patch that failed",
+        "make the edit again in {file} if you still want it, then delete this file",
+    ),
+    ".orig": ("a copy of a file from before a merge", "see whether {file} lacks it, then delete this file"),
 }
 
 _STYLE = """
@@ -149,16 +153,17 @@ def _with_examples(source: Source) -> Iterator[tuple[int, str, bool]]:
     code="PS106",
     name="leftover-of-an-update",
     severity="error",
-    why="A .rej file holds a change which an update could not apply; a .orig file is what it replaced.",
-    mend="Apply the change by hand where it is still wanted, then delete the file.",
+    why="After `copier update --conflict rej` the file itself is the template's, and the .rej file beside it"
+    " holds your edit of it, which is nowhere else now. A .orig file is what a merge replaced.",
+    mend="Make the edit again where you still want it, then delete the file. `git diff` shows what the update"
+    " changed.",
 )
 def leftover(deployment: Deployment) -> Iterator[Problem]:
     """Files that patches and merges leave behind."""
     for path, source in deployment.sources.items():
-        for suffix, meaning in _LEFTOVERS.items():
+        for suffix, (meaning, fix) in _LEFTOVERS.items():
             if path.endswith(suffix):
-                file = path.removesuffix(suffix)
-                yield Problem(source.here(), meaning, f"see whether {file} lacks it, then delete this file")
+                yield Problem(source.here(), meaning, fix.format(file=show(path.removesuffix(suffix))))
 
 
 @check(
