@@ -94,7 +94,3 @@ def test_the_next_steps_fit_the_place(home: Home, tmp_path: Path, place: str) ->
     assert "160000" not in files and "deploy/three/budget.yaml" in files
     # What else was under way in the repository is not committed with it.
     assert home.status(outer) == "M theirs.txt"
-    update = home.copier(
-        "update", "--trust", "--defaults", "--data=namespace=other", cwd=outer / "deploy/three"
-    )
-    assert "Destination repository is dirty" in update.stderr
