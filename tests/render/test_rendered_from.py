@@ -124,7 +124,12 @@ ADDRESSES = {
     "/srv/with blank/x": ("", ""),
     "/srv/it's/x": ("", ""),
     'https://git.example.com/$(id)"x.git': ("", ""),
-    "https://git.example.com/x.git#egg=y": ("", ""),
+    "https://git.example.com/x.git#egg=y": ("https://git.example.com/x.git", "https://git.example.com/x"),
+    "https://git.example.com/x.git?private_token=s3cret": (
+        "https://git.example.com/x.git",
+        "https://git.example.com/x",
+    ),
+    "HTTPS://me:s3cret@git.example.com/x.git": ("HTTPS://git.example.com/x.git", "HTTPS://git.example.com/x"),
     "https://git.example.com/x;y.git": ("", ""),
     "": ("", ""),
 }
@@ -140,7 +145,8 @@ def test_an_address_is_one_that_git_and_pip_take(typed: str, tmp_path: Path) -> 
     requirement = Requirement(f"pgcat-stack @ git+{template.address}@1.2.0")
     assert requirement.url == f"git+{template.address}@1.2.0" and requirement.marker is None
     parts = urlsplit(template.address)
-    assert parts.scheme in ("https", "ssh", "git", "file") and not parts.query and not parts.fragment
+    assert parts.scheme in ("https", "ssh", "git", "file")
+    assert not parts.query and not parts.fragment
     # git reads it as a URL: what it is told to find in its place is found there.
     subprocess.run(["git", "init", "--quiet", str(tmp_path / "there")], check=True)
     replaced = f"url.file://{tmp_path}/there.insteadOf={template.address}"
