@@ -76,13 +76,23 @@ def test_update(released: Home, tmp_path: Path) -> None:
     page, home = Page("docs/update.md", released), released
     answers = ("topology=standalone", "primary_host=db")
     deploy = home.deployment(tmp_path / "deploy", "0.9.0", *answers)
+    page.run("copier check-update --quiet", deploy, code=2)
+    shown = home.copier("check-update", cwd=deploy)
+    assert (shown.returncode, "New template version available" in shown.stdout) == (0, True)
     page.run("copier update --trust --defaults\ngit diff", deploy)
+    home.commit(deploy)
+    assert home.copier("check-update", "--quiet", cwd=deploy).returncode == 0
     assert "_commit: 1.0.0" in (deploy / ".copier-answers.yml").read_text()
 
     conflict = home.deployment(tmp_path / "conflict", "0.9.0", *answers)
     file = conflict / POLICIES
     file.write_text(file.read_text().replace("metadata:", "metadata: # ours", 1))
     home.commit(conflict)
+    shown = page.run("copier update --trust --defaults --conflict rej", conflict)
+    assert "PS106 an edit of yours" in shown and "metadata: # ours" in shown
+    assert "metadata: # newer" in file.read_text() and "# ours" not in file.read_text()
+    home.git(conflict, "reset", "--quiet", "--hard")
+    home.git(conflict, "clean", "--quiet", "--force", "-d")
     run = home.copier("update", "--trust", "--defaults", cwd=conflict)
     assert run.returncode == 1
     assert "PS105 conflict marker" in run.stdout
@@ -104,6 +114,14 @@ def test_update(released: Home, tmp_path: Path) -> None:
     page.run("PGCAT_STACK_DISCARD_EDITS=1 copier update", deploy)
     assert stored(deploy)["topology"] == "sidecar"
     assert not pgcat.exists()
+
+    home.commit(deploy)
+    readme = deploy / "README.md"
+    readme.write_text("Ours.\n" + readme.read_text())
+    home.commit(deploy)
+    shown = page.run("copier recopy --trust --defaults --overwrite --vcs-ref :current:", deploy)
+    assert "-Ours." in shown and "PS51" not in shown
+    home.commit(deploy)
 
     several = tmp_path / "several"
     several.mkdir()
@@ -127,6 +145,26 @@ def test_update(released: Home, tmp_path: Path) -> None:
     run = home.copier("update", "--trust", "--defaults", "--data=secrets=external-secrets", cwd=changing)
     assert run.returncode == 0, run.stdout + run.stderr
     assert stored(changing)["secret_store"] == "vault"
+
+    home.commit(home.template, "not released")
+    page.run("copier update --trust --defaults --vcs-ref HEAD", deploy)
+    answers = deploy / ".copier-answers.yml"
+    assert "_commit: 1.0.0-1-g" in answers.read_text()
+    home.commit(deploy)
+    run = home.copier("update", "--trust", "--defaults", cwd=deploy)
+    assert run.returncode == 1 and "You are downgrading" in run.stderr
+    home.git(home.template, "tag", "1.0.1")
+    shallow = tmp_path / "shallow"
+    home.git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{deploy}", str(shallow))
+    run = home.copier("update", "--trust", "--defaults", "--skip-answered", cwd=shallow)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "_commit: 1.0.1" in (shallow / ".copier-answers.yml").read_text()
+    answers.write_text(answers.read_text().replace("_commit: 1.0.0-1-g", "_commit: 1.0.0-1-gdeadbeef"))
+    home.commit(deploy)
+    run = home.copier("update", "--trust", "--defaults", cwd=deploy)
+    assert run.returncode == 1 and "Unknown revision" in run.stderr
+    page.run("git status --short", deploy)
+    assert "_commit: 1.0.1" in answers.read_text()
     page.check_all_ran()
 
 
