@@ -3,8 +3,8 @@
     post_generate.py ROOT
 
 It needs only what Copier itself requires: pydantic, PyYAML and packaging. It installs nothing, needs no
-network, and starts no process but git. Copier starts it in this folder, not in the deployment, so that a module
-beside the user's files is never imported, whatever PYTHONPATH says.
+network, and starts no process but git. Copier starts it in this folder, not in the deployment, so that a
+module beside the user's files is never imported, whatever PYTHONPATH says.
 
 This file must still parse on every Python that Copier runs on.
 """
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def prepare(root: Path) -> str:
-    """Make the package importable, and nothing of the user's. Returns what is in the way, in one line, or ""."""
+    """Make the package importable, and nothing of the user's. Returns the problem in one line, or ""."""
     sys.path[:] = [str(HOOKS), *trusted(sys.path, root)]
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them costs time
     return python_problem() or packages_problem()

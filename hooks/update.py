@@ -167,7 +167,7 @@ def text(value: object) -> str:
 
 
 def nothing_can_go(answers: str, data: dict[str, Any]) -> bool:
-    """Whether the answers and their rules are the same, and no file of the old version has left the new one."""
+    """Whether the answers and their rules are the same, and the new version has every file of the old one."""
     import yaml
 
     known = yaml.safe_load(answers)
@@ -251,8 +251,11 @@ def edited_files(
 
 def render(template: str, folder: Path, **options: Any) -> None:
     """Copy as Copier's own update does. Importing Copier takes half a second: only where it is needed."""
+    import platform
     import warnings
 
+    # What Copier imports asks for the processor, for which Python would start `uname`.
+    vars(platform.uname()).setdefault("processor", "")
     import copier
 
     warnings.simplefilter("ignore")  # of what Copier has warned already

@@ -114,7 +114,7 @@ def test_edits_that_went_by_an_answer_at_the_prompt_are_reported(
     update = ("update", "--trust", "--skip-answered", "--ask=topology", str(deploy))
     code, screen = home.at_the_prompt(update, {"Where does PgCat run?": "\x1b[B\r"})
     assert "removed files that you had edited: kubernetes/pgcat-deployment.yaml" in screen.replace("\r\n", "")
-    assert "git show HEAD:./kubernetes/pgcat-deployment.yaml" in screen.replace("\r\n", "")
+    assert "-- kubernetes/pgcat-deployment.yaml" in screen.replace("\r\n", "")
     assert code == 1
     assert stored(deploy)["topology"] == "sidecar"
 
