@@ -14,6 +14,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What repeats other tests is left out unless asked for."""
+    if not config.getoption("--every-combination"):
+        repeated = [item for item in items if item.get_closest_marker("repeats")]
+        config.hook.pytest_deselected(items=repeated)
+        items[:] = [item for item in items if item not in repeated]
+
+
 # Live tests share their servers, so a worker takes all of them. Rollouts and faults are another's, for they
 # mostly wait and have servers of their own; so are Kubernetes, its API server, Docker, and the doctor, who is
 # given faults to find.

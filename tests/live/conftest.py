@@ -15,15 +15,11 @@ from live.support import EVERY_STATEMENT, Cluster, allow_open_files, postgres_cl
 HERE = Path(__file__).parent
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Everything here is live; what repeats other tests is left out unless asked for."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here is live."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)
-    if not config.getoption("--every-combination"):
-        repeated = [item for item in items if item.get_closest_marker("repeats")]
-        config.hook.pytest_deselected(items=repeated)
-        items[:] = [item for item in items if item not in repeated]
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,48 @@ def test_edits_that_would_go_stop_the_update(home: Home, in_process: InProcess, 
     assert run.returncode == 0, run.stdout + run.stderr
     assert not (deploy / "kubernetes/pgcat-deployment.yaml").exists()
     assert (deploy / "budget.yaml").read_text().startswith("# ours\n")
-    assert "# ours" in home.git(deploy, "show", "HEAD:kubernetes/pgcat-deployment.yaml")
+    (said,) = [line for line in run.stderr.splitlines() if line.startswith("pgcat-stack: ")]
+    listed = "removed, as you asked, files that you had edited: kubernetes/pgcat-deployment.yaml; to get"
+    assert listed in said
+    home.commit(deploy, "updated")
+    home.run("sh", "-c", said[said.index("git checkout") :], cwd=deploy)
+    assert (deploy / "kubernetes/pgcat-deployment.yaml").read_text().startswith("# ours\n")
+
+
+def test_without_edits_that_go_none_are_listed(home: Home, in_process: InProcess, tmp_path: Path) -> None:
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
+    (deploy / "budget.yaml").write_text("# ours\n" + (deploy / "budget.yaml").read_text())
+    (deploy / "kubernetes/ours.yaml").write_text("# ours\n")
+    home.commit(deploy, "edits")
+    update = ("update", "--trust", "--defaults", "--data", "topology=sidecar", str(deploy))
+    run = home.copier(*update, PGCAT_STACK_DISCARD_EDITS="1")
+    assert run.returncode == 0 and "edited" not in run.stderr, run.stderr
+
+
+def test_a_file_that_a_new_version_lacks_is_looked_for(alone: InProcess, tmp_path: Path) -> None:
+    """With the same answers and rules: only the names of the files tell."""
+    deploy = alone.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
+    file = deploy / "postgres/bootstrap.sql"
+    file.write_text("-- ours\n" + file.read_text())
+    alone.home.commit(deploy)
+    alone.home.release("1001.0.0", files={"template/postgres/bootstrap.sql.jinja": None})
+    run = alone.home.copier("update", "--trust", "--defaults", str(deploy))
+    assert run.returncode == 1
+    assert "files that you have edited: postgres/bootstrap.sql; nothing" in run.stderr
+    assert alone.home.status(deploy) == ""
+
+
+def test_a_file_that_new_rules_exclude_is_looked_for(alone: InProcess, tmp_path: Path) -> None:
+    deploy = alone.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
+    file = deploy / "postgres/bootstrap.sql"
+    file.write_text("-- ours\n" + file.read_text())
+    alone.home.commit(deploy)
+    rules = (alone.home.template / "questions/excluded.jinja").read_text()
+    alone.home.release("1001.0.0", files={"questions/excluded.jinja": rules + "\n/postgres\n"})
+    run = alone.home.copier("update", "--trust", "--defaults", str(deploy))
+    assert run.returncode == 1
+    assert "files that you have edited: postgres/bootstrap.sql; nothing" in run.stderr
+    assert alone.home.status(deploy) == ""
 
 
 def test_edits_that_went_by_an_answer_at_the_prompt_are_reported(

@@ -1,4 +1,4 @@
-"""Copier as people install it, from the oldest that copier.yml allows to the newest: copy and update, offline."""
+"""Copier as people install it, from the oldest that copier.yml allows to the newest, without a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from versions import URL, Home
 _found = re.search(r'_min_copier_version: "(.*)"', (REPOSITORY / "copier.yml").read_text())
 assert _found
 OLDEST = (f"copier=={_found[1]}", "pydantic==2.4.2", "pyyaml==6.0.1")
-"""With the oldest of what the hooks import. Copier itself takes PyYAML 5.3.1, which no newer Python can build."""
+"""With the oldest of what the hooks import. Copier also takes PyYAML 5.3.1, which newer Pythons cannot build."""
 NEWEST = ("copier",)
 
 
