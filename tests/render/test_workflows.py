@@ -7,6 +7,7 @@ REQUIRED_PROGRAMS names it, as in .ci/run.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 import shlex
@@ -14,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 
 import pytest
 import yaml
@@ -24,6 +26,13 @@ from rendering import REPOSITORY, combinations, environment, render
 OURS = REPOSITORY / ".github"
 PROGRAMS = REPOSITORY / ".tools" / "programs"
 """Where .ci/install puts them."""
+ADDRESSES = [
+    "gh:org/pgcat-stack",
+    "git@git.example.com:org/x.git",
+    "https://git.example.com:8443/x",
+    "/srv/x",
+]
+ANSWERS_FILES = [".copier-answers.yml", ".copier-answers.pgcat.yml"]
 PINNED = re.compile(r"uses: (?P<action>[\w./-]+)@(?P<commit>[0-9a-f]{40}) # (?P<version>v\d+\.\d+\.\d+)")
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
 GOOD = f"""
@@ -72,7 +81,22 @@ def rendered_workflows() -> dict[str, str]:
                 for file in files:
                     if file.read_text() not in found.values():
                         found[f"{forge}-{number}-{file.name}"] = file.read_text()
+            for number, text in enumerate(from_addresses(forge)):
+                if text not in found.values():
+                    found[f"{forge}-address-{number}.yml"] = text
     return found
+
+
+def from_addresses(forge: str) -> Iterator[str]:
+    """The workflows of a forge as other addresses of the template and names of the answers file give them."""
+    templates = sorted((REPOSITORY / "template" / f".{forge}").rglob("*.y*ml.jinja"))
+    assert templates
+    for file, address, answers in itertools.product(templates, ADDRESSES, ANSWERS_FILES):
+        context = {
+            "_copier_answers": {"_src_path": address, "_commit": "1.0.0"},
+            "_copier_conf": {"data": {}, "answers_file": PurePath(answers)},
+        }
+        yield environment().get_template(file.relative_to(REPOSITORY).as_posix()).render(context)
 
 
 @pytest.fixture
