@@ -99,8 +99,8 @@ def from_addresses(forge: str) -> Iterator[str]:
         yield environment().get_template(file.relative_to(REPOSITORY).as_posix()).render(context)
 
 
-@pytest.fixture
-def actionlint() -> str:
+def find_actionlint() -> str:
+    """The program; where it is missing the test skips, or fails if REQUIRED_PROGRAMS names it."""
     program = shutil.which("actionlint", path=f"{os.environ['PATH']}{os.pathsep}{PROGRAMS}")
     if program is None:
         missing = "actionlint is missing: run .ci/install actionlint"
@@ -108,6 +108,25 @@ def actionlint() -> str:
             pytest.fail(missing)
         pytest.skip(missing)
     return program
+
+
+@pytest.fixture
+def actionlint() -> str:
+    return find_actionlint()
+
+
+@pytest.mark.parametrize(
+    ("required", "outcome"), [("", pytest.skip.Exception), ("actionlint", pytest.fail.Exception)]
+)
+def test_a_missing_linter_fails_where_it_is_required(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, required: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PROGRAMS", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("REQUIRED_PROGRAMS", required)
+    with pytest.raises(outcome, match=r"actionlint is missing: run \.ci/install actionlint"):
+        find_actionlint()
+    assert "REQUIRED_PROGRAMS=actionlint" in (REPOSITORY / ".ci" / "run").read_text()
 
 
 def in_repository(folder: Path, workflows: dict[str, str]) -> Path:
