@@ -5,6 +5,7 @@ What no question asks for, or the contract does not allow, is a note instead. No
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from pgcat_stack.models.permify import DEPRECATED, Database, PermifyConfig, read
 from pgcat_stack.models.pgcat import read_pgcat
 from pgcat_stack.plain_data import as_mapping
 from pgcat_stack.pools import Pool, read_pools
+from pgcat_stack.printable import Line, printable
 from pgcat_stack.sources import Source, read_source
 
 Answer = str | int | bool
@@ -90,15 +92,25 @@ def adopt(files: list[Path], topology: str) -> Adoption:
     return found
 
 
-def adoption_yaml(adoption: Adoption) -> str:
-    """A data file for `copier copy --data-file`, with the notes above."""
+def adoption_yaml(adoption: Adoption) -> list[str]:
+    """A data file for `copier copy --data-file`, with the notes above; a line for each note and answer."""
+    unknown = "# not in these files: postgres_max_connections, other_connections, and how many processes run"
+    return [
+        *(f"# {printable(note)}" for note in adoption.notes),
+        unknown,
+        *(Line(_answer(key, value)) for key, value in adoption.answers.items()),
+    ]
+
+
+def _answer(key: str, value: Answer) -> str:
+    """One answer as a line of YAML; characters that a line does not show are YAML's own escapes."""
     import yaml
 
-    notes = "".join(f"# {note}\n" for note in adoption.notes)
-    unknown = (
-        "# not in these files: postgres_max_connections, other_connections, and how many processes run\n"
-    )
-    return notes + unknown + yaml.safe_dump(adoption.answers, sort_keys=False, allow_unicode=True)
+    line = yaml.safe_dump({key: value}, allow_unicode=True, width=sys.maxsize).removesuffix("\n")
+    if printable(line, sys.maxsize) != line:
+        escaped = yaml.safe_dump(value, allow_unicode=False, width=sys.maxsize, default_style='"')
+        line = f"{key}: {escaped.strip()}"
+    return line
 
 
 def _sources(files: list[Path]) -> tuple[Source | None, Source | None]:

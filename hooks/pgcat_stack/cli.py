@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -69,9 +69,9 @@ class _Parser(argparse.ArgumentParser):
     """Its complaints have no control characters of what was typed."""
 
     def error(self, message: str) -> NoReturn:
-        from pgcat_stack.report import one_line
+        from pgcat_stack.printable import printable
 
-        super().error(one_line(message))
+        super().error(printable(message))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -209,7 +209,7 @@ def _doctor(options: argparse.Namespace) -> int:
     if sys.stdout is not None and sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
     if options.format == "json":
-        _print(json_report(findings))
+        _print(json_report(findings).splitlines())
         for note in diagnosis.notes:
             _complain(f"note: {note}")
     else:
@@ -245,7 +245,9 @@ def _plan(options: argparse.Namespace) -> int:
     terminal = sys.stdout is not None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns
     _print(
-        plan_json(budget) if options.format == "json" else plan_text(budget, terminal=terminal, width=width)
+        plan_json(budget).splitlines()
+        if options.format == "json"
+        else plan_text(budget, terminal=terminal, width=width)
     )
     return OK if budget.holds else ERRORS
 
@@ -262,7 +264,8 @@ def _report(deployment: Deployment, style: str, *, strict: bool) -> int:
     from pgcat_stack.report import json_report, text_report
 
     findings = run_checks(deployment)
-    _print(json_report(findings) if style == "json" else text_report(findings, len(deployment.sources)))
+    lines = json_report(findings).splitlines() if style == "json" else None
+    _print(lines or text_report(findings, len(deployment.sources)))
     return _exit_code(findings, strict=strict)
 
 
@@ -273,7 +276,6 @@ def _exit_code(findings: Sequence[Finding], *, strict: bool) -> int:
 
 def _secrets(options: argparse.Namespace) -> int:
     from pgcat_stack.deployment import Deployment
-    from pgcat_stack.report import one_line
     from pgcat_stack.secrets import kubernetes_commands, secret_names
 
     deployment = Deployment.load(options.directory)
@@ -281,15 +283,14 @@ def _secrets(options: argparse.Namespace) -> int:
         return _make_secrets(deployment, quiet=False)
     commands = kubernetes_commands(deployment)
     if commands:
-        _print("Kubernetes keeps the secrets. Put each value into the file that is named here, then run:\n")
-        _print("".join(f"  {one_line(command)}\n" for command in commands))
+        _print(["Kubernetes keeps the secrets. Put each value into the file that is named here, then run:"])
+        _print(f"  {command}" for command in commands)
     else:
-        _print("Nothing to make: this deployment has no docker secrets.\n")
+        _print(["Nothing to make: this deployment has no docker secrets."])
     return OK
 
 
 def _make_secrets(deployment: Deployment, *, quiet: bool) -> int:
-    from pgcat_stack.report import one_line
     from pgcat_stack.secrets import SecretsError, make_secrets, reminders
 
     try:
@@ -305,7 +306,7 @@ def _make_secrets(deployment: Deployment, *, quiet: bool) -> int:
         lines += [f"note: {reminder}" for reminder in reminders(deployment, made)]
         lines = lines or ["Nothing to make: every docker secret is there."]
     if lines:
-        _print("".join(f"{one_line(line)}\n" for line in lines))
+        _print(lines)
     return OK
 
 
@@ -317,12 +318,19 @@ def _hook(root: Path) -> int:
     if os.environ.get("STAGE") == "after":
         from pgcat_stack.update_report import ANSWERS, update_report
 
-        _print(update_report(root, deployment, os.environ.get("PGCAT_STACK_ANSWERS_FILE", ANSWERS)))
+        report = update_report(root, deployment, os.environ.get("PGCAT_STACK_ANSWERS_FILE", ANSWERS))
+        _print(report.splitlines())
     return max(secrets_code, _report(deployment, "text", strict=False))
 
 
-def _print(text: str) -> None:
-    """Write to standard output; characters that the terminal's encoding lacks are escaped."""
+def _print(lines: Iterable[str]) -> None:
+    """Write lines to standard output, each of them printable, whatever it holds.
+
+    Only a `Line` is written as it is. Characters that the terminal's encoding lacks are escaped.
+    """
+    from pgcat_stack.printable import LONGEST_LINE, Line, printable
+
+    text = "".join(f"{line if isinstance(line, Line) else printable(line, LONGEST_LINE)}\n" for line in lines)
     if sys.stdout is None:
         raise OutputError("standard output is closed")
     encoding = sys.stdout.encoding or "utf-8"
@@ -337,11 +345,11 @@ def _print(text: str) -> None:
 
 
 def _complain(message: str) -> None:
-    from pgcat_stack.report import one_line
+    from pgcat_stack.printable import printable
 
     if sys.stderr is not None:
         try:
-            sys.stderr.write(f"pgcat-stack: {one_line(message)}\n")
+            sys.stderr.write(f"pgcat-stack: {printable(message)}\n")
             sys.stderr.flush()
         except OSError:
             _discard(sys.stderr)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from io import StringIO
 from typing import Any
 
 from pgcat_stack.budget import Plan, Row, Use
+from pgcat_stack.printable import Line, json_text, printable
 
 
 def plan_json(plan: Plan) -> str:
@@ -21,7 +21,7 @@ def plan_json(plan: Plan) -> str:
     - `missing`: servers that a pool or URI names and budget.yaml does not, objects with `host`, `port` and
       `pool`.
     """
-    return json.dumps(_object(plan), indent=2, ensure_ascii=False) + "\n"
+    return json_text(_object(plan))
 
 
 def _object(plan: Plan) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _use_object(use: Use) -> dict[str, Any]:
     }
 
 
-def plan_text(plan: Plan, *, terminal: bool, width: int) -> str:
+def plan_text(plan: Plan, *, terminal: bool, width: int) -> list[str]:
     """The budget as a table, and a line for what it cannot show.
 
     On a terminal it has lines and colours and fits into `width` where its words and numbers allow; elsewhere
@@ -80,10 +80,10 @@ def plan_text(plan: Plan, *, terminal: bool, width: int) -> str:
     for name in ("Demand", "Capacity", "Headroom"):
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     for row in plan.rows:
-        name = f"{row.server.address} ({row.server.role})"
+        name = printable(f"{row.server.address} ({row.server.role})")
         for use in row.uses:
             cells = (use.pool, use.size.value, use.instances.count, use.instances.words, use.demand)
-            table.add_row(Text(name), *(Text(str(cell)) for cell in cells))
+            table.add_row(Text(name), *(Text(printable(str(cell))) for cell in cells))
             name = ""
         if row.migration:
             migration = ("migration", row.migration, 1, "once", row.migration)
@@ -96,7 +96,7 @@ def plan_text(plan: Plan, *, terminal: bool, width: int) -> str:
     needed = console.measure(table)
     console.width = max(min(needed.maximum, width), needed.minimum) if terminal else needed.maximum
     console.print(table)
-    lines = [
+    lines: list[str] = [
         f"{server.address}: named by {server.named_by}, but not in budget.yaml" for server in plan.unlisted
     ]
     if not plan.counted:
@@ -104,7 +104,8 @@ def plan_text(plan: Plan, *, terminal: bool, width: int) -> str:
     lines.append("The budget holds." if plan.holds else "The budget does not hold.")
     file = console.file
     assert isinstance(file, StringIO)
-    return file.getvalue() + "\n".join(lines) + "\n"
+    as_it_is = Line if terminal else str  # its colours are ours, its cells are printable
+    return [as_it_is(line) for line in file.getvalue().splitlines()] + lines
 
 
 def _totals(row: Row) -> tuple[str, str, str]:

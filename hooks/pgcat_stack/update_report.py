@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pgcat_stack.checks.permify_authn import permifys
 from pgcat_stack.deployment import BOOTSTRAP, COMPOSE, Deployment, DeploymentError
 from pgcat_stack.git import GitError, committed_files
 from pgcat_stack.plain_data import dig
+from pgcat_stack.printable import printable
 from pgcat_stack.sources import read_source
 from pgcat_stack.workloads import Workload
 
@@ -41,7 +43,7 @@ def update_report(root: Path, deployment: Deployment, answers_file: str = ANSWER
     Empty where nothing was committed, or a file cannot be read: then a finding says why.
     """
     answers = read_source(root, answers_file).mapping
-    options = "" if answers_file == ANSWERS else f" --answers-file {answers_file}"
+    options = "" if answers_file == ANSWERS else f" --answers-file {_word(answers_file)}"
     with _committed(root) as before:
         if before is None or before.budget is None or deployment.budget is None:
             return ""
@@ -99,9 +101,9 @@ def _table(was: Plan, now: Plan) -> str:
 def _counts(budget: Plan) -> dict[tuple[str, ...], str]:
     found: dict[tuple[str, ...], str] = {}
     for row in budget.rows:
-        server = str(row.server.address)
+        server = printable(str(row.server.address))
         for use in row.uses:
-            found[server, use.pool] = f"{use.size.value} x {use.instances.count} = {use.demand}"
+            found[server, printable(use.pool)] = f"{use.size.value} x {use.instances.count} = {use.demand}"
         found[server, "all"] = _total(row)
     return found
 
@@ -143,12 +145,13 @@ def _two_applies(was: Plan, now: Plan, answers: Mapping[str, Any], options: str)
     sizes = _sizes(now if more else was)
     let_go = {key: answers.get(key) or 0 for key in sizes}
     this, alone = "this update", f"copier update --trust --defaults --vcs-ref=:current:{options}"
+    server = printable(str(row.server.address))
     held = {"advanced": "true", **sizes}
     first = f"{this}, but with{_data(_count(old) | held)}" if more else f"{alone}{_data(_count(new) | held)}"
     last = f"{alone}{_data(_count(new) | let_go)}" if more else f"{this} again, but with{_data(let_go)}"
     return f"""\
 Two applies, not one: a Deployment scales the pods that it has before it replaces them, and for a while
-those of {new.name} may open {reached} of {row.server.capacity} connections to {row.server.address}.
+those of {printable(new.name)} may open {reached} of {row.server.capacity} connections to {server}.
 From the last commit (`git reset --quiet --hard && git clean --quiet --force -d`):
   1. {first}
   2. apply, wait until the last old pod has gone, commit
@@ -168,7 +171,12 @@ def _count(workload: Workload) -> dict[str, object]:
 
 
 def _data(answers: Mapping[str, object]) -> str:
-    return "".join(f" --data {key}={value}" for key, value in answers.items())
+    return "".join(f" --data {_word(f'{key}={value}')}" for key, value in answers.items())
+
+
+def _word(text: str) -> str:
+    """A word of a command to copy, whatever a file has in it."""
+    return printable(shlex.quote(text))
 
 
 def _while_it_changes(old: Row, new: Row) -> int | None:

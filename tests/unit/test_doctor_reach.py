@@ -630,11 +630,9 @@ def test_the_report_wraps_between_words_on_a_terminal() -> None:
     case = Case(Facts(load(rendered(STANDALONE))), Answers(), Credentials(Password("x"), Password("x")))
     finding = Finding("PD204", "error", "budget.yaml", 9, "word " * 20 + "end", "do a-b-c")
     plain = report([finding], ["n\x1b"], case, width=None)
-    assert plain.splitlines()[0].startswith("budget.yaml:9: PD204 word") and "\x1b" not in plain
-    assert (
-        plain.splitlines()[-1] == "1 error, 0 warnings; asked 0 of 2 PostgreSQL servers, 0 PgCat, 0 Permify"
-    )
-    narrow = report([finding], [], case, width=40).splitlines()
+    assert plain[0].startswith("budget.yaml:9: PD204 word") and "\x1b" not in "".join(plain)
+    assert plain[-1] == "1 error, 0 warnings; asked 0 of 2 PostgreSQL servers, 0 PgCat, 0 Permify"
+    narrow = report([finding], [], case, width=40)
     assert "\x1b[1;31mPD204\x1b[0m" in narrow[0]
     assert all(len(line) <= 40 for line in narrow[1:]) and narrow[1].startswith("  word")
 

@@ -35,7 +35,8 @@ from pgcat_stack.interpolation import filled_in
 from pgcat_stack.kustomize import kustomizations, listed_files
 from pgcat_stack.manifests import Manifest
 from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
-from pgcat_stack.report import one_line, show
+from pgcat_stack.printable import printable
+from pgcat_stack.report import show
 from pgcat_stack.sources import Source
 from pgcat_stack.units import whole
 
@@ -177,8 +178,7 @@ def _broken(manifest: Manifest, version: str) -> Problem | None:
         return Problem(manifest.at("apiVersion"), text, "correct apiVersion and kind")
     except kubernetes_validate.ValidationError as error:
         keys = tuple(error.absolute_path)
-        text = one_line(str(error.message))
-        text = text if len(text) <= 200 else text[:199] + "…"
+        text = printable(str(error.message), 200)
         field = ".".join(map(str, keys)) or manifest.kind
         return Problem(manifest.at(*keys), f"{field}, by the schema of Kubernetes {version}: {text}")
     return None

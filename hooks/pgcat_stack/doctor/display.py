@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pgcat_stack.doctor.answers import Case
 from pgcat_stack.doctor.session import Progress
 from pgcat_stack.findings import Finding
-from pgcat_stack.report import one_line, text_line
+from pgcat_stack.printable import Line, printable
+from pgcat_stack.report import text_line
 
 
 @contextlib.contextmanager
@@ -30,31 +31,38 @@ def progress() -> Iterator[Progress]:
         yield show
 
 
-def report(findings: Sequence[Finding], notes: Iterable[str], case: Case, *, width: int | None) -> str:
+def report(findings: Sequence[Finding], notes: Iterable[str], case: Case, *, width: int | None) -> list[str]:
     """One line a finding, the most useful first; then notes, and a last line that counts.
 
     On a terminal, whose `width` is given, lines are wrapped between words, and the codes of errors are red,
     those of warnings yellow.
     """
-    lines = []
+    lines: list[str] = []
     for finding in findings:
-        line = _wrapped(text_line(finding), width)
-        if width is not None:
-            colour = "31" if finding.severity == "error" else "33"
-            before, code, after = line.partition(finding.code)
-            line = f"{before}\x1b[1;{colour}m{code}\x1b[0m{after}"
-        lines.append(line)
-    lines += [_wrapped(one_line(f"note: {note}"), width) for note in notes]
-    lines.append(_wrapped(summary(findings, case), width))
-    return "\n".join(lines) + "\n"
+        wrapped = _wrapped(text_line(finding), width)
+        lines += wrapped if width is None else _coloured(wrapped, finding)
+    for note in notes:
+        lines += _wrapped(f"note: {printable(note)}", width)
+    return lines + _wrapped(summary(findings, case), width)
 
 
-def _wrapped(line: str, width: int | None) -> str:
+def _wrapped(line: str, width: int | None) -> list[str]:
     if width is None:
-        return line
-    return textwrap.fill(
+        return [line]
+    return textwrap.wrap(
         line, max(width, 20), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
+
+
+def _coloured(lines: list[str], finding: Finding) -> list[str]:
+    """The lines of a finding, with its code in colour."""
+    colour = "31" if finding.severity == "error" else "33"
+    for number, line in enumerate(lines):
+        before, code, after = printable(line).partition(f" {finding.code}")
+        if code:
+            coloured = Line(f"{before} \x1b[1;{colour}m{finding.code}\x1b[0m{after}")
+            return [*lines[:number], coloured, *lines[number + 1 :]]
+    return lines
 
 
 def summary(findings: Sequence[Finding], case: Case) -> str:
