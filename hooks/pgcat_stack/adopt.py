@@ -13,13 +13,14 @@ from typing import Any
 
 from pgcat_stack.deployment import DeploymentError
 from pgcat_stack.endpoints import DEFAULT_PORT, Address, Uri, parse_uri
+from pgcat_stack.files import Folder, UnreadError
 from pgcat_stack.models.issues import UNKNOWN_KEY, place
 from pgcat_stack.models.permify import DEPRECATED, Database, PermifyConfig, read_permify
 from pgcat_stack.models.pgcat import read_pgcat
 from pgcat_stack.plain_data import as_mapping
 from pgcat_stack.pools import Pool, read_pools
 from pgcat_stack.printable import Line, printable
-from pgcat_stack.sources import Source, read_source
+from pgcat_stack.sources import Source, parse_source
 
 Answer = str | int | bool
 
@@ -116,9 +117,7 @@ def _answer(key: str, value: Answer) -> str:
 def _sources(files: list[Path]) -> tuple[Source | None, Source | None]:
     found: dict[str, Source] = {}
     for file in files:
-        source = read_source(file.parent, file.name)
-        if not file.exists():
-            raise DeploymentError(f"{file}: no such file")
+        source = _source(file)
         if source.language not in ("toml", "yaml"):
             raise DeploymentError(f"{file}: neither pgcat.toml nor Permify's configuration in YAML")
         if source.problems:
@@ -134,6 +133,22 @@ def _sources(files: list[Path]) -> tuple[Source | None, Source | None]:
             )
         found[source.language] = source
     return found.get("toml"), found.get("yaml")
+
+
+def _source(file: Path) -> Source:
+    """A file that the user names. It may be a link inside its folder, and lead nowhere else."""
+    try:
+        with Folder(file.parent, "its folder") as folder:
+            content = folder.read(file.name)
+    except FileNotFoundError:
+        raise DeploymentError(f"{file}: no such file") from None
+    except UnreadError as unread:
+        text = "no such file" if unread.why == "missing" else str(unread)
+        advice = "; name the file itself" if unread.why == "link" else ""
+        raise DeploymentError(f"{file}: {text}{advice}") from None
+    except OSError as error:
+        raise DeploymentError(f"{file}: cannot be read: {(error.strerror or str(error)).lower()}") from None
+    return parse_source(file.name, content)
 
 
 def _pools(source: Source, uris: list[Uri], found: Adoption) -> None:

@@ -275,10 +275,15 @@ def _exit_code(findings: Sequence[Finding], *, strict: bool) -> int:
 
 
 def _secrets(options: argparse.Namespace) -> int:
-    from pgcat_stack.deployment import Deployment
+    from pgcat_stack.deployment import COMPOSE, KUSTOMIZATION, Deployment
     from pgcat_stack.secrets import kubernetes_commands, secret_names
 
     deployment = Deployment.load(options.directory)
+    for source in filter(None, map(deployment.sources.get, (COMPOSE, KUSTOMIZATION))):
+        if source.broken:  # which secrets there are is not known
+            problem = source.problems[0]
+            _complain(f"{source.path}:{problem.line}: {problem.message}")
+            return ERRORS
     if secret_names(deployment):
         return _make_secrets(deployment, quiet=False)
     commands = kubernetes_commands(deployment)

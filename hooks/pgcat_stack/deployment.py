@@ -15,10 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgcat_stack.files import Folder
 from pgcat_stack.manifests import Manifest, pod_containers
 from pgcat_stack.models import PgcatVersion, pgcat_version
 from pgcat_stack.plain_data import as_list, as_mapping, as_text, dig
-from pgcat_stack.sources import Source, read_source
+from pgcat_stack.sources import Source, source_in, unread_source
 
 if TYPE_CHECKING:
     from pgcat_stack.models.permify import PermifyReading
@@ -32,13 +33,17 @@ BUDGET = "budget.yaml"
 VALUES = "permify/values.yaml"
 BOOTSTRAP = "postgres/bootstrap.sql"
 
+SECRETS = "secrets"
+
 _KNOWN_FILES = (COMPOSE, KUSTOMIZATION, PGCAT, PERMIFY, BUDGET)
 _SKIPPED_FOLDERS = frozenset(
-    {".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__", "secrets", ".terraform"}
+    {".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__", SECRETS, ".terraform"}
 )
+_NEVER_READ = frozenset({".git", SECRETS})
 _SKIPPED_FILES = frozenset({".DS_Store"})
 _ANSWERS = re.compile(r"\.copier-answers.*\.ya?ml")
 _MOST_FILES = 5000
+_MOST_CHARACTERS = 256 * 1024 * 1024
 
 
 class DeploymentError(Exception):
@@ -53,6 +58,8 @@ class Deployment:
     sources: Mapping[str, Source] = field(repr=False)
     answers: tuple[Source, ...] = field(default=(), repr=False)
     """Copier's answers files. Nothing is judged by them, only whether they and the files belong together."""
+    reach: int = 0
+    """How many folders above the deployment are in its git repository: `../` may lead there."""
 
     @classmethod
     def load(cls, root: Path) -> Deployment:
@@ -61,25 +68,46 @@ class Deployment:
         Raises `DeploymentError` where there is no such folder, it cannot be listed, or nothing in it looks
         like a deployment.
         """
-        if not root.exists():
-            raise DeploymentError(f"{root}: there is no such folder")
-        if not root.is_dir():
-            raise DeploymentError(f"{root}: not a folder")
         try:
-            next(root.iterdir(), None)  # os.walk hides what it may not read
-            marks = [(root / name).exists() for name in (COMPOSE, KUSTOMIZATION, PERMIFY)]
+            with Folder(root) as folder:
+                return cls._read(root, folder)
+        except FileNotFoundError:
+            raise DeploymentError(f"{root}: there is no such folder") from None
+        except NotADirectoryError:
+            raise DeploymentError(f"{root}: not a folder") from None
         except OSError as error:
             raise DeploymentError(f"{root}: cannot be read: {error.strerror or error}") from None
-        if not any(marks):
+
+    @classmethod
+    def _read(cls, root: Path, folder: Folder) -> Deployment:
+        names = [path.name for path in Path(folder.path).iterdir()]
+        if all(folder.is_there(name) is False for name in (COMPOSE, KUSTOMIZATION, PERMIFY)):
             raise DeploymentError(
                 f"{root}: not a rendered deployment: neither {COMPOSE} nor {KUSTOMIZATION} nor {PERMIFY}"
             )
-        paths = _text_files(root)
-        answers = sorted(path.name for path in root.iterdir() if _ANSWERS.fullmatch(path.name))
+        paths, sources = _listing(root, folder)
+        read = 0
+        for path in paths:
+            sources[path] = unread_above(sources, path) or source_in(folder, path)
+            read += len(sources[path].text)
+            if read > _MOST_CHARACTERS:
+                size = _MOST_CHARACTERS // 1024 // 1024
+                raise DeploymentError(f"{root}: not a rendered deployment: more than {size} MiB of text")
+        for path in _KNOWN_FILES:
+            if path not in sources and (above := unread_above(sources, path)):
+                sources[path] = above
+        reach = 0
+        if any(".." in sources[path].text for path in (COMPOSE, KUSTOMIZATION) if path in sources) or any(
+            source.unread for source in sources.values()
+        ):
+            from pgcat_stack.named import read_named
+
+            reach = read_named(folder, sources)
         return cls(
             root,
-            {path: read_source(root, path) for path in paths},
-            tuple(read_source(root, path) for path in answers),
+            dict(sorted(sources.items())),
+            tuple(source_in(folder, path) for path in sorted(names) if _ANSWERS.fullmatch(path)),
+            reach,
         )
 
     @property
@@ -154,23 +182,61 @@ class Deployment:
         return read_permify(self.permify.data)
 
 
-def _text_files(root: Path) -> list[str]:
-    """Relative paths of the files below `root`, sorted; known names even where they are no files."""
-    found: set[str] = {name for name in _KNOWN_FILES if os.path.lexists(root / name)}
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
-        if "pyvenv.cfg" in files:
-            folders.clear()
+def _listing(root: Path, folder: Folder) -> tuple[list[str], dict[str, Source]]:
+    """Relative paths of the files below a folder; and what cannot be listed.
+
+    Known names are there even where they are no files. A link to a folder is followed as long as it stays
+    inside and does not lead back to a folder around it.
+    """
+    found: set[str] = {name for name in _KNOWN_FILES if os.path.lexists(Path(folder.path, name))}
+    unread: dict[str, Source] = {}
+    pending: list[tuple[str, str, tuple[str, ...]]] = [("", "", ())]  # by name, without links, links taken at
+    count = 0
+    while pending:
+        name, real, taken = pending.pop()
+        try:
+            entries = list(os.scandir(os.path.join(folder.path, real)))  # noqa: PTH118 (the fast one)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            unread[name] = unread_source(name, "unreadable", f"a folder that cannot be listed: {reason}")
             continue
-        base = Path(folder).relative_to(root)
-        found.update(
-            (base / name).as_posix()
-            for name in files
-            if name not in _SKIPPED_FILES and not _ANSWERS.fullmatch(name)
-        )
-        if len(found) > _MOST_FILES:
+        if any(entry.name == "pyvenv.cfg" for entry in entries):
+            continue
+        count += len(entries)
+        if count > _MOST_FILES:
             raise DeploymentError(f"{root}: not a rendered deployment: more than {_MOST_FILES} files")
-    return sorted(found)
+        for entry in entries:
+            path, inner = posixpath.join(name, entry.name), posixpath.join(real, entry.name)
+            if entry.is_symlink():
+                target = folder.resolved(inner)
+                if target is not None and os.path.isdir(os.path.join(folder.path, target)):  # noqa: PTH112, PTH118
+                    skipped = _SKIPPED_FOLDERS.intersection((entry.name, *target.split("/")))
+                    behind = (*taken, real)
+                    around = target == "." or any(f"{one}/".startswith(f"{target}/") for one in behind)
+                    if not skipped and not around:
+                        pending.append((path, target, behind))
+                elif target is not None and _NEVER_READ.intersection(target.split("/")):
+                    continue
+                elif entry.name not in _SKIPPED_FOLDERS or path == SECRETS:
+                    found.update(_wanted(path, entry.name))
+            elif not entry.is_dir(follow_symlinks=False):
+                found.update(_wanted(path, entry.name))
+            elif entry.name not in _SKIPPED_FOLDERS:
+                pending.append((path, inner, taken))
+    return sorted(found), unread
+
+
+def _wanted(path: str, name: str) -> tuple[str, ...]:
+    return () if name in _SKIPPED_FILES or _ANSWERS.fullmatch(name) else (path,)
+
+
+def unread_above(sources: Mapping[str, Source], path: str) -> Source | None:
+    """The folder above a path that was not read: a link out of the deployment, or one without rights."""
+    while path := posixpath.dirname(path):
+        source = sources.get(path)
+        if source is not None and source.unread:
+            return source
+    return None
 
 
 def _manifests(

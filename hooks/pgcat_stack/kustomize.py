@@ -26,11 +26,10 @@ class Listed:
     target: str
 
     @property
-    def remote(self) -> bool:
-        """Whether it lies outside the deployment, where it cannot be judged."""
+    def elsewhere(self) -> bool:
+        """Whether it is an address, or an absolute path, which is never read."""
         text = self.text
-        elsewhere = "://" in text or "?ref=" in text or text.startswith(("git@", "github.com/", "/"))
-        return elsewhere or self.target.startswith("..")
+        return "://" in text or "?ref=" in text or text.startswith(("git@", "github.com/", "/"))
 
 
 def kustomizations(deployment: Deployment) -> list[Source]:
@@ -87,8 +86,22 @@ def made_of(deployment: Deployment) -> frozenset[str]:
     return frozenset(
         path
         for path in deployment.sources
-        if path in reached or path == BUDGET or path.startswith(_OWN_FOLDERS) or _COMPOSE_FILE.fullmatch(path)
+        if path in reached
+        or path == BUDGET
+        or path.startswith("../")
+        or path.startswith(_OWN_FOLDERS)
+        or _COMPOSE_FILE.fullmatch(path)
     )
+
+
+def climbs(path: str) -> int:
+    """How many folders above the deployment a path leads: 2 for `../../base`."""
+    return posixpath.normpath(path).split("/").count("..")
+
+
+def remote(deployment: Deployment, entry: Listed) -> bool:
+    """Whether a file lies outside the deployment's git repository, where it cannot be judged."""
+    return entry.elsewhere or climbs(entry.target) > deployment.reach
 
 
 def exists(deployment: Deployment, target: str) -> bool:
@@ -111,7 +124,11 @@ def _judge(deployment: Deployment, source: Source) -> bool:
         return False
     for entry in listed_files(source):
         known = deployment.sources.get(entry.target)
-        if entry.remote or not exists(deployment, entry.target) or (known is not None and not known.parsed):
+        if (
+            remote(deployment, entry)
+            or not exists(deployment, entry.target)
+            or (known is not None and not known.parsed)
+        ):
             return False
     return True
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pgcat_stack.plain_data import Key
 
-ProblemKind = Literal["unreadable", "encoding", "syntax", "duplicate-key", "limit"]
+ProblemKind = Literal["unreadable", "link", "encoding", "syntax", "duplicate-key", "limit"]
 
 
 @dataclass(frozen=True, slots=True)

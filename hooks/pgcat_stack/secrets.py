@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pgcat_stack.deployment import VALUES, Deployment
+from pgcat_stack.files import Folder, UnreadError
 from pgcat_stack.manifests import pod_containers
 from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 
@@ -256,7 +257,7 @@ def make_secrets(deployment: Deployment) -> list[Made]:
         _make_folder(folder)
         return _make_files(folder, names)
     except OSError as error:
-        place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else folder
+        place = folder / os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else folder
         with contextlib.suppress(ValueError):
             place = place.relative_to(deployment.root)
         raise SecretsError(f"{place}: {(error.strerror or str(error)).lower()}") from None
@@ -387,19 +388,22 @@ def read_keys(file: Path) -> list[str]:
 def environment_file(file: Path) -> dict[str, str]:
     """The variables in an environment file; the last of a name counts. Raises `SecretsError`."""
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = _content(file).decode("utf-8")
     except UnicodeDecodeError:
         raise SecretsError(f"{file.parent.name}/{file.name}: not UTF-8 text; write it anew") from None
     return {name: value for _, name, value in environment_lines(text)}
 
 
-def read_password(file: Path) -> str:
+def read_password(file: Path, *, anywhere: bool = False) -> str:
     """The password in a file, without the line end that editors put at its end.
+
+    The file is one of secrets/, and no link out of the deployment is followed; or, where the user names it,
+    it may be `anywhere`.
 
     Raises `SecretsError` where it is empty, not UTF-8, starts or ends with blanks, or holds control
     characters: none of these would reach PostgreSQL the same way through every program of the stack.
     """
-    (value,) = _read(file, PLAIN)
+    (value,) = _read(file, PLAIN, anywhere=anywhere)
     return value
 
 
@@ -408,13 +412,42 @@ def read_values(folder: Path, secret: Secret) -> tuple[str, ...]:
     return _read(folder / secret.file, secret.format)
 
 
-def _read(file: Path, form: Format) -> tuple[str, ...]:
-    where = f"{file.parent.name}/{file.name}"
+def is_there(file: Path) -> bool:
+    """Whether a file of secrets/ is there, be it one that cannot be used."""
     try:
-        with file.open("rb") as stream:
-            content = stream.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise SecretsError(f"{where}: larger than any password; write the password anew")
+        with Folder(file.parent.parent) as folder:
+            return folder.is_there(f"{file.parent.name}/{file.name}") is not False
+    except OSError:
+        return False
+
+
+def _content(file: Path) -> bytes:
+    """What a file of secrets/ holds. Raises `SecretsError` and `OSError`."""
+    where = f"{file.parent.name}/{file.name}"
+    with Folder(file.parent.parent) as folder:
+        try:
+            return folder.read(where, _MOST_BYTES)
+        except UnreadError as unread:
+            if unread.error is not None:
+                raise unread.error from None
+            if unread.why == "large":
+                raise SecretsError(f"{where}: larger than any password; write the password anew") from None
+            fix = "replace it by a file" if unread.why == "link" else "write the password anew"
+            raise SecretsError(f"{where}: {unread}; {fix}") from None
+
+
+def _content_anywhere(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        content = stream.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise SecretsError(f"{file.parent.name}/{file.name}: larger than any password")
+    return content
+
+
+def _read(file: Path, form: Format, *, anywhere: bool = False) -> tuple[str, ...]:
+    where = f"{file.parent.name}/{file.name}"
+    content = _content_anywhere(file) if anywhere else _content(file)
+    try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise SecretsError(f"{where}: not UTF-8 text; write it anew") from None
@@ -498,7 +531,7 @@ def _exists(file: Path) -> bool:
     where = f"{file.parent.name}/{file.name}"
     if file.is_symlink():
         target = Path(os.path.realpath(file))
-        if target.parent != Path(os.path.realpath(file.parent)):
+        if not target.is_relative_to(os.path.realpath(file.parent)):
             raise SecretsError(f"{where}: a symbolic link that leads out of {FOLDER}/; replace it by a file")
         if not target.exists():
             raise SecretsError(f"{where}: a symbolic link to nothing; remove it")
@@ -511,23 +544,38 @@ def _exists(file: Path) -> bool:
 
 def _create(file: Path, content: str) -> bool:
     """Write the file, whole or not at all, unless it appears meanwhile. Returns whether this made it."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    if os.open not in os.supports_dir_fd:
+        return _create_at(None, str(file.parent), file.name, content)
+    # Should secrets/ be a link by now, this fails; should it become one, this still writes where it was.
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-            stream.write(content)
+        return _create_at(folder, "", file.name, content)
+    finally:
+        os.close(folder)
+
+
+def _create_at(folder: int | None, prefix: str, name: str, content: str) -> bool:
+    """The same in an open folder, or where the system has none, in one with this path."""
+    draft = os.path.join(prefix, f".{name}.{os.getpid()}.{secrets.token_hex(4)}")  # noqa: PTH118
+    file = os.path.join(prefix, name)  # noqa: PTH118
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(draft, flags, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content.encode("utf-8"))
             stream.flush()
             os.fsync(stream.fileno())
-        draft.chmod(_FILE_MODE)
+        os.chmod(draft, _FILE_MODE, dir_fd=folder)
         try:
-            os.link(draft, file)
+            os.link(draft, file, src_dir_fd=folder, dst_dir_fd=folder)
         except FileExistsError:
             return False
         except OSError:  # a file system without hard links
-            if os.path.lexists(file):
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(file, dir_fd=folder, follow_symlinks=False)
                 return False
-            draft.replace(file)
+            os.replace(draft, file, src_dir_fd=folder, dst_dir_fd=folder)
         return True
     finally:
         with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
+            os.unlink(draft, dir_fd=folder)

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from pgcat_stack.files import Folder, UnreadError
 from pgcat_stack.findings import Location
 from pgcat_stack.nodes import Node, ProblemKind, SourceProblem
 from pgcat_stack.plain_data import Key, as_mapping
@@ -25,9 +26,6 @@ from pgcat_stack.toml_nodes import toml_node
 from pgcat_stack.yaml_nodes import yaml_nodes
 
 Language = Literal["yaml", "toml", "json", "text"]
-
-MAX_FILE_BYTES = 4 * 1024 * 1024
-"""Larger files are not read: nothing that a deployment is made of comes near."""
 
 BYTE_ORDER_MARK = "\ufeff"
 _MARKED = "the file begins with a byte order mark"
@@ -64,7 +62,12 @@ class Source:
     @property
     def parsed(self) -> bool:
         """Whether the file could be read and its syntax holds."""
-        return not any(p.kind in ("unreadable", "encoding", "syntax", "limit") for p in self.problems)
+        return not any(p.kind in ("unreadable", "link", "encoding", "syntax", "limit") for p in self.problems)
+
+    @property
+    def unread(self) -> bool:
+        """Whether nothing of the file, or of the folder that stands in its place, was read."""
+        return any(p.kind in ("unreadable", "link") for p in self.problems)
 
     @property
     def broken(self) -> bool:
@@ -100,21 +103,29 @@ def language_of(path: str) -> Language:
 
 
 def read_source(root: Path, path: str) -> Source:
-    """Read `path` below `root`. Never raises for what the file is or holds."""
-    file = root / path
+    """Read `path` below `root`, see `source_in`."""
     try:
-        if file.is_dir():
-            return _broken(path, "unreadable", 1, "a folder where a file is expected")
-        if not file.is_file():
-            return _broken(path, "unreadable", 1, "not a regular file")
-        if file.stat().st_size > MAX_FILE_BYTES:
-            return _broken(
-                path, "unreadable", 1, f"larger than {MAX_FILE_BYTES // 1024 // 1024} MiB, so it was not read"
-            )
-        content = file.read_bytes()
+        with Folder(root) as folder:
+            return source_in(folder, path)
     except OSError as error:
-        return _broken(path, "unreadable", 1, f"cannot be read: {error.strerror or error}")
-    return parse_source(path, content)
+        return unread_source(path, "unreadable", f"cannot be read: {(error.strerror or str(error)).lower()}")
+
+
+def source_in(folder: Folder, path: str, name: str = "") -> Source:
+    """Read `path` below the folder, as the source `name` (default: `path`).
+
+    Never raises for what the file is or holds. What a link leads to outside is not read.
+    """
+    try:
+        content = folder.read(path)
+    except UnreadError as unread:
+        return unread_source(name or path, "link" if unread.why == "link" else "unreadable", str(unread))
+    return parse_source(name or path, content)
+
+
+def unread_source(path: str, kind: ProblemKind, message: str) -> Source:
+    """A file, or a folder, that was not read."""
+    return _broken(path, kind, 1, message)
 
 
 def parse_source(path: str, content: bytes) -> Source:

@@ -228,7 +228,7 @@ from pgcat_stack.interrupts import leave_at_once
 leave_at_once()
 from pgcat_stack import cli
 link = os.link
-os.link = lambda *names: os.kill(os.getpid(), signal.SIGINT)
+os.link = lambda *names, **folders: os.kill(os.getpid(), signal.SIGINT)
 code = cli.main(["secrets", {str(folder)!r}])
 os.link = link
 os.kill(os.getpid(), signal.SIGINT)

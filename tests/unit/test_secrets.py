@@ -202,15 +202,15 @@ def test_a_mistake_in_a_later_file_keeps_the_first_from_being_made(folder: Path)
 
 def test_what_cannot_be_read_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(folder, "database.pgpass", "*:*:*:*:x")
-    opened = Path.open
+    opened = os.open
 
-    def refuse(self: Path, *more: object, **options: object) -> object:
-        if self == file:
-            raise PermissionError(13, "Permission denied", str(self))
-        return opened(self, *more, **options)  # type: ignore[call-overload]
+    def refuse(name: str, *more: int, **options: int) -> int:
+        if name == file.name:
+            raise PermissionError(13, "Permission denied", name)
+        return opened(name, *more, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", refuse)
+        patched.setattr(os, "open", refuse)
         with pytest.raises(SecretsError, match=r"^secrets/database.pgpass: permission denied$"):
             make(folder)
     assert sorted(kept(folder)) == ["database.pgpass"]
@@ -359,7 +359,7 @@ def test_two_runs_at_once_agree(folder: Path) -> None:
 
 
 def test_without_hard_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **folders: object) -> None:
         raise PermissionError("no hard links here")
 
     monkeypatch.setattr(os, "link", refuse)

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from pgcat_stack.containers import running
 from pgcat_stack.deployment import BUDGET, COMPOSE, KUSTOMIZATION, PERMIFY, PGCAT, VALUES, Deployment
-from pgcat_stack.kustomize import exists, kustomizations, listed_files
+from pgcat_stack.kustomize import exists, kustomizations, listed_files, remote
 
 _WORKLOADS = (COMPOSE, KUSTOMIZATION)
 _ALL = (*_WORKLOADS, PGCAT, PERMIFY)
@@ -73,7 +73,7 @@ def _unreadable(deployment: Deployment) -> frozenset[str]:
 def _readable_manifests(deployment: Deployment) -> bool:
     for source in kustomizations(deployment):
         for entry in listed_files(source):
-            if entry.keys[0] != "resources" or entry.remote:
+            if entry.keys[0] != "resources" or remote(deployment, entry):
                 continue
             known = deployment.sources.get(entry.target)
             if not exists(deployment, entry.target) or (known is not None and known.broken):

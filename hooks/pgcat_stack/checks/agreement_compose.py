@@ -14,7 +14,8 @@ from pgcat_stack.containers import deployment_path, services, volume_ends
 from pgcat_stack.deployment import COMPOSE, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.interpolation import interpolated
-from pgcat_stack.kustomize import exists
+from pgcat_stack.kustomize import climbs
+from pgcat_stack.named import present
 from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.report import show
 from pgcat_stack.secrets import env_files, secret_names
@@ -37,8 +38,9 @@ _OVERRIDES = tuple(
 def compose_file_missing(deployment: Deployment) -> Iterator[Problem]:
     """Mounted and environment files, configurations and secrets outside secrets/ that do not exist."""
     for place, text in _files(deployment):
-        path = deployment_path(interpolated(text) or "")
-        if path and path != "." and not exists(deployment, path) and not (deployment.root / path).exists():
+        path = interpolated(text) or ""
+        path = posixpath.normpath(path) if path.startswith(".") else "."
+        if path != "." and climbs(path) <= deployment.reach and not present(deployment, path):
             yield Problem(place, f"{show(text)} is not there", "create it, or correct the path")
 
 

@@ -14,7 +14,7 @@ from pgcat_stack.checks._connections import option
 from pgcat_stack.containers import Unit, own_pods, running, units
 from pgcat_stack.deployment import BOOTSTRAP, KUSTOMIZATION, PERMIFY, PGCAT, Deployment
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.kustomize import complete, exists, generated_files, kustomizations, listed_files
+from pgcat_stack.kustomize import complete, exists, generated_files, kustomizations, listed_files, remote
 from pgcat_stack.plain_data import Key, as_list, as_text, dig
 from pgcat_stack.report import show
 
@@ -36,7 +36,7 @@ def kustomize_file_missing(deployment: Deployment) -> Iterator[Problem]:
     """Resources, patches and files of generators that do not exist."""
     for source in kustomizations(deployment):
         for entry in listed_files(source):
-            if not entry.remote and not exists(deployment, entry.target):
+            if not remote(deployment, entry) and not exists(deployment, entry.target):
                 yield Problem(
                     source.at(*entry.keys),
                     f"{show(entry.text)} is not there",

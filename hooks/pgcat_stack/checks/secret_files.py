@@ -11,6 +11,7 @@ from pgcat_stack.secrets import (
     FOLDER,
     KEYS,
     SecretsError,
+    is_there,
     read_keys,
     read_values,
     same_value,
@@ -31,13 +32,15 @@ from pgcat_stack.secrets import (
 def secret_file_content(deployment: Deployment) -> Iterator[Problem]:
     """Secret files of Compose that hold no password, or another than the file with the same one."""
     folder = deployment.root / FOLDER
+    if FOLDER in deployment.sources:
+        return  # a link out of the deployment: PS109 speaks
     names = [name for name in secret_names(deployment) if name != KEYS]  # of which PS829 speaks
     for members in dict.fromkeys(same_value(secret_of(name)) for name in names):
         found: dict[str, tuple[str, ...]] = {}
         for secret in members:
             place = f"{FOLDER}/{secret.file}"
             try:
-                if (folder / secret.file).is_file():
+                if is_there(folder / secret.file):
                     found[place] = read_values(folder, secret)
             except SecretsError as error:
                 message, _, fix = str(error).removeprefix(f"{place}: ").partition("; ")
@@ -68,10 +71,10 @@ LEAST_KEY = 16
 def permify_keys_file(deployment: Deployment) -> Iterator[Problem]:
     """An environment file that is not one line of keys, or whose keys Permify or its callers cannot use."""
     file, place = deployment.root / FOLDER / KEYS, Location(f"{FOLDER}/{KEYS}")
-    if KEYS not in secret_names(deployment):
+    if KEYS not in secret_names(deployment) or FOLDER in deployment.sources:
         return
     try:
-        if not file.is_file():
+        if not is_there(file):
             return  # it is made where it is missing
         keys = read_keys(file)
     except SecretsError as error:

@@ -341,9 +341,10 @@ def secret_file_modes(deployment: Deployment) -> Iterator[Problem]:
     if deployment.compose is None or os.name != "posix":
         return
     try:
-        mode = stat.S_IMODE(folder.stat().st_mode) if folder.is_dir() else 0o700
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        modes = [(file, stat.S_IMODE(file.stat().st_mode)) for file in files if file.is_file()]
+        here = folder.is_dir() and not folder.is_symlink()
+        mode = stat.S_IMODE(folder.stat().st_mode) if here else 0o700
+        files = [(file, file.lstat().st_mode) for file in (sorted(folder.iterdir()) if here else [])]
+        modes = [(file, stat.S_IMODE(file_mode)) for file, file_mode in files if stat.S_ISREG(file_mode)]
     except OSError:
         return  # another user's: nothing can be said
     if mode & 0o077:

@@ -115,7 +115,7 @@ def _found_token(
 def _from_file(file: Path, variable: str) -> Password:
     place = f"{variable} names {file}, which" if variable else f"{FOLDER}/{file.name}"
     try:
-        return Password(read_password(file))
+        return Password(read_password(file, anywhere=bool(variable)))
     except SecretsError as error:
         return Password(None, str(error))
     except FileNotFoundError:

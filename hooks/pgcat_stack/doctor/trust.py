@@ -24,6 +24,7 @@ from pathlib import Path
 from pgcat_stack.containers import units
 from pgcat_stack.doctor.asking import Failed
 from pgcat_stack.doctor.facts import Encryption, Facts
+from pgcat_stack.files import Folder, UnreadError
 
 DATABASE_CA, PGCAT_CA = "DATABASE_CA_FILE", "PGCAT_CA_FILE"
 VERIFYING = ("verify-ca", "verify-full")
@@ -107,7 +108,7 @@ class Certificates(contextlib.AbstractContextManager["Certificates"]):
         for origin in self._origins(root):
             kind, colon, rest = origin.partition(":")
             if not colon:
-                return self._facts.deployment.root / origin
+                return self._own(origin, variable)
             name, _, key = rest.partition("/")
             if self._cluster is None:
                 reasons.append(f"{kind} {name} of the cluster was not read")
@@ -124,6 +125,16 @@ class Certificates(contextlib.AbstractContextManager["Certificates"]):
         if Path(root).is_file():
             return Path(root)
         raise Failed("no-ca", f"{'; '.join(reasons) or f'{root} is not on this machine'}: set {variable}")
+
+    def _own(self, path: str, variable: str) -> Path:
+        """A file of the deployment, which no link out of it takes the place of."""
+        root = self._facts.deployment.root
+        try:
+            with Folder(root) as folder:
+                folder.read(path)
+        except UnreadError as unread:
+            raise Failed("no-ca", f"{root / path}: {unread}: set {variable}") from None
+        return root / path
 
     def _origins(self, path: str) -> list[str]:
         found = (unit.origin(path) for unit in units(self._facts.deployment))

@@ -1,0 +1,134 @@
+"""What a kustomization or compose.yaml names above the deployment, inside the same git repository.
+
+An overlay lists `../../base`, a Compose file includes `../shared.yaml`. Both are part of what runs, so they
+are read. Outside the repository a path may lead to any file of the machine: nothing there is read, and the
+check PS110 says so. Where there is no repository, the deployment ends at its own folder.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pgcat_stack.deployment import COMPOSE, KUSTOMIZATION, SECRETS, Deployment, unread_above
+from pgcat_stack.files import Folder, repository_of
+from pgcat_stack.interpolation import interpolated
+from pgcat_stack.kustomize import climbs, exists, listed_files
+from pgcat_stack.plain_data import Key, as_list, as_mapping, as_text, dig
+from pgcat_stack.secrets import env_files
+from pgcat_stack.sources import Source, source_in
+
+_NOT_READ = frozenset({".git", SECRETS})
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A path that compose.yaml names, without variables, and whether its content is judged."""
+
+    keys: tuple[Key, ...]
+    path: str
+    judged: bool
+
+
+def compose_names(compose: Source) -> Iterator[Named]:
+    """The relative paths that compose.yaml names: includes, files of services, mounts, configs and secrets.
+
+    https://docs.docker.com/reference/compose-file/
+    """
+    data = compose.data
+    for keys, text, judged in _compose_names(data):
+        path = interpolated(text) or ""
+        if path and "://" not in path and not path.startswith(("/", "~", "$")):
+            yield Named(keys, posixpath.normpath(path), judged)
+
+
+def _compose_names(data: object) -> Iterator[tuple[tuple[Key, ...], str, bool]]:
+    for index, item in enumerate(as_list(dig(data, "include"))):
+        for path in as_list(dig(item, "path")) or [item, dig(item, "path")]:
+            yield ("include", index), as_text(path), True
+    for name, service in as_mapping(dig(data, "services")).items():
+        base = ("services", name)
+        yield (*base, "extends", "file"), as_text(dig(service, "extends", "file")), True
+        for keys, path in env_files(service):
+            yield (*base, *keys), path, True
+        for index, volume in enumerate(as_list(dig(service, "volumes"))):
+            source = volume.split(":")[0] if isinstance(volume, str) and ":" in volume else None
+            source = source or as_text(dig(volume, "source"))
+            if source.startswith("."):  # else it is the name of a volume
+                yield (*base, "volumes", index), source, False
+    for kind in ("configs", "secrets"):
+        for name, entry in as_mapping(dig(data, kind)).items():
+            yield (kind, name, "file"), as_text(dig(entry, "file")), kind == "configs"
+
+
+def present(deployment: Deployment, path: str) -> bool:
+    """Whether something stands at a path of the deployment or its repository, or could not be looked at."""
+    if exists(deployment, path):
+        return True
+    root = Path(os.path.realpath(deployment.root))
+    repository = root.parents[deployment.reach - 1] if deployment.reach else root
+    relative = posixpath.normpath(posixpath.join(root.relative_to(repository).as_posix(), path))
+    try:
+        with Folder(repository) as folder:
+            return folder.is_there(relative) is not False
+    except OSError:
+        return False
+
+
+def read_named(folder: Folder, sources: dict[str, Source]) -> int:
+    """Add to the sources what they name above the folder, or in a folder that could not be read.
+
+    Returns how many folders above the deployment are in its repository.
+    """
+    repository = repository_of(Path(folder.path))
+    if repository is None:
+        repository = Path(folder.path)
+    place = Path(folder.path).relative_to(repository).as_posix()
+    with Folder(repository, "the repository") as around:
+        reader = _Reader(around, "" if place == "." else place, sources)
+        reader.run()
+    return reader.reach
+
+
+class _Reader:
+    def __init__(self, around: Folder, place: str, sources: dict[str, Source]) -> None:
+        self.around, self.place, self.sources = around, place, sources
+        self.reach = len(place.split("/")) if place else 0
+
+    def run(self) -> None:
+        compose = self.sources.get(COMPOSE)
+        for named in compose_names(compose) if compose else ():
+            self._add(named.path, read=named.judged)
+        pending, seen = [KUSTOMIZATION], set()
+        while pending:
+            path = pending.pop()
+            source = self.sources.get(path)
+            if source is None or source.path in seen:
+                continue
+            seen.add(source.path)
+            for entry in () if source.unread else listed_files(source):
+                if entry.elsewhere:
+                    continue
+                self._add(entry.target)
+                if entry.keys[0] in ("resources", "components") and entry.target not in self.sources:
+                    inner = posixpath.normpath(posixpath.join(entry.target, KUSTOMIZATION))
+                    self._add(inner)
+                    pending.append(inner)
+
+    def _add(self, path: str, *, read: bool = True) -> None:
+        if path in self.sources:
+            return
+        if above := unread_above(self.sources, path):
+            self.sources[path] = above
+        elif read and 0 < climbs(path) <= self.reach:
+            relative = posixpath.normpath(posixpath.join(self.place, path))
+            inside = posixpath.relpath(relative, self.place or ".")
+            if inside in self.sources:  # up, and down again
+                self.sources[path] = self.sources[inside]
+            elif _NOT_READ.isdisjoint(relative.split("/")) and self.around.is_there(relative) is not False:
+                real = self.around.resolved(relative)
+                if real is None or not os.path.isdir(os.path.join(self.around.path, real)):  # noqa: PTH112, PTH118
+                    self.sources[path] = source_in(self.around, relative, path)
