@@ -27,8 +27,16 @@ class Manifest:
     document: int
     partial: bool = False
     """A patch of a component: the rest of the object is somebody else's."""
+    affixes: tuple[str, str] = ("", "")
+    """What kustomizations put before and after the name, where `name` is not changed yet."""
     places: Mapping[tuple[Key, ...], Location] = field(default_factory=dict, repr=False)
     """Where values stand that a kustomization has changed."""
+
+    @property
+    def built_name(self) -> str:
+        """The name as it is applied."""
+        before, after = self.affixes
+        return f"{before}{self.name}{after}"
 
     def line(self, *keys: Key) -> int:
         """The 1-based line of the key at this path in the object, see `Source.line`."""

@@ -19,6 +19,9 @@ from pgcat_stack.units import is_int
 
 _COUNTED = frozenset({"Deployment", "StatefulSet", "ReplicaSet", "ReplicationController"})
 
+_NOT_RENAMED = frozenset({"Namespace", "CustomResourceDefinition", "APIService"})
+"""What namePrefix and nameSuffix leave as it is: kustomize's PrefixTransformer skips these."""
+
 
 def transformed(manifests: Iterable[Manifest], kustomization: Source) -> Iterator[Manifest]:
     """The objects as this kustomization makes them of those that it lists."""
@@ -78,8 +81,11 @@ def _renamed(manifest: Manifest, kustomization: Source) -> Manifest:
     """A Service under its new name; of all else kustomize changes the references, too."""
     prefix = as_text(kustomization.mapping.get("namePrefix"))
     suffix = as_text(kustomization.mapping.get("nameSuffix"))
-    if manifest.kind != "Service" or not manifest.name or not prefix + suffix:
+    if manifest.kind in _NOT_RENAMED or not manifest.name or not prefix + suffix:
         return manifest
+    if manifest.kind != "Service":
+        before, after = manifest.affixes
+        return replace(manifest, affixes=(prefix + before, after + suffix))
     return replace(manifest, name=f"{prefix}{manifest.name}{suffix}")
 
 

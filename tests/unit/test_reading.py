@@ -8,7 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -370,13 +371,12 @@ def unprivileged(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def seen(folder: Path, tmp_path: Path) -> Path:
-    """The deployment, where another user may look."""
-    shutil.copytree(folder, tmp_path / "readable")
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o005:
-            parent.chmod(parent.stat().st_mode | 0o005)
-    return folder
+def seen(folder: Path) -> Iterator[Path]:
+    """The deployment, where another user may look: pytest closes the folders above its own."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        shutil.copytree(folder, Path(name, "readable"))
+        yield shutil.copytree(folder, Path(name, "deployment"))
 
 
 @pytest.mark.parametrize(
