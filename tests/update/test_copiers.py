@@ -23,7 +23,7 @@ from versions import URL, Home
 _found = re.search(r'_min_copier_version: "(.*)"', (REPOSITORY / "copier.yml").read_text())
 assert _found
 OLDEST = (f"copier=={_found[1]}", "pydantic==2.4.2", "pyyaml==6.0.1")
-"""With the oldest of what the hooks import. Newer Pythons cannot build PyYAML 5.3.1, though Copier takes it."""
+"""With the oldest of what the hooks import. Newer Pythons cannot build PyYAML 5.3.1, which Copier allows."""
 NEWEST = ("copier",)
 
 
