@@ -240,7 +240,8 @@ def edited_files(
     from pgcat_stack.git import blob
 
     known = yaml.safe_load(answers)
-    values = {key: value for key, value in known.items() if not key.startswith("_")}
+    # With `_src_path`, as Copier does it: then the template names the address of that time (`rendered_from`).
+    values = {key: value for key, value in known.items() if not key.startswith("_") or key == "_src_path"}
     render(known["_src_path"], old, data=values, answers_file=answers_file, vcs_ref=known["_commit"])
     return [
         path
