@@ -128,4 +128,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def stored(folder: Path, answers_file: str = ".copier-answers.yml") -> dict[str, Any]:
     """The answers that a deployment remembers."""
     answers = yaml.safe_load((folder / answers_file).read_text())
-    return {key: value for key, value in answers.items() if not key.startswith("_")}
+    # `rendered_from` is no answer: it is the address that the files name.
+    return {
+        key: value for key, value in answers.items() if not key.startswith("_") and key != "rendered_from"
+    }
