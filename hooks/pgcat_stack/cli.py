@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from pgcat_stack.interrupts import INTERRUPTED, Raised
+from pgcat_stack.interrupts import INTERRUPTED, Raised, leaving_at_once
 
 if TYPE_CHECKING:
     from pgcat_stack.deployment import Deployment
@@ -28,9 +28,12 @@ class OutputError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: those of the process) and return its exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    return guarded(lambda: options.run(options))
+
+    def run() -> int:
+        options = _parser().parse_args(arguments)
+        return int(options.run(options))
+
+    return guarded(run)
 
 
 def hook(root: Path) -> int:
@@ -40,7 +43,8 @@ def hook(root: Path) -> int:
 
     Returns 0 without errors, 1 with errors, 2 where `root` is no deployment or nothing can be printed.
     """
-    return guarded(lambda: _hook(root))
+    with leaving_at_once():
+        return guarded(lambda: _hook(root))
 
 
 def guarded(run: Callable[[], int]) -> int:
@@ -51,7 +55,11 @@ def guarded(run: Callable[[], int]) -> int:
     from pgcat_stack.deployment import DeploymentError
 
     try:
-        return run()
+        try:
+            return run()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what argparse prints, too: at its end Python complains of a closed pipe
     except DeploymentError as error:
         _complain(str(error))
         return UNREADABLE

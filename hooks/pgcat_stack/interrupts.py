@@ -35,14 +35,39 @@ def leave_soon() -> None:
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
 
 
+class leaving_at_once:
+    """Within it Ctrl-C ends the process, in a program that is not ours: Copier's hook."""
+
+    def __enter__(self) -> None:
+        try:
+            self._leaves = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
+            if self._leaves:
+                _signal.signal(_signal.SIGINT, leave)
+        except ValueError:  # not in the main thread, which alone gets signals
+            self._leaves = False
+
+    def __exit__(self, *_: object) -> None:
+        if self._leaves:
+            _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
 class Raised:
-    """Within it Ctrl-C is a `KeyboardInterrupt`, so that what was begun is cleaned up."""
+    """Within it Ctrl-C is a `KeyboardInterrupt`, and SIGTERM ends the process, once all is cleaned up."""
 
     def __enter__(self) -> None:
         self._leaves = _signal.getsignal(_signal.SIGINT) is leave
         if self._leaves:
             _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+        self._dies = self._leaves and _signal.getsignal(_signal.SIGTERM) == _signal.SIG_DFL
+        if self._dies:
+            _signal.signal(_signal.SIGTERM, _terminate)
 
     def __exit__(self, *_: object) -> None:
         if self._leaves:
             _signal.signal(_signal.SIGINT, leave)
+        if self._dies:
+            _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)

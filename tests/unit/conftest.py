@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from handmade import COMPOSE, PERMIFY, PGCAT, Change, Judge, edit, findings_of
+from pgcat_stack.checks import kubernetes_schema
 from pgcat_stack.findings import Finding
+
+
+@pytest.fixture(autouse=True)
+def schemas_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command turns the schemas on for its process, which is that of other tests here."""
+    monkeypatch.setattr(kubernetes_schema, "ENABLED", kubernetes_schema.ENABLED)
 
 
 @pytest.fixture

@@ -238,3 +238,17 @@ def test_the_newer_image_is_the_one_to_take(path: str, old: str, new: str, fix: 
     problem = one({**files, path: files[path].replace(old, new)}, "PS802")
     assert problem.fix.startswith(fix)
     assert (", in " in problem.fix) == (", in " in fix)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("kind: Service", "kind: ../../../x"),
+        ("kind: Service", f"kind: {'S' * 300}"),
+        ("apiVersion: v1", "apiVersion: ../v1"),
+    ],
+)
+def test_a_kind_is_no_path_to_a_schema(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    monkeypatch.setattr(kubernetes_schema, "ENABLED", True)
+    (finding,) = findings(edit(rendered(STANDALONE), SERVICE, old, new), "PS903")
+    assert finding.message.startswith("no Kubernetes knows ")

@@ -35,7 +35,7 @@ WRONG = [
     (STANDALONE, SERVICE, "^metadata:\n", "metadata:\n  annotations: {Ab.C/d_E: ' any '}\n", set()),
     (
         STANDALONE,
-        PGCAT_POD,
+        SERVICE,
         "^metadata:\n",
         f"metadata:\n  annotations: {{a: '{'x' * 263_000}'}}\n",
         {"PS907"},

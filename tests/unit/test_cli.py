@@ -221,6 +221,71 @@ def test_ctrl_c_is_nothing_to_who_has_it_ignored(folder: Path, tmp_path: Path) -
         signal.signal(signal.SIGINT, before)
 
 
+def test_sigterm_while_secrets_are_written_leaves_nothing_half_written(folder: Path) -> None:
+    program = f"""\
+import os, signal
+from pgcat_stack.interrupts import leave_at_once
+leave_at_once()
+from pgcat_stack import cli
+os.link = lambda *names, **folders: os.kill(os.getpid(), signal.SIGTERM)
+cli.main(["secrets", {str(folder)!r}])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HOOKS)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert list((folder / "secrets").iterdir()) == []
+
+
+def test_ctrl_c_ends_the_hook_at_once_in_a_process_that_is_not_ours(folder: Path) -> None:
+    """Where it comes in a callback of the interpreter, an exception would be printed and forgotten."""
+    program = f"""\
+import os, signal
+from pathlib import Path
+from pgcat_stack import cli, checks
+
+class Interrupted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+def run_checks(_):
+    Interrupted()
+    return []
+
+checks.run_checks = run_checks
+cli.hook(Path({str(folder)!r}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HOOKS)},
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+    before = signal.getsignal(signal.SIGINT)
+    cli.hook(folder)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["validate", "--help"], ["validate", "."]])
+def test_a_reader_that_has_gone_is_no_traceback(folder: Path, arguments: list[str]) -> None:
+    here, there = os.pipe()
+    os.close(here)
+    done = subprocess.run(
+        [sys.executable, "-m", "pgcat_stack", *arguments],
+        stdout=there,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(HOOKS), "PYTHONUNBUFFERED": ""},
+    )
+    os.close(there)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_ctrl_c_while_secrets_are_written_leaves_nothing_half_written(folder: Path) -> None:
     program = f"""\
 import os, signal

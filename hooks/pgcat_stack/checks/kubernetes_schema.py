@@ -9,6 +9,7 @@ before.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -39,6 +40,9 @@ from pgcat_stack.printable import printable
 from pgcat_stack.report import show
 from pgcat_stack.sources import Source
 from pgcat_stack.units import whole
+
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
+_VERSION = re.compile(r"([a-z0-9][a-z0-9.-]{0,252}/)?[a-z0-9]{1,63}")
 
 ENABLED = False
 """Whether PS903 uses the schemas."""
@@ -169,6 +173,10 @@ def _broken(manifest: Manifest, version: str) -> Problem | None:
 
     if not manifest.kind or not manifest.api_version:
         return None  # PS901
+    if not _KIND.fullmatch(manifest.kind) or not _VERSION.fullmatch(manifest.api_version):
+        # The package makes the path of a file of them, which must not lead anywhere else.
+        text = f"no Kubernetes knows {show(manifest.api_version)} {show(manifest.kind)}"
+        return Problem(manifest.at("apiVersion"), text, "correct apiVersion and kind")
     try:
         kubernetes_validate.validate(manifest.data, version, strict=True)
     except kubernetes_validate.SchemaNotFoundError:
