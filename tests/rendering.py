@@ -113,6 +113,25 @@ def render(destination: Path, answers: Mapping[str, Any] | None = None, /, **mor
     return destination
 
 
+def render_stored(destination: Path, answers: str) -> Path:
+    """Render over a deployment whose answers file has this text, as an update does.
+
+    Raises `Refused` as `render` does, after checking that nothing was written beside the answers file.
+    """
+    destination.mkdir()
+    file = destination / ".copier-answers.yml"
+    file.write_text(answers)
+    try:
+        with _one_at_a_time, _compiled_once():
+            copier.run_copy(
+                str(template()), destination, defaults=True, quiet=True, overwrite=True, skip_tasks=True
+            )
+    except UserMessageError as error:
+        assert list(destination.iterdir()) == [file] and file.read_text() == answers, f"refused: {error}"
+        raise Refused(str(error)) from None
+    return destination
+
+
 def combinations(every: bool = False) -> list[dict[str, Any]]:
     """Answers for every way of rendering that design.md allows.
 

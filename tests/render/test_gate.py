@@ -42,8 +42,7 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({**EXTERNAL, "primary_host": "db$1"}, "RFC 1123"),
     ({**EXTERNAL, "primary_host": "-db"}, "RFC 1123"),
     ({**EXTERNAL, "primary_host": "a" * 64}, "RFC 1123"),
-    ({**EXTERNAL, "primary_host": "db\n"}, None),  # a line break at the end is trimmed with the blanks
-    ({**EXTERNAL, "primary_host": "db\nevil"}, "RFC 1123"),
+    ({**EXTERNAL, "primary_host": "db\nevil"}, "write plain ASCII on one line"),
     ({**EXTERNAL, "primary_host": "postgresql://db/permify"}, "primary_host:"),
     ({**EXTERNAL, "primary_host": "256.1.1.1"}, "not an IPv4 address"),
     ({**EXTERNAL, "primary_host": "[::1]:5432"}, None),
@@ -97,7 +96,7 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({"database_user": "pg_read"}, "reserved"),
     ({"database_user": "{{ 7 * 7 }}"}, "identifier of PostgreSQL"),
     ({**STANDALONE, "namespace": "Prod"}, "RFC 1123"),
-    ({**STANDALONE, "namespace": "prod\n---\nkind: Secret"}, "RFC 1123"),
+    ({**STANDALONE, "namespace": "prod\n---\nkind: Secret"}, "on one line"),
     ({**STANDALONE, "client_namespaces": "web,web"}, "client_namespaces: names web twice"),
     ({**STANDALONE, "database_cidrs": "10.0.0.0"}, "did you mean 10.0.0.0/32?"),
     ({**STANDALONE, "database_cidrs": "10.0.0.5/24"}, "did you mean 10.0.0.0/24?"),
@@ -177,7 +176,7 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
         'database_policy: "calico" is not a choice; answer network, ',
     ),
     ({"pgcat_image": "pgcat"}, "neither tag nor digest"),
-    ({"pgcat_image": "ghcr.io/x/pgcat:v1\n  privileged: true"}, "is not an image"),
+    ({"pgcat_image": "ghcr.io/x/pgcat:v1\n  privileged: true"}, "write plain ASCII on one line"),
     ({**STANDALONE, "pgcat_memory": "lots"}, "amount of memory"),
     ({"pgcat_memory": "5Mi"}, "pgcat_memory: 5Mi is less than Docker allows; answer 6Mi or more"),
     ({"permify_memory": "1Ki"}, "permify_memory: 1Ki is less than Docker allows"),
@@ -189,6 +188,19 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({"primary_hots": "db"}, "did you mean primary_reads or primary_host?"),
     ({"xyz": "db"}, "the keys are topology"),
     ({**EXTERNAL, "primary_host": "postgres://db"}, "has a scheme"),
+    (
+        {**STANDALONE, "priority_class": "high "},
+        'priority_class: "high " begins or ends with a blank; write "high"',
+    ),
+    ({**STANDALONE, "client_namespaces": " web, jobs"}, 'begins or ends with a blank; write "web, jobs"'),
+    ({**STANDALONE, "priority_class": "a" * 8001}, "priority_class: has 8001 characters; write at most 8000"),
+    (
+        {**STANDALONE, "database_cidrs": "::ffff:10.0.0.0/104"},
+        "::ffff:10.0.0.0/104 is a network of IPv4 in IPv6, which no NetworkPolicy matches; write 10.0.0.0/8",
+    ),
+    ({**STANDALONE, "dns_cidrs": "::FFFF:a60:a/128"}, "write 10.96.0.10/32"),
+    ({**STANDALONE, "database_cidrs": "::ffff:10.0.0.7/104"}, "write 10.0.0.0/8"),
+    ({"pgcat_image": "1:30"}, "is a time to parsers of YAML; write it with its registry"),
 ]
 
 TOGETHER: list[tuple[dict[str, Any], str]] = [
@@ -225,7 +237,23 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
         {**STANDALONE, "primary_host": "fd00::1", "database_cidrs": "fd00:1::/64,10.0.0.0/8"},
         "database_cidrs: fd00::1 of primary_host is in none of fd00:1::/64, 10.0.0.0/8; add its network",
     ),
-    ({"other_connections": 100}, "other_connections: 100 leaves nothing of postgres_max_connections 100"),
+    (
+        {"other_connections": 100},
+        "other_connections: 100 leaves nothing of postgres_max_connections 100; answer at most 95, or p",
+    ),
+    (
+        {**SIDECAR, "postgres_max_connections": 5, "other_connections": 1},
+        "; answer other_connections=3, postgres_max_connections=14, with max_connections = 14 on each server",
+    ),
+    (
+        {**SIDECAR, "postgres_max_connections": 5},
+        "of postgres_max_connections 5; answer other_connections=3 and postgres_max_connections=14, or more",
+    ),
+    (
+        {"other_connections": 0, "pool_mode": "session", "permify_replicas": 1000}
+        | {"permify_max_connections": 1000, "writer_pool_size": 5},
+        "answer 3 or more, which alone is not enough: session mode: the writer pool pins",
+    ),
     (
         {**STANDALONE, "permify_replicas": 5, "permify_max_replicas": 3},
         "permify_max_replicas: 3 is fewer than permify_replicas 5",
@@ -350,6 +378,10 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
         {"database_name": "authz-prod", "database_user": "Permify_App"},
         {"permify_replicas": "3", "watch": "no", "postgres_max_connections": " 200 "},
         {"other_connections": 3},
+        {**SIDECAR, "postgres_max_connections": 14, "other_connections": 3},
+        {"postgres_max_connections": 100, "other_connections": 95},
+        {**STANDALONE, "database_cidrs": "0.0.0.0/1,::/1", "otlp_endpoint": "1:43"},
+        {**STANDALONE, "replica_hosts": ",".join(f"replica-{number}" for number in range(30))},
         {**EXTERNAL, "primary_host": "postgres_primary", "replica_hosts": "_r_:5433"},
         {**EXTERNAL, "primary_host": "fd00::1", "ip_family": "ipv6"},
         {
@@ -381,7 +413,7 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
             "https://*.example.com,capacitor://localhost, http://a.example:443, http://10.0.0.5:3000,"
             " https://[FD00::5],http://1.example,http://a1",
         },
-        {**STANDALONE, "database_labels": "cnpg.io/cluster=permify-db, app= ", "database_namespace": "data"},
+        {**STANDALONE, "database_labels": "cnpg.io/cluster=permify-db, app=", "database_namespace": "data"},
         {**STANDALONE, "otlp_endpoint": "collector.monitoring.svc.cluster.local:4317", "distributed": True},
         {**STANDALONE, "pooling": "direct", "database_tls": "verify-full", "database_ca": "configmap/db.ca"},
         {**STANDALONE, "priority_class": "system-cluster-critical", "dns_cidrs": "10.96.0.10/32"},

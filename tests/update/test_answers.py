@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,34 @@ def test_fewer_connections_than_are_reserved_are_refused_with_the_command(
     home.commit(deploy, "updated")
     assert home.copier("update", "--trust", "--defaults", cwd=deploy).returncode == 0
     assert stored(deploy) == after
+
+
+def test_blanks_that_were_taken_are_refused_with_the_command(
+    home: Home, in_process: InProcess, tmp_path: Path
+) -> None:
+    """1.0.0 took them, and networks of IPv4 in IPv6. The command names all, and the folder."""
+    answers = {"topology": "standalone", "primary_host": " db\t", "priority_class": "high "}
+    networks = {"database_cidrs": "10.1.0.0/16, ::ffff:a00:0/104 "}
+    deploy = in_process.copy(tmp_path / "deploy", "1.0.0", {**answers, **networks})
+    before = stored(deploy)
+    assert before["primary_host"] == " db\t"
+    run = home.copier(
+        "update", "--trust", "--defaults", "--data", "permify_replicas=3", "deploy", cwd=tmp_path
+    )
+    assert run.returncode == 1
+    (line,) = (line for line in run.stderr.splitlines() if "pgcat-stack refuses" in line)
+    assert "begins or ends with a blank" in line and "Traceback" not in run.stderr
+    assert home.status(deploy) == "" and stored(deploy) == before
+
+    command = shlex.split("copier update" + line.partition(": copier update")[2].removesuffix("'"))
+    again = home.copier(*command[1:], cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    now = {"primary_host": "db", "priority_class": "high", "permify_replicas": 3}
+    assert {key: stored(deploy)[key] for key in before} == {
+        **before,
+        **now,
+        "database_cidrs": "10.1.0.0/16,10.0.0.0/8",
+    }
 
 
 def test_a_rule_that_was_tightened_refuses_instead_of_forgetting(alone: InProcess, tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_edits_that_went_by_an_answer_at_the_prompt_are_reported(
     [
         ("pgcat_replicas", "How many PgCat pods?", "\x7f70\r", "try primary_reads=false, fewer "),
         ("other_connections", "Connections to keep free", "\x7f\x7f2\r", "answer at least 3: 2 "),
+        ("database_name", "Name of Permify", " \r", '"permify " begins or'),
     ],
 )
 def test_a_refusal_at_the_prompt_begins_with_the_remedy(
