@@ -364,7 +364,7 @@ def swapping(instead: dict[str, str]) -> Callable[[Any], Any]:
 
 
 def without_digests(text: str) -> str:
-    return re.sub(r"[a-z0-9-]*-[0-9a-f]{8}\b|\b[0-9a-f]{40}\b", "DIGEST", text)
+    return re.sub(r"[a-z0-9-]*-[0-9a-f]{8}\b|\b([0-9a-f]{16}|[0-9a-f]{40})\b", "DIGEST", text)
 
 
 def lines(text: str) -> Any:
