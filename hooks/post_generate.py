@@ -130,9 +130,11 @@ def reinstall() -> str:
 
 
 def complain(message: str) -> int:
-    """Print one line and return the exit code of a failure."""
+    """Print one line, whatever names of files hold, and return the exit code of a failure."""
+    from pgcat_stack.printable import LONGEST_LINE, printable
+
     if sys.stderr is not None:
-        sys.stderr.write("pgcat-stack: " + message + "\n")
+        sys.stderr.write(printable("pgcat-stack: " + message, LONGEST_LINE) + "\n")
     return 1
 
 

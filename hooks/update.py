@@ -141,10 +141,13 @@ def tell_what_was_forgotten(root: Path, answers_file: str) -> None:
     except (OSError, GitError, yaml.YAMLError, TypeError):
         return  # a conflict in it, or no commit: the validator says so
     if lost:
+        from pgcat_stack.printable import LONGEST_LINE, printable
+
         print("Forgotten, for these answers leave no question for it; to come back, give it again:")
         if before.get("advanced") and not now.get("advanced"):
             lost = {"advanced": True, **lost}
-        print(f"  {' '.join(f'--data {key}={text(value)}' for key, value in lost.items())}\n")
+        options = " ".join(f"--data {key}={text(value)}" for key, value in lost.items())
+        print(f"  {printable(options, LONGEST_LINE)}\n")
 
 
 def questions() -> dict[str, Any]:

@@ -198,3 +198,8 @@ def test_a_mistake_of_the_validator_is_not_hidden(
     monkeypatch.setattr("pgcat_stack.cli.hook", fail)
     with pytest.raises(ZeroDivisionError):
         hook.main([str(tmp_path)])
+
+
+def test_a_complaint_is_one_printable_line(hook: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hook.complain("you edited a\nb\x1b[31m.yaml") == 1
+    assert capsys.readouterr().err == "pgcat-stack: you edited a\\nb\\x1b[31m.yaml\n"
