@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import os
 import re
 import shutil
 import subprocess
@@ -27,10 +28,19 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def _without_yamllint(folder: Path) -> dict[str, str]:
+    """The variables with which Python has no yamllint, as in an environment of Copier's own."""
+    hiding = folder / "hiding"
+    hiding.mkdir()
+    (hiding / "sitecustomize.py").write_text('import sys\n\nsys.modules["yamllint"] = None\n')
+    return {"PYTHONPATH": str(hiding)}
+
+
 def copy(folder: Path, runs: int) -> str:
     """`copier copy` of a tagged git repository with the hooks, against the same without them, in turn."""
     template = Template(folder).repository
     deploy = folder / "deploy"
+    environment = {**os.environ, **_without_yamllint(folder)}
 
     def command(tasks: str) -> Callable[[], object]:
         def run() -> None:
@@ -40,6 +50,7 @@ def copy(folder: Path, runs: int) -> str:
                 + ["--data", "topology=standalone", "--data", "primary_host=db", str(template), str(deploy)],
                 check=True,
                 capture_output=True,
+                env=environment,
             )
 
         return run
@@ -68,6 +79,7 @@ def update(folder: Path, runs: int) -> str:
     bare.commit(bare.repository)
     bare.git(bare.repository, "tag", "--force", TAG)
     answers = ["topology=standalone", "primary_host=db"]
+    hiding = _without_yamllint(folder)
     deployments = {each: each.copy(each.home / "deploy", answers) for each in (hooked, bare)}
 
     def command(template: Template, *changed: str) -> float:
@@ -75,7 +87,7 @@ def update(folder: Path, runs: int) -> str:
         template.git(deploy, "reset", "--quiet", "--hard")
         call = [sys.executable, "-m", "copier", "update", "--quiet", "--trust", "--defaults"]
         call += ["--vcs-ref=:current:", *changed, str(deploy)]
-        environment = template.environment
+        environment = {**template.environment, **hiding}
         seconds = _seconds(lambda: subprocess.run(call, check=True, capture_output=True, env=environment))
         assert bool(template.git(deploy, "status", "--porcelain")) == bool(changed)
         return seconds

@@ -27,7 +27,7 @@ GOOD_PYTHON = "3.13"
 def main(arguments: list[str]) -> int:
     """Run the hook in the folder that is named and return its exit code."""
     root = Path(arguments[0]).resolve()
-    if problem := prepare(root):
+    if problem := prepare(root) or packages_problem():
         return complain(problem)
     import gc
 
@@ -41,7 +41,7 @@ def prepare(root: Path) -> str:
     """Make the package importable, and nothing of the user's. Returns the problem in one line, or ""."""
     sys.path[:] = [str(HOOKS), *trusted(sys.path, root)]
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them costs time
-    return python_problem() or packages_problem()
+    return python_problem()
 
 
 def trusted(entries: list[str], root: Path) -> list[str]:

@@ -44,7 +44,10 @@ def main(arguments: list[str]) -> int:
     """Run one stage and return its exit code."""
     stage, folder, answers_file, started_in, *data = arguments
     root = Path(folder).resolve()
-    if problem := post_generate.prepare(root):
+    problem = post_generate.prepare(root)
+    if stage == "after":  # only the validator imports them: before an update, that time is saved
+        problem = problem or post_generate.packages_problem()
+    if problem:
         return post_generate.complain(problem)
     os.chdir(started_in)  # a relative path to the template means what it means to Copier
     discard = bool(os.environ.get(DISCARD))
