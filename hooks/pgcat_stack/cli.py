@@ -189,10 +189,10 @@ def _doctor(options: argparse.Namespace) -> int:
     import signal
 
     from pgcat_stack.deployment import Deployment
-    from pgcat_stack.doctor.checks import run_checks
     from pgcat_stack.doctor.display import progress, report
     from pgcat_stack.doctor.reach import Options
     from pgcat_stack.doctor.session import examine
+    from pgcat_stack.doctor.verdict import verdict
     from pgcat_stack.report import json_report
 
     deployment = Deployment.load(options.directory)
@@ -212,16 +212,17 @@ def _doctor(options: argparse.Namespace) -> int:
     with Raised(), progress() as show:
         diagnosis = examine(deployment, how, progress=show)
     case = diagnosis.case
-    findings = run_checks(case)
+    judged = verdict(case, wrote=options.write_check)
+    findings, notes = judged.findings, (*diagnosis.notes, *judged.notes)
     width = None
     if sys.stdout is not None and sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
     if options.format == "json":
         _print(json_report(findings).splitlines())
-        for note in diagnosis.notes:
+        for note in notes:
             _complain(f"note: {note}")
     else:
-        _print(report(findings, diagnosis.notes, case, width=width))
+        _print(report(findings, notes, case, width=width))
     if not case.anybody:
         _complain("nothing of this deployment could be asked")
         return UNREADABLE

@@ -12,10 +12,13 @@ from typing import Any
 from live.stack import Stack
 from live.support import LOOPBACK, joined, readdressed
 from pgcat_stack.deployment import Deployment
-from pgcat_stack.doctor.checks import run_checks
 from pgcat_stack.doctor.reach import Options, ReachMapping, parse_mapping
 from pgcat_stack.doctor.session import Diagnosis, examine
+from pgcat_stack.doctor.verdict import verdict
 from pgcat_stack.findings import Finding
+
+MIGRATIONS = ("kubernetes/migration-job.yaml", "compose.yaml")
+"""Where the address of the primary stands for the migration."""
 
 
 @dataclass
@@ -29,7 +32,7 @@ class Patient:
     def __post_init__(self) -> None:
         shutil.copytree(self.stack.rendered, self.root)
         moved = dict(self.stack.moved.values())
-        for name in ("pgcat/pgcat.toml", "permify/permify.yaml"):
+        for name in ("pgcat/pgcat.toml", "permify/permify.yaml", *MIGRATIONS):
             file = self.root / name
             if file.exists():
                 text = file.read_text()
@@ -54,6 +57,23 @@ class Patient:
         assert old in text, f"{old!r} is not in {name}"
         file.write_text(text.replace(old, new, 1))
 
+    def swap(self) -> None:
+        """Primary and replica, in every file: as before a failover that the files do not know."""
+        primary, replica = (joined(self.stack.moved[role][1]) for role in ("primary", "replica"))
+        (p_host, p_port), (r_host, r_port) = (self.stack.moved[role][1] for role in ("primary", "replica"))
+        pairs = [
+            (primary, replica),
+            (f'"{p_host}", {p_port}', f'"{r_host}", {r_port}'),
+            (f'host: "{p_host}"\n    port: {p_port}\n', f'host: "{r_host}"\n    port: {r_port}\n'),
+        ]
+        for name in ("pgcat/pgcat.toml", "permify/permify.yaml", "budget.yaml", *MIGRATIONS):
+            file = self.root / name
+            if file.exists():
+                text = file.read_text()
+                for one, other in pairs:
+                    text = text.replace(one, "\0").replace(other, one).replace("\0", other)
+                file.write_text(text)
+
     @property
     def reaches(self) -> list[str]:
         """The `--reach` of every part of the stack."""
@@ -74,4 +94,4 @@ class Patient:
         return examine(Deployment.load(self.root), self.options(reaches, **more), self.environment)
 
     def findings(self, reaches: Iterable[str] | None = None, **more: Any) -> list[Finding]:
-        return run_checks(self.examined(reaches, **more).case)
+        return list(verdict(self.examined(reaches, **more).case).findings)

@@ -189,7 +189,7 @@ def a_wrong_password(patient: Patient) -> Iterator[None]:
     yield
 
 
-@fault("PD203 PD207", "too many connections", "the role has", "pg_stat_activity")
+@fault("PD203 PD207", "too many connections", "the role has", "bootstrap.sql")
 def a_role_at_its_limit(patient: Patient) -> Iterator[None]:
     sql(patient, f"ALTER ROLE {patient.stack.user} CONNECTION LIMIT 1")
     yield
@@ -249,11 +249,9 @@ def a_role_without_plan_cache_mode(patient: Patient) -> Iterator[None]:
     sql(patient, f"ALTER ROLE {patient.stack.user} SET plan_cache_mode = 'force_custom_plan'")
 
 
-@fault("PD212 PD213", "read-only replica", "the primary is 127.0.0.1:", "swap")
+@fault("PD212 PD213 PD304", "read-only replica", "the primary is 127.0.0.1:", "swap")
 def a_failover_that_the_files_do_not_know(patient: Patient) -> Iterator[None]:
-    patient.edit("budget.yaml", "role: primary", "role: was-primary")
-    patient.edit("budget.yaml", "role: replica", "role: primary")
-    patient.edit("budget.yaml", "role: was-primary", "role: replica")
+    patient.swap()
     yield
 
 
@@ -385,7 +383,7 @@ def an_exhausted_pool(patient: Patient) -> Iterator[None]:
     waiting.close()
 
 
-@fault("PD307", "localhost is banned from permify_reader", "AdminBan", "UNBAN localhost")
+@fault("PD307", "localhost:", "is banned from permify_reader", "AdminBan", "UNBAN localhost")
 def a_banned_server(patient: Patient) -> Iterator[list[str]]:
     replica = patient.stack.cluster.replica.port
     patient.edit("budget.yaml", f'"{LOOPBACK}"\n    port: {replica}', f'"localhost"\n    port: {replica}')
@@ -440,12 +438,13 @@ def a_pgcat_from_another_file(patient: Patient) -> Iterator[list[str]]:
         yield reaches
 
 
-@fault("PD310", "permify_writer", "read-only replica", "restart PgCat")
+@fault("PD310 PD304", "permify_writer", "read-only replica", "restart PgCat")
 def a_writer_pool_on_a_replica(patient: Patient) -> Iterator[list[str]]:
-    replica = address(patient, "replica").replace('"replica"', '"primary"')
-    patient.edit("pgcat/pgcat.toml", address(patient, "primary"), replica)
-    patient.edit("pgcat/pgcat.toml", "enabled = true\nqueries", "enabled = false\nqueries")
-    with another_pgcat(patient) as reaches:
+    changes = [
+        (address(patient, "primary"), address(patient, "replica").replace('"replica"', '"primary"')),
+        ("enabled = true\nqueries", "enabled = false\nqueries"),
+    ]
+    with another_pgcat(patient, *changes) as reaches:
         yield reaches
 
 

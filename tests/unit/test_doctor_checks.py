@@ -251,7 +251,7 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = 
         "PD307",
         STANDALONE,
         lambda c: with_pgcat(c, bans=(Ban("permify_reader", "db2", "FailedCheckout", 40),)),
-        "db2 is banned",
+        "db2:5432 is banned",
     ),
     "does not serve": (
         "PD309",

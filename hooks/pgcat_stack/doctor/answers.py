@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pgcat_stack.doctor.asking import Trouble
+from pgcat_stack.doctor.asking import Broken, Trouble
 from pgcat_stack.doctor.credentials import Credentials
 from pgcat_stack.doctor.facts import Facts, Server
 from pgcat_stack.doctor.permify import PermifyAnswer
@@ -20,6 +20,8 @@ _REFUSALS = ("login", "limit", "database", "refused", "untrusted", "md5")
 
 UNPROVEN = ("untrusted", "md5", "no-ca")
 """The kinds of trouble where who answers got no login, because it has not proven who it is."""
+ELSEWHERE = (*UNPROVEN, "unasked", "broken")
+"""The kinds of trouble that say nothing of who was asked, or that another check has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Answers:
     write_check: WriteCheck | None = None
     hint: str = ""
     """What to try where something was not reached."""
+    broken: tuple[Broken, ...] = ()
+    """Questions that ended in an error of the doctor's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,20 @@ class Case:
     def primary(self) -> ServerFacts | None:
         """What the server that should be the primary says."""
         return next((facts for server, facts in self.told if server.role == "primary"), None)
+
+    def address_of(self, pool: str, facts: ServerFacts) -> str:
+        """The server of a pool that said something, as the files name it; else as it names itself."""
+        members = [member.address for member in self.facts.topology.pools[pool].servers]
+        if len(set(members)) == 1:
+            return str(members[0])
+        roles = {server.address: server.role for server in self.facts.servers}
+        same = [a for a in dict.fromkeys(members) if (roles.get(a) == "primary") is not facts.in_recovery]
+        return str(same[0]) if len(same) == 1 else f"{facts.address}:{facts.port}"
+
+    def limited(self, server: Server) -> bool:
+        """Whether the server refuses connections because it has none left."""
+        trouble = self.answers.servers.get(server.address, ServerAnswer()).trouble
+        return trouble is not None and trouble.kind == "limit"
 
     @property
     def anybody(self) -> bool:

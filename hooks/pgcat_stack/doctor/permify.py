@@ -66,7 +66,7 @@ def _tenants(place: Place, token: str, seconds: float) -> frozenset[tuple[str, d
     answer = post(place, "/v1/tenants/list", {"page_size": MOST_TENANTS}, token, seconds)
     try:
         return frozenset(
-            (tenant["id"], datetime.fromisoformat(tenant["created_at"])) for tenant in answer["tenants"]
+            (str(tenant["id"]), datetime.fromisoformat(tenant["created_at"])) for tenant in answer["tenants"]
         )
     except (KeyError, TypeError, ValueError):
         raise Failed("failed", "its list of tenants has another shape than this doctor knows") from None

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pgcat_stack.doctor.asking import Trouble
-from pgcat_stack.doctor.postgres import ADMIN_DATABASE, Ask, Connector, ServerFacts, ask_facts
+from pydantic import TypeAdapter
+
+from pgcat_stack.doctor.asking import Questions, Trouble
+from pgcat_stack.doctor.platforms import FileLimit
+from pgcat_stack.doctor.postgres import (
+    ADMIN_DATABASE,
+    ROUND_TRIPS,
+    Ask,
+    Connector,
+    ServerFacts,
+    ask_facts,
+    ask_round_trips,
+    with_round_trip,
+)
 from pgcat_stack.endpoints import Address
 
 SAMPLES = 3
@@ -27,6 +38,9 @@ class PoolServerState:
     user: str
     size: int
     paused: bool
+    name: str = ""
+    """As PgCat calls it in SHOW STATS."""
+    banned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +66,29 @@ class Ban:
 
 @dataclass(frozen=True, slots=True)
 class PgcatFacts:
-    """What a PgCat process says of itself."""
+    """What a PgCat process says of itself; what could not be read is empty, or None."""
 
     version: str
     config: dict[str, str]
-    servers: tuple[PoolServerState, ...]
+    servers: tuple[PoolServerState, ...] | None
     samples: tuple[tuple[PoolState, ...], ...]
     bans: tuple[Ban, ...]
     errors: dict[str, int]
     """How often each server gave clients no connection while this was watching (PgCat counts checkouts)."""
+    round_trip_ms: float | None = None
+    """The fastest of some answers of PgCat itself."""
+
+    def server_named(self, name: str) -> PoolServerState | None:
+        """The server that SHOW STATS calls so."""
+        return next((server for server in self.servers or () if server.name == name), None)
+
+    def paused(self, pool: str) -> bool:
+        """Whether somebody paused the pool."""
+        return any(server.paused for server in self.servers or () if server.pool == pool)
+
+    def size(self, pool: str) -> int:
+        """The most server connections of a pool, over all its servers."""
+        return sum(server.size for server in self.servers or () if server.pool == pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,60 +104,95 @@ class PgcatAnswer:
     """The pool sizes that its exporter gives, by pool and role."""
     has_exporter: bool = True
     """Whether anything says where its exporter is."""
+    files: FileLimit | None = None
+    """Its limit of open files; None where nobody can tell."""
+    at: str = ""
+    """Host and port that it was asked at; empty where it was not reached."""
 
 
-def ask_pgcat(connector: Connector, user: str) -> PgcatFacts:
-    """Ask the admin database, and watch the pools for about a second. Raises `Failed`."""
+def ask_pgcat(connector: Connector, user: str, questions: Questions, name: str) -> PgcatFacts:
+    """Ask the admin database, and watch the pools for about a second. Raises `Failed`.
+
+    What PgCat says of one thing and cannot be read costs nothing else.
+    """
     with connector.connected(ADMIN_DATABASE, user) as ask:
-        ((version,),) = ask("SHOW VERSION")
-        config = {row[0]: row[1] for row in ask("SHOW CONFIG")}
-        before = _errors(ask)
-        samples = []
-        for number in range(SAMPLES):
-            samples.append(tuple(_pool(row) for row in ask("SHOW POOLS")))
-            if number < SAMPLES - 1:
-                time.sleep(SAMPLE_SECONDS)
-        after = _errors(ask)
-        return PgcatFacts(
-            version=str(version).removeprefix("PgCat "),
-            config=config,
-            servers=tuple(_server(row) for row in ask("SHOW DATABASES")),
-            samples=tuple(samples),
-            bans=tuple(Ban(row[0], row[3], row[4], int(row[7])) for row in ask("SHOW BANS")),
-            errors={name: after[name] - before.get(name, 0) for name in after},
+        said = f"what PgCat {name} says of its"
+        times: list[float] = []
+
+        def version() -> str:
+            for _ in range(ROUND_TRIPS):
+                begun = time.monotonic()
+                ((text,),) = ask("SHOW VERSION")
+                times.append((time.monotonic() - begun) * 1000)
+            return str(text).removeprefix("PgCat ")
+
+        def samples() -> tuple[tuple[PoolState, ...], ...]:
+            found = []
+            for number in range(SAMPLES):
+                found.append(tuple(_pool(row) for row in ask("SHOW POOLS")))
+                if number < SAMPLES - 1:
+                    time.sleep(SAMPLE_SECONDS)
+            return tuple(found)
+
+        facts = PgcatFacts(
+            version=questions.put(f"{said} version", version, ""),
+            config=questions.put(
+                f"{said} settings", lambda: {str(row[0]): str(row[1]) for row in ask("SHOW CONFIG")}, {}
+            ),
+            errors=(before := questions.put(f"{said} failed checkouts", lambda: _errors(ask), {})),
+            samples=questions.put(f"{said} pools", samples, ()),
+            servers=questions.put(
+                f"{said} servers", lambda: tuple(_server(row) for row in ask("SHOW DATABASES")), None
+            ),
+            bans=questions.put(f"{said} bans", lambda: tuple(_ban(row) for row in ask("SHOW BANS")), ()),
+            round_trip_ms=min(times, default=None),
         )
+        after = questions.put(f"{said} failed checkouts", lambda: _errors(ask), before)
+        return replace(facts, errors={key: after[key] - before.get(key, 0) for key in after})
+
+
+_POOL, _BAN = TypeAdapter(PoolState), TypeAdapter(Ban)
+_SERVER, _ERRORS = TypeAdapter(PoolServerState), TypeAdapter(dict[str, int])
 
 
 def _errors(ask: Ask) -> dict[str, int]:
-    return {row[0]: _int(row[10]) for row in ask("SHOW STATS")}
+    return _ERRORS.validate_python({row[0]: row[10] for row in ask("SHOW STATS")})
 
 
 def _pool(row: tuple[Any, ...]) -> PoolState:
-    return PoolState(
-        pool=row[0],
-        clients=_int(row[3]) + _int(row[4]) + _int(row[5]),
-        waiting=_int(row[5]),
-        active_servers=_int(row[7]),
-        longest_wait_seconds=_int(row[12]) + _int(row[13]) / 1e6,
+    return _POOL.validate_python(
+        {
+            "pool": row[0],
+            "clients": int(row[3]) + int(row[4]) + int(row[5]),
+            "waiting": row[5],
+            "active_servers": row[7],
+            "longest_wait_seconds": int(row[12]) + int(row[13]) / 1e6,
+        }
+    )
+
+
+def _ban(row: tuple[Any, ...]) -> Ban:
+    return _BAN.validate_python(
+        {"pool": row[0], "host": row[3], "reason": row[4], "remaining_seconds": int(row[7])}
     )
 
 
 def _server(row: tuple[Any, ...]) -> PoolServerState:
     pool, _, rest = str(row[0]).rpartition("_shard_")
     role = rest.partition("_")[2].partition("_")[0]
-    return PoolServerState(
-        pool=pool,
-        role=role,
-        address=Address.of(row[1], int(row[2])),
-        database=row[3],
-        user=row[4],
-        size=_int(row[5]),
-        paused=bool(_int(row[11])),
+    return _SERVER.validate_python(
+        {
+            "pool": pool,
+            "role": role,
+            "address": Address.of(row[1], int(row[2])),
+            "database": row[3],
+            "user": row[4],
+            "size": int(row[5]),
+            "paused": bool(int(row[11])),
+            "banned": bool(int(row[12])),
+            "name": row[0],
+        }
     )
-
-
-def _int(value: Decimal | int | str) -> int:
-    return int(value)
 
 
 def may_be_asked(facts: PgcatFacts, pool: str) -> bool:
@@ -138,27 +201,38 @@ def may_be_asked(facts: PgcatFacts, pool: str) -> bool:
     Asking a pool that has no connection to spare would wait, take one from others, and may end with the ban
     of a replica. What is so in a single sample has passed.
     """
-    servers = [server for server in facts.servers if server.pool == pool]
-    if not servers or any(server.paused for server in servers):
+    if not any(server.pool == pool for server in facts.servers or ()) or facts.paused(pool):
         return False
-    size = sum(server.size for server in servers)
+    size = facts.size(pool)
     states = [state for sample in facts.samples for state in sample if state.pool == pool]
     return not all(state.waiting or state.active_servers >= size for state in states)
 
 
-def ask_through(connector: Connector, pool: str, user: str, servers: int) -> tuple[ServerFacts, ...]:
+def ask_through(
+    connector: Connector, pool: str, user: str, servers: int, questions: Questions, name: str
+) -> tuple[ServerFacts, ...]:
     """What the servers behind a pool say, each once. Raises `Failed` where none answers.
 
     PgCat gives a transaction, or in session mode a client, to the server with the fewest under way. So a few
     attempts, with as many connections open as there are servers, mostly meet them all.
     """
     found: dict[tuple[str, int], ServerFacts] = {}
+    timed: dict[tuple[str, int], float] = {}
+
+    def time_it(ask: Ask, times: int) -> None:
+        for identity, ms in ask_round_trips(ask, times).items():
+            timed[identity] = min(ms, timed.get(identity, ms))
+
     with contextlib.ExitStack() as opened:
         for _ in range(servers):
             ask = opened.enter_context(connector.connected(pool, user))
             for _ in range(servers):
-                facts = ask_facts(ask, direct=servers == 1)
+                facts = ask_facts(ask, direct=servers == 1, questions=questions, name=f"{name} behind {pool}")
                 found.setdefault(facts.identity, facts)
                 if len(found) == servers:
-                    return tuple(found.values())
-    return tuple(found.values())
+                    break
+            question = f"the round trip through {pool}"
+            questions.part(question, lambda ask=ask: time_it(ask, ROUND_TRIPS * servers), None)  # type: ignore[misc]
+            if len(found) == servers:
+                break
+    return tuple(with_round_trip(facts, timed) for facts in found.values())

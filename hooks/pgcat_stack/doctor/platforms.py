@@ -53,7 +53,36 @@ class Process:
     """Where each of its ports may be reached, the likeliest first."""
 
 
+@dataclass(frozen=True, slots=True)
+class FileLimit:
+    """How many files process 1 of a container has open, and may have."""
+
+    used: int
+    soft: int | None
+    """None where it is unlimited."""
+    hard: int | None
+
+
+FILE_LIMIT = ("sh", "-c", "cat /proc/1/limits && ls /proc/1/fd | wc -l")
+"""What a container with a shell runs to tell."""
+_FILES = re.compile(r"^Max open files +(\d+|unlimited) +(\d+|unlimited) +files", re.MULTILINE)
+
+
+def file_limit(text: str) -> FileLimit:
+    """What `FILE_LIMIT` prints. Raises ValueError for anything else."""
+    found, last = _FILES.search(text), text.rstrip().rpartition("\n")[2].strip()
+    if found is None or not last.isdecimal():
+        raise ValueError(f"no limit of open files in {text.strip()[-80:]!r}")
+    soft, hard = (None if each == "unlimited" else int(each) for each in found.groups())
+    return FileLimit(int(last), soft, hard)
+
+
 # Docker
+
+
+def docker_file_limit(folder: Path, name: str, seconds: float) -> FileLimit:
+    """The limit of open files of a container. Raises `Failed`, and ValueError for what is none."""
+    return file_limit(output_of(["docker", "exec", name, *FILE_LIMIT], folder, seconds))
 
 
 def docker_processes(folder: Path, ports: Iterable[int], seconds: float) -> list[Process]:
@@ -167,6 +196,11 @@ class Cluster:
         """The containers named pgcat and permify of all pods in the namespace."""
         data = json_of([*self.command, "get", "pods", "--output=json"], self.folder, self.seconds)
         return [process for pod in as_list(dig(data, "items")) for process in _pod_processes(pod)]
+
+    def file_limit(self, pod: str, container: str) -> FileLimit:
+        """The limit of open files of a container with a shell. Also raises ValueError, for other text."""
+        command = [*self.command, "exec", pod, f"--container={container}", "--", *FILE_LIMIT]
+        return file_limit(output_of(command, self.folder, self.seconds))
 
     @contextlib.contextmanager
     def forwarded(self, pod: str, ports: Iterable[int]) -> Iterator[Mapping[int, tuple[Place, ...]]]:

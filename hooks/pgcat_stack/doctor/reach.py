@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pgcat_stack.deployment import DeploymentError
-from pgcat_stack.doctor.asking import Failed, Trouble, probe, together
+from pgcat_stack.doctor.asking import Failed, Questions, Trouble, probe, together
 from pgcat_stack.doctor.facts import Facts, Server
 from pgcat_stack.doctor.platforms import Cluster, Place, Process, docker_processes
 from pgcat_stack.endpoints import Address
@@ -64,6 +64,13 @@ class Target:
     places: Mapping[int, tuple[Place, ...]]
     trouble: Trouble | None = None
     """Why it cannot be reached at all."""
+    process: Process | None = None
+    """What its platform says of it, where that was asked."""
+
+    def main(self, port: int) -> str:
+        """Where the port is reached first, for messages; empty where nothing says."""
+        places = self.places.get(port, ())
+        return str(places[0]) if places else ""
 
     def open(self, port: int, seconds: float) -> tuple[Place, str]:
         """The first place that takes connections for the port, and its address. Raises `Failed`."""
@@ -104,14 +111,16 @@ class Reach:
 
 
 @contextlib.contextmanager
-def open_reach(facts: Facts, options: Options) -> Iterator[Reach]:
+def open_reach(facts: Facts, options: Options, questions: Questions | None = None) -> Iterator[Reach]:
     """Find out how everything is reached. Port-forwards last as long as the context.
 
     Raises `DeploymentError` for a mapping of a name that the deployment does not have.
     """
     _check_names(facts, options)
+    questions = questions or Questions()
     with contextlib.ExitStack() as forwards:
-        yield _Opening(facts, options, forwards).reach()
+        opening = _Opening(facts, options, forwards, questions)
+        yield questions.put("how everything is reached", opening.reach, Reach())
 
 
 def _check_names(facts: Facts, options: Options) -> None:
@@ -124,8 +133,11 @@ def _check_names(facts: Facts, options: Options) -> None:
 
 
 class _Opening:
-    def __init__(self, facts: Facts, options: Options, forwards: contextlib.ExitStack) -> None:
+    def __init__(
+        self, facts: Facts, options: Options, forwards: contextlib.ExitStack, questions: Questions
+    ) -> None:
         self.facts, self.options, self.forwards = facts, options, forwards
+        self.questions = questions
         self.notes: list[str] = []
         self.hint = ""
         self.cluster: Cluster | None = None
@@ -140,7 +152,11 @@ class _Opening:
         wanted = {name for name, targets in mapped.items() if not targets}
         if not self.facts.fronted:
             wanted.discard("pgcat")
-        processes = self._processes(wanted)
+        processes = self.questions.put(
+            f"what {'docker' if self.facts.platform == 'docker' else 'kubectl'} says of the processes",
+            lambda: self._processes(wanted),
+            None,
+        )
         found = {
             name: mapped[name] or (self._found(name, processes) if name in wanted else ())
             for name in self.ports
@@ -212,7 +228,7 @@ class _Opening:
     def _found(self, name: str, processes: list[Process] | None) -> tuple[Target, ...]:
         if processes is not None and self.facts.platform == "docker":
             return tuple(
-                Target(process.name, process.places)
+                Target(process.name, process.places, process=process)
                 for process in processes
                 if process.program == name and not process.going
             )
@@ -255,11 +271,15 @@ class _Opening:
             context = self.cluster.forwarded(pod, ports)
             return lambda: self.forwards.enter_context(context)
 
-        opened = together({pod: forward(pod) for pod in pods}, 3 * self.options.timeout_seconds)
+        jobs = {pod: (f"the port-forward to {pod}", forward(pod)) for pod in pods}
+        opened = self.questions.together(jobs, 3 * self.options.timeout_seconds)
+        by_pod = {(process.name, process.program): process for process in alive}
         return {
             program: found[program]
             or tuple(
-                Target(pod, {}, trouble=ports) if isinstance(ports, Trouble) else Target(pod, ports)
+                Target(pod, {}, trouble=ports)
+                if isinstance(ports, Trouble)
+                else Target(pod, ports, process=by_pod.get((pod, program)))
                 for pod, ports in sorted(opened.items())
                 if program in pods[pod]
             )

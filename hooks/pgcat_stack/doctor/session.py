@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Hashable, Mapping
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.doctor.answers import UNPROVEN, Answers, Case, ServerAnswer
-from pgcat_stack.doctor.asking import Failed, Trouble, resolve, together
-from pgcat_stack.doctor.credentials import Credentials, read_credentials
+from pgcat_stack.doctor.asking import Failed, Questions, Trouble, resolve
+from pgcat_stack.doctor.credentials import Credentials, Password, read_credentials
 from pgcat_stack.doctor.exporter import ask_exporter
 from pgcat_stack.doctor.facts import Facts, Login, Server
 from pgcat_stack.doctor.permify import PermifyAnswer, ask_permify
 from pgcat_stack.doctor.pgcat import PgcatAnswer, PgcatFacts, ask_pgcat, ask_through, may_be_asked
-from pgcat_stack.doctor.postgres import Connector, Lag, ServerFacts, ask_facts, ask_lag
+from pgcat_stack.doctor.platforms import FileLimit, docker_file_limit
+from pgcat_stack.doctor.postgres import (
+    Connector,
+    Lag,
+    ServerFacts,
+    ask_facts,
+    ask_lag,
+    ask_round_trips,
+    with_round_trip,
+)
 from pgcat_stack.doctor.reach import Options, Reach, Target, open_reach
 from pgcat_stack.doctor.trust import Certificates
 from pgcat_stack.doctor.write_check import WriteCheck, write_check
@@ -25,6 +36,8 @@ from pgcat_stack.pools import Pool
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+AGAIN_SECONDS = 0.3
+"""After so long a question is put once more whose connection ended before the answer came."""
 LAG_WATCH_SECONDS = 1.0
 """How long a replica may take to get what the primary has before it counts as behind."""
 
@@ -52,12 +65,41 @@ def examine(
     """
     facts = Facts(deployment)
     environment = os.environ if environment is None else environment
-    progress("looking for the processes", 0, 0)
-    with open_reach(facts, options) as reach:
-        cluster = reach.cluster
-        credentials = read_credentials(facts, environment, cluster.secret if cluster else None)
-        with Certificates(facts, environment, cluster.value if cluster else None) as certificates:
-            return _Session(facts, options, reach, credentials, certificates, progress).diagnosis()
+    questions = Questions()
+    with contextlib.suppress(Exception):
+        progress("looking for the processes", 0, 0)
+    diagnosis = None
+    with open_reach(facts, options, questions) as reach:
+        diagnosis = questions.step(
+            "everything", lambda: _diagnosis(facts, options, environment, reach, questions, progress), None
+        )
+    if diagnosis is None:
+        diagnosis = Diagnosis(Case(facts, Answers(), _NO_CREDENTIALS), ())
+    case = diagnosis.case
+    answers = replace(case.answers, broken=tuple(dict.fromkeys(questions.broken)))
+    notes = tuple(dict.fromkeys([*diagnosis.notes, *questions.unseen]))
+    return Diagnosis(replace(case, answers=answers), notes)
+
+
+_NO_CREDENTIALS = Credentials(Password(None, "not looked for"), Password(None, "not looked for"))
+
+
+def _diagnosis(
+    facts: Facts,
+    options: Options,
+    environment: Mapping[str, str],
+    reach: Reach,
+    questions: Questions,
+    progress: Progress,
+) -> Diagnosis:
+    cluster = reach.cluster
+    credentials = questions.step(
+        "which passwords there are",
+        lambda: read_credentials(facts, environment, cluster.secret if cluster else None),
+        _NO_CREDENTIALS,
+    )
+    with Certificates(facts, environment, cluster.value if cluster else None) as certificates:
+        return _Session(facts, options, reach, credentials, certificates, questions, progress).diagnosis()
 
 
 class _Session:
@@ -68,41 +110,38 @@ class _Session:
         reach: Reach,
         credentials: Credentials,
         certificates: Certificates,
+        questions: Questions,
         progress: Progress,
     ) -> None:
         self.facts, self.options, self.reach = facts, options, reach
-        self.credentials, self.certificates, self.progress = credentials, certificates, progress
+        self.credentials, self.certificates = credentials, certificates
+        self.questions, self.progress = questions, progress
         self.seconds = options.timeout_seconds
         self.notes: list[str] = list(reach.notes)
 
-    def _together(self, what: str, jobs: Mapping[K, Callable[[], V]], steps: float) -> dict[K, V | Trouble]:
-        """Jobs that each take at most so many steps, with their progress."""
+    def _together(
+        self, what: str, jobs: Mapping[K, tuple[str, Callable[[], V]]], steps: float
+    ) -> dict[K, V | Trouble]:
+        """Questions with their words that each take at most so many steps, with their progress."""
         ended: list[K] = []
-        self.progress(what, 0, len(jobs))
 
         def done(key: K) -> None:
             ended.append(key)
             self.progress(what, len(ended), len(jobs))
 
-        return together(jobs, steps * max(2.0, self.seconds) + 2, done)
+        with contextlib.suppress(Exception):
+            self.progress(what, 0, len(jobs))
+        again = {key: (words, _again(job)) for key, (words, job) in jobs.items()}
+        return self.questions.together(again, steps * max(2.0, self.seconds) + 2, done)
 
     def diagnosis(self) -> Diagnosis:
-        jobs: dict[tuple[str, int | Address], Callable[[], object]] = {}
-        for server in self.facts.servers:
-            jobs["server", server.address] = lambda server=server: self._direct(server)  # type: ignore[misc]
-        for number, target in enumerate(self.reach.pgcats):
-            jobs["pgcat", number] = lambda target=target: self._pgcat(target)  # type: ignore[misc]
-            jobs["exporter", number] = lambda target=target: self._exporter(target)  # type: ignore[misc]
-        for number, target in enumerate(self.reach.permifys):
-            jobs["permify", number] = lambda target=target: self._permify(target)  # type: ignore[misc]
-        first = self._together("asking PostgreSQL, PgCat and Permify", jobs, 12)
-        pgcats = self._pgcats(first)
-        pgcats = self._through(pgcats)
-        servers = {
-            server.address: self._server_answer(server, first["server", server.address], pgcats)
-            for server in self.facts.servers
-        }
-        servers = self._lags(servers)
+        """Everything that is asked; side by side what does not disturb the other."""
+        put = self.questions.step
+        first = self._first()
+        pgcats = put("what PgCat says", lambda: self._pgcats(first), ())
+        pgcats = put("what comes back through PgCat", lambda: self._through(pgcats), pgcats)
+        servers = {server.address: self._answer(server, first, pgcats) for server in self.facts.servers}
+        servers = put("how far the replicas are behind", lambda: self._lags(servers), servers)
         permifys = tuple(
             answer
             if isinstance(answer, PermifyAnswer)
@@ -115,16 +154,42 @@ class _Session:
             pgcats=pgcats,
             permifys=permifys,
             processes=self.reach.processes,
-            write_check=self._write_check(permifys),
+            write_check=put("the write check", lambda: self._write_check(permifys), None),
             hint=self.reach.hint,
         )
-        self._note_ways(servers)
-        if not self.reach.permifys and self.facts.permify is not None and self.reach.processes is None:
-            self.notes.append(
-                "Permify was not asked: nothing says where it is"
-                f" (--reach permify=HOST:{self.facts.permify_port})"
+        case = Case(self.facts, answers, self.credentials)
+        put("how everything was asked", lambda: self._note_ways(servers), None)
+        put("the round trips", lambda: self.notes.extend(_round_trips(case)), None)
+        put("what was not seen", lambda: self.notes.extend(_not_seen(case)), None)
+        return Diagnosis(case, tuple(self.notes))
+
+    def _first(self) -> dict[tuple[str, int | Address], object]:
+        """What every part says by itself."""
+        jobs: dict[tuple[str, int | Address], tuple[str, Callable[[], object]]] = {}
+        for server in self.facts.servers:
+            jobs["server", server.address] = (
+                f"the {server.role} {server.address}",
+                lambda server=server: self._direct(server),  # type: ignore[misc]
             )
-        return Diagnosis(Case(self.facts, answers, self.credentials), tuple(dict.fromkeys(self.notes)))
+        for number, target in enumerate(self.reach.pgcats):
+            jobs["pgcat", number] = (
+                f"PgCat {target.name}",
+                lambda target=target: self._pgcat(target),  # type: ignore[misc]
+            )
+            jobs["exporter", number] = (
+                f"the exporter of PgCat {target.name}",
+                lambda target=target: self._exporter(target),  # type: ignore[misc]
+            )
+            jobs["files", number] = (
+                f"the open files of PgCat {target.name}",
+                lambda target=target: self._files(target),  # type: ignore[misc]
+            )
+        for number, target in enumerate(self.reach.permifys):
+            jobs["permify", number] = (
+                f"Permify {target.name}",
+                lambda target=target: self._permify(target),  # type: ignore[misc]
+            )
+        return dict(self._together("asking PostgreSQL, PgCat and Permify", jobs, 12))
 
     # PostgreSQL
 
@@ -140,8 +205,22 @@ class _Session:
         return Connector(place, address, trust, login, password, self.seconds)
 
     def _direct(self, server: Server) -> ServerFacts:
+        name = str(server.address)
         with self._connector(server).connected() as ask:
-            return ask_facts(ask, direct=True)
+            facts = ask_facts(ask, direct=True, questions=self.questions, name=name)
+            times = self.questions.part(f"the round trip to {name}", lambda: ask_round_trips(ask), {})
+            return with_round_trip(facts, times)
+
+    def _answer(
+        self,
+        server: Server,
+        first: Mapping[tuple[str, int | Address], object],
+        pgcats: tuple[PgcatAnswer, ...],
+    ) -> ServerAnswer:
+        def answer() -> ServerAnswer:
+            return self._server_answer(server, first["server", server.address], pgcats)
+
+        return self.questions.step(f"what {server.address} says", answer, ServerAnswer())
 
     def _server_answer(self, server: Server, direct: object, pgcats: tuple[PgcatAnswer, ...]) -> ServerAnswer:
         if isinstance(direct, ServerFacts):
@@ -211,7 +290,7 @@ class _Session:
             return servers
         position = at.position
 
-        def job(server: Server, facts: ServerFacts) -> Callable[[], Lag]:
+        def job(server: Server, facts: ServerFacts) -> tuple[str, Callable[[], Lag]]:
             def watch() -> Lag:
                 pool = servers[server.address].pool
                 connector, database = (
@@ -223,7 +302,7 @@ class _Session:
                 with connector.connected(database, user) as ask:
                     return ask_lag(ask, position, facts.identity, min(LAG_WATCH_SECONDS, self.seconds))
 
-            return watch
+            return f"how far {server.address} is behind", watch
 
         jobs = {
             server.address: job(server, facts)
@@ -235,6 +314,11 @@ class _Session:
             return servers
         watched = self._together("watching the replicas", jobs, 4)
         found = {address: lag for address, lag in watched.items() if isinstance(lag, Lag)}
+        self.notes += [
+            f"how far {address} is behind was not seen: {lag.text}"
+            for address, lag in watched.items()
+            if isinstance(lag, Trouble) and lag.kind != "broken"
+        ]
         return {
             address: replace(answer, lag=found.get(address)) if address in found else answer
             for address, answer in servers.items()
@@ -260,7 +344,15 @@ class _Session:
         if login is None:
             raise Failed("unasked", "no password")
         connector = self._pgcat_connector(target, login, self.credentials.admin.value)
-        return ask_pgcat(connector, self.facts.admin_user)
+        return ask_pgcat(connector, self.facts.admin_user, self.questions, target.name)
+
+    def _files(self, target: Target) -> FileLimit | None:
+        process, cluster = target.process, self.reach.cluster
+        if process is None:
+            return None
+        if cluster is not None:
+            return cluster.file_limit(process.name, process.program)
+        return docker_file_limit(self.facts.deployment.root.resolve(), process.name, 2 * self.seconds)
 
     def _exporter(self, target: Target) -> dict[tuple[str, str], int] | None:
         port = self.facts.exporter_port
@@ -273,30 +365,35 @@ class _Session:
         found = []
         for number, target in enumerate(self.reach.pgcats):
             said, exported = first["pgcat", number], first["exporter", number]
+            files = first["files", number]
+            if isinstance(files, Trouble) and files.kind != "broken":
+                self.notes.append(f"the open files of PgCat {target.name} were not seen: {files.text}")
             found.append(
                 PgcatAnswer(
                     target.name,
                     facts=said if isinstance(said, PgcatFacts) else None,
                     trouble=None if isinstance(said, PgcatFacts) else _trouble(said),
                     exporter=exported if isinstance(exported, (dict, Trouble)) else None,
+                    files=files if isinstance(files, FileLimit) else None,
+                    at=target.main(self.facts.pgcat_port),
                 )
             )
         return tuple(found)
 
     def _through(self, pgcats: tuple[PgcatAnswer, ...]) -> tuple[PgcatAnswer, ...]:
         """Ask through every pool of every PgCat that has a connection to spare."""
-        jobs: dict[tuple[int, str], Callable[[], tuple[ServerFacts, ...]]] = {}
+        jobs: dict[tuple[int, str], tuple[str, Callable[[], tuple[ServerFacts, ...]]]] = {}
         for number, pgcat in enumerate(pgcats):
             if pgcat.trouble is not None and pgcat.trouble.kind in ("unreachable", "mute", *UNPROVEN):
                 continue
             for pool in self.facts.pools:
-                served = pgcat.facts is None or any(s.pool == pool.name for s in pgcat.facts.servers)
+                told = pgcat.facts.servers if pgcat.facts is not None else None
+                served = told is None or any(s.pool == pool.name for s in told)
                 if not served:
                     continue
-                if pgcat.facts is not None and not may_be_asked(pgcat.facts, pool.name):
-                    self.notes.append(
-                        f"PgCat {pgcat.name}: the pool {pool.name} was not asked, it has nothing to spare"
-                    )
+                if pgcat.facts is not None and told is not None and not may_be_asked(pgcat.facts, pool.name):
+                    why = "it is paused" if pgcat.facts.paused(pool.name) else "it has nothing to spare"
+                    self.notes.append(f"PgCat {pgcat.name}: the pool {pool.name} was not asked, {why}")
                     continue
                 if self.credentials.database.value is not None:
                     jobs[number, pool.name] = self._through_pool(self.reach.pgcats[number], pool)
@@ -310,14 +407,15 @@ class _Session:
             for number, pgcat in enumerate(pgcats)
         )
 
-    def _through_pool(self, target: Target, pool: Pool) -> Callable[[], tuple[ServerFacts, ...]]:
+    def _through_pool(self, target: Target, pool: Pool) -> tuple[str, Callable[[], tuple[ServerFacts, ...]]]:
         user = pool.users[0].name if pool.users else self.facts.client_user
         servers = len({server.address for server in pool.servers})
 
         def ask() -> tuple[ServerFacts, ...]:
-            return ask_through(self._pool_connector(target), pool.name, user, servers)
+            connector = self._pool_connector(target)
+            return ask_through(connector, pool.name, user, servers, self.questions, f"PgCat {target.name}")
 
-        return ask
+        return f"the pool {pool.name} of PgCat {target.name}", ask
 
     # Permify
 
@@ -348,6 +446,59 @@ class _Session:
         if took:
             self.notes.append(f"write check: {took}")
         return result
+
+
+def _again(job: Callable[[], V]) -> Callable[[], V]:
+    """The job, and the same once more where its connection ended before the answer came."""
+
+    def twice() -> V:
+        try:
+            return job()
+        except Failed as failed:
+            if not failed.lost:
+                raise
+        time.sleep(AGAIN_SECONDS)
+        return job()
+
+    return twice
+
+
+def _round_trips(case: Case) -> Iterator[str]:
+    """How long each server takes to answer the smallest question, from here and from PgCat."""
+    pooled: dict[str, list[float]] = {}
+    for pgcat in case.answers.pgcats:
+        here = pgcat.facts.round_trip_ms if pgcat.facts is not None else None
+        for pool, said in pgcat.through.items():
+            for facts in said if isinstance(said, tuple) else ():
+                if facts.round_trip_ms is not None and here is not None:
+                    ms = max(facts.round_trip_ms - here, 0.0)
+                    pooled.setdefault(case.address_of(pool, facts), []).append(ms)
+    for server, answer in case.servers:
+        ways = []
+        if answer.facts is not None and not answer.pool and answer.facts.round_trip_ms is not None:
+            ways.append(f"{_ms(answer.facts.round_trip_ms)} from here")
+        if found := pooled.get(str(server.address)):
+            ways.append(f"{_ms(max(found))} from PgCat")
+        if ways:
+            yield f"round trip to {server.address}: {', '.join(ways)}"
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.1f} ms" if ms < 10 else f"{ms:.0f} ms"
+
+
+def _not_seen(case: Case) -> Iterator[str]:
+    """What could hide a fault and was not looked at."""
+    login = case.facts.login
+    user = login.user if login is not None else "the role"
+    for server, facts in case.told:
+        if facts.hidden:
+            yield (
+                f"on {server.address} {user} does not see what {', '.join(facts.hidden[:3])} do in its"
+                f" database, nor since when (GRANT pg_monitor TO {user}, or ask as an administrator)"
+            )
+    if case.answers.pgcats and case.answers.processes is None:
+        yield "the open files of PgCat were not looked at: only docker and kubectl show them"
 
 
 def _trouble(said: object) -> Trouble:

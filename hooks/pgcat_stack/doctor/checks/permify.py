@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pgcat_stack.doctor.answers import Case
+from pgcat_stack.doctor.answers import ELSEWHERE, Case
 from pgcat_stack.doctor.asking import Trouble
 from pgcat_stack.doctor.checks import check
+from pgcat_stack.doctor.checks.pgcat import known_cause
 from pgcat_stack.findings import Problem
 
 STALE_SECONDS = 1.0
@@ -22,8 +23,9 @@ STALE_SECONDS = 1.0
 def permify_not_serving(case: Case) -> Iterator[Problem]:
     """Permify processes whose health check is not well."""
     for permify in case.answers.permifys:
-        if permify.place is not None and permify.trouble is not None:
-            message = f"Permify {permify.name} does not serve: {permify.trouble.text}"
+        trouble = permify.trouble
+        if permify.place is not None and trouble is not None and trouble.kind not in ELSEWHERE:
+            message = f"Permify {permify.name} does not serve: {trouble.text}"
             yield Problem(case.facts.permify_at("server"), message, "see its log")
 
 
@@ -58,18 +60,30 @@ def permify_has_another_database(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Permify's health check says SERVING whatever its database does. A plain read of its tenants came"
     " back with an error, as requests do.",
-    mend="If PgCat or PostgreSQL are found wrong as well, mend these first; else its log says more.",
+    mend="If PgCat or PostgreSQL are found wrong as well, fix these first: the message names the finding. If"
+    " not, its log says more: `failed to connect` is a PgCat that is gone, `AllServersDown` a pool without a"
+    " server.",
 )
 def permify_query_fails(case: Case) -> Iterator[Problem]:
     """Permify processes that cannot read their tenants."""
     for permify in case.answers.permifys:
-        if isinstance(permify.tenants, Trouble) and not permify.refuses_key:
+        if isinstance(permify.tenants, Trouble) and permify.tenants.kind not in ("login", *ELSEWHERE):
             message = (
                 f"Permify {permify.name} serves, and a read of its tenants fails: {permify.tenants.text}"
             )
-            yield Problem(
-                case.facts.permify_at("database", "reader", "uri"), message, "see its log, and PgCat's"
-            )
+            fix = _reads_fail(case) or "see its log, and PgCat's"
+            yield Problem(case.facts.permify_at("database", "reader", "uri"), message, fix)
+
+
+def _reads_fail(case: Case) -> str:
+    """What another finding says about the way of Permify's reads; empty where none does."""
+    sides = case.facts.permify.sides if case.facts.permify else ()
+    for _, uri in [(side, uri) for side, uri in sides if side == "reader"]:
+        pool = case.facts.topology.pools.get(uri.database)
+        addresses = {server.address for server in pool.servers} if pool else set(uri.servers)
+        if found := known_cause(case, addresses, [pool.name] if pool else []):
+            return found
+    return ""
 
 
 @check(

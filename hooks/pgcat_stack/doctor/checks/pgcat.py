@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from pgcat_stack.doctor.answers import UNPROVEN, Case
+from pgcat_stack.budget import peak
+from pgcat_stack.doctor.answers import ELSEWHERE, Case
 from pgcat_stack.doctor.asking import Trouble
 from pgcat_stack.doctor.checks import check
+from pgcat_stack.doctor.checks.postgresql import blocked
 from pgcat_stack.doctor.checks.reaching import AWAY
 from pgcat_stack.doctor.facts import Facts
-from pgcat_stack.doctor.pgcat import PgcatAnswer, PgcatFacts
-from pgcat_stack.endpoints import Address
+from pgcat_stack.doctor.pgcat import Ban, PgcatAnswer, PgcatFacts
+from pgcat_stack.endpoints import Address, Uri
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.plain_data import dig
+from pgcat_stack.topology import Side
 
 LONG_WAIT_SECONDS = 1.0
+FAR_MS = 20.0
+"""Between PgCat and PostgreSQL. Within one place it is well under a millisecond."""
 MOST_NAMES = 3
 
 _PLACES = frozenset({"host", "port", "prometheus_exporter_port"})
@@ -69,7 +74,7 @@ def admin_login_refused(case: Case) -> Iterator[Problem]:
     yield from _across(
         (pgcat.name, place, f"{case.facts.admin_user} is refused by {{who}}: {pgcat.trouble.text}", fix)
         for pgcat in case.answers.pgcats
-        if pgcat.trouble is not None and pgcat.trouble.kind not in (*AWAY, *UNPROVEN, "unasked")
+        if pgcat.trouble is not None and pgcat.trouble.kind not in (*AWAY, *ELSEWHERE)
     )
 
 
@@ -87,7 +92,7 @@ def pgcat_version_differs(case: Case) -> Iterator[Problem]:
     workload = case.facts.workload("pgcat")
     place = workload.unit.at("image") if workload and workload.unit else case.facts.pgcat_at("general")
     for pgcat, facts in _told(case):
-        if not facts.version.startswith(f"{line}."):
+        if facts.version and not facts.version.startswith(f"{line}."):
             message = (
                 f"PgCat {pgcat.name} is version {facts.version}, and the image {image} is of the line {line}"
             )
@@ -146,6 +151,8 @@ def _pools(case: Case) -> Iterator[tuple[str, Location, str, str]]:
                 written[pool.pool, pool.user, server.address] = pool.size.value, pool.size.location
     databases = {pool.name: {shard.database for shard in pool.shards} for pool in case.facts.pools}
     for pgcat, facts in _told(case):
+        if facts.servers is None:
+            continue  # PD110 says so
         running = {(s.pool, s.user, s.address): s for s in facts.servers if s.role != "mirror"}
         for key, (size, place) in written.items():
             name, _, address = key
@@ -183,7 +190,7 @@ def pool_paused(case: Case) -> Iterator[Problem]:
             fix,
         )
         for pgcat, facts in _told(case)
-        for name in sorted({server.pool for server in facts.servers if server.paused})
+        for name in sorted({server.pool for server in facts.servers or () if server.paused})
     )
 
 
@@ -191,30 +198,78 @@ def pool_paused(case: Case) -> Iterator[Problem]:
     code="PD306",
     name="clients-wait",
     severity="error",
-    why="Clients wait for a server connection: all of the pool's are in use. After connect_timeout they get"
-    " an error, and a replica is banned.",
-    mend="Look for slow or stuck statements in pg_stat_activity first. If the load is real, larger pools"
-    " within the budget, or more max_connections.",
+    why="Clients wait for a server connection. After connect_timeout they get an error, and a replica is"
+    " banned. With all connections of the pool in use, statements are slow or blocked, or the load is more"
+    " than the pool carries. With none in use, PgCat gets no connection: no larger pool helps.",
+    mend="None in use: PD101, PD201 or PD203 names the server that does not answer, refuses or is full;"
+    " PgCat's log says it otherwise. All in use: PD223 names who blocks them; else look for slow statements"
+    " in pg_stat_activity. If they are quick and many, the load is real: larger pools within the budget"
+    " (`pgcat-stack plan .`), or more max_connections.",
 )
 def clients_wait(case: Case) -> Iterator[Problem]:
     """Pools where somebody waited each time, or for long."""
     for pgcat, facts in _told(case):
-        paused = {server.pool for server in facts.servers if server.paused}
-        for name in sorted({state.pool for sample in facts.samples for state in sample} - paused):
+        for name in sorted({state.pool for sample in facts.samples for state in sample}):
             states = [state for sample in facts.samples for state in sample if state.pool == name]
             fewest = min(state.waiting for state in states)
             longest_seconds = max((s.longest_wait_seconds for s in states if s.waiting), default=0.0)
-            if not fewest and longest_seconds < LONG_WAIT_SECONDS:
+            if facts.paused(name) or (not fewest and longest_seconds < LONG_WAIT_SECONDS):
                 continue
-            most, last = max(state.waiting for state in states), states[-1]
-            size = sum(server.size for server in facts.servers if server.pool == name)
+            most, in_use = max(state.waiting for state in states), max(s.active_servers for s in states)
+            size = facts.size(name)
             message = (
                 f"{most} {'client waits' if most == 1 else 'clients wait'} for {name} in PgCat {pgcat.name},"
-                f" the longest {longest_seconds:.1f} s, with {last.active_servers} of {size} server"
-                " connections in use"
+                f" the longest {longest_seconds:.1f} s, with {in_use} of {size} server connections in use to"
+                f" {', '.join(map(str, _addresses(case, name)))}"
             )
-            fix = "look for stuck statements in pg_stat_activity; if the load is real, raise pool_size"
-            yield Problem(case.facts.pgcat_at("pools", name, "users", "0", "pool_size"), message, fix)
+            place = case.facts.pgcat_at("pools", name, "users", "0", "pool_size")
+            yield Problem(place, message, _shortage(case, name, in_use, size))
+
+
+def _addresses(case: Case, pool: str) -> list[Address]:
+    """The servers of a pool, each once."""
+    found = case.facts.topology.pools.get(pool)
+    return list(dict.fromkeys(server.address for server in found.servers)) if found else []
+
+
+def _shortage(case: Case, name: str, in_use: int, size: int) -> str:
+    """What to do where clients wait, by how many connections are in use."""
+    known = known_cause(case, _addresses(case, name))
+    if in_use == 0:
+        return known or "PgCat gets no connection: its log says why; a larger pool would not help"
+    if in_use < size:
+        return known or "not all are in use: is one of these servers away, or slow to take connections?"
+    if known:
+        return known
+    servers = [s for s in case.facts.servers if s.row is not None and s.address in _addresses(case, name)]
+    spare = min(
+        (s.row.server.capacity - s.row.demand for s in servers if s.row and s.row.server.capacity), default=0
+    )
+    looks = "look for slow statements in pg_stat_activity; if the load is real,"
+    workload = case.facts.workload("pgcat")
+    if workload is not None and spare >= peak(workload).count > 0:
+        return f"{looks} raise pool_size: the plan has {spare} connections to spare"
+    return f"{looks} the plan has none to spare for a larger pool_size: more max_connections, or less load"
+
+
+def known_cause(case: Case, addresses: Collection[Address], pools: Collection[str] = ()) -> str:
+    """`see PD…`, where another finding says what is wrong with one of the servers or pools; else empty."""
+    codes = {"limit": "PD203", "login": "PD201", "database": "PD202", "untrusted": "PD112"}
+    for server, answer in case.servers:
+        if server.address not in addresses:
+            continue
+        trouble, facts = answer.trouble, answer.facts
+        if trouble is not None and trouble.kind in codes:
+            return f"{server.address} is the cause, see {codes[trouble.kind]}"
+        if trouble is not None and facts is None and trouble.kind in AWAY:
+            return f"{server.address} does not answer, see PD101"
+        if facts is not None and blocked(case, facts):
+            return f"sessions on {server.address} wait for a lock, see PD223"
+    for pgcat, facts_of in _told(case):
+        paused = [name for name in pools if facts_of.paused(name)]
+        if paused:
+            return f"{paused[0]} is paused in PgCat {pgcat.name}, see PD305"
+    return ""
 
 
 @check(
@@ -242,15 +297,29 @@ def server_banned(case: Case) -> Iterator[Problem]:
                 else iter(()),
                 case.facts.pgcat_at("pools", ban.pool),
             )
-            servers = f"{ban.host} is" if count == 1 else f"{count} servers at {ban.host} are"
+            servers = (
+                f"{_banned(case, facts, ban)} is" if count == 1 else f"{count} servers at {ban.host} are"
+            )
             message = (
                 f"{servers} banned from {ban.pool} in PgCat {pgcat.name} for {ban.remaining_seconds} s more:"
                 f" {ban.reason}"
             )
-            fix = "mend the server; it comes back by itself"
+            fix = "it comes back by itself once the server is well"
+            if known := known_cause(case, _addresses(case, ban.pool)):
+                fix = f"{known}; it comes back by itself afterwards"
             if ban.reason.startswith("AdminBan"):
                 fix = f"somebody banned it: UNBAN {ban.host} in PgCat's admin database"
             yield Problem(place, message, fix)
+
+
+def _banned(case: Case, facts: PgcatFacts, ban: Ban) -> str:
+    """The server of a ban with its port, which SHOW BANS does not tell."""
+    host = Address.of(ban.host).host
+    marked = [
+        s.address for s in facts.servers or () if s.pool == ban.pool and s.banned and s.address.host == host
+    ]
+    found = marked or [address for address in _addresses(case, ban.pool) if address.host == host]
+    return " or ".join(dict.fromkeys(map(str, found))) or ban.host
 
 
 @check(
@@ -260,7 +329,8 @@ def server_banned(case: Case) -> Iterator[Problem]:
     why="While the doctor watched for a second, PgCat could not give clients a connection to a server: it did"
     " not reach it, or the pool had none left within connect_timeout. Each was an error for a request, or a"
     " move to another server.",
-    mend="PgCat's log says which: `Connection checkout error` with `TimedOut`, or the server's own refusal.",
+    mend="PgCat's log says which: `Connection checkout error` with `TimedOut`, or the server's own refusal."
+    " With PD306 and all connections in use the pool is exhausted, otherwise the server is away or refuses.",
 )
 def checkouts_fail(case: Case) -> Iterator[Problem]:
     """Servers whose count of failed checkouts grew."""
@@ -270,8 +340,14 @@ def checkouts_fail(case: Case) -> Iterator[Problem]:
                 pool, _, rest = name.rpartition("_shard_")
                 role = rest.partition("_")[2].partition("_")[0]
                 times = "once" if count == 1 else f"{count} times"
-                message = f"PgCat {pgcat.name} failed {times} within a second to reach a {role} of {pool}"
-                yield Problem(case.facts.pgcat_at("pools", pool), message, "PgCat's log says why")
+                server = facts.server_named(name)
+                where = f", {server.address}" if server is not None else ""
+                message = (
+                    f"PgCat {pgcat.name} failed {times} within a second to reach a {role} of {pool}{where}"
+                )
+                known = known_cause(case, [server.address] if server is not None else _addresses(case, pool))
+                fix = known or "PgCat's log says why"
+                yield Problem(case.facts.pgcat_at("pools", pool), message, fix)
 
 
 @check(
@@ -291,8 +367,9 @@ def _unserved(case: Case) -> Iterator[tuple[str, Location, str, str]]:
     for pgcat, name, trouble in _refused(case):
         if _wrong_password(trouble):
             continue
-        servers = dict.fromkeys(server.address for server in case.facts.topology.pools[name].servers)
-        fix = f"can PgCat reach and log in to {', '.join(map(str, servers))}? its log says more"
+        servers = _addresses(case, name)
+        fix = known_cause(case, servers)
+        fix = fix or f"can PgCat reach and log in to {', '.join(map(str, servers))}? its log says more"
         if "No pool configured" in trouble.text:
             fix = f"it runs from another file: {_restart(case.facts)}"
         message = f"{name} does not serve in {{who}}: {trouble.text}"
@@ -350,8 +427,8 @@ def exporter_differs(case: Case) -> Iterator[Problem]:
     """Exporters that tell of another PgCat."""
     for pgcat, facts in _told(case):
         if isinstance(pgcat.exporter, dict):
-            running = {(server.pool, server.role): server.size for server in facts.servers}
-            if pgcat.exporter != running:
+            running = {(server.pool, server.role): server.size for server in facts.servers or ()}
+            if facts.servers is not None and pgcat.exporter != running:
                 message = f"the exporter reached with PgCat {pgcat.name} gives other pools than it serves"
                 place = case.facts.pgcat_at("general", "prometheus_exporter_port")
                 yield Problem(place, message, "see which process listens on that port")
@@ -366,33 +443,105 @@ def exporter_differs(case: Case) -> Iterator[Problem]:
     mend="Look at the URIs that Permify runs with: environment variables win over the file.",
 )
 def nobody_uses_pgcat(case: Case) -> Iterator[Problem]:
-    """No client in any pool of any PgCat, while Permify answers.
+    """No client in any pool of any PgCat, while Permify reads well.
 
-    At no moment that was looked at: Permify renews its connections, and has none for a moment.
+    At no moment that was looked at: Permify renews its connections, and has none for a moment. A Permify
+    whose reads fail, or a pool that serves nobody, tells nothing.
     """
-    told = [facts for _, facts in _told(case)]
+    for side, uri in _unused(case):
+        if side == "reader" and _reads_by_the_writer_pool(case):
+            continue
+        message = f"Permify serves, and no PgCat has a client in {uri.database}: its {side} goes elsewhere"
+        fix = "look at the database settings that Permify runs with; PERMIFY_DATABASE_… wins over the file"
+        if others := _others(case):
+            fix = f"{fix}; the role is connected as {others}"
+        yield Problem(uri.location, message, fix)
+
+
+@check(
+    code="PD314",
+    name="reads-in-the-writer-pool",
+    severity="warning",
+    why="Permify reads, no PgCat has a client in the reader pool, and nobody has the role's connections but"
+    " PgCat: both of Permify's pools lead to the writer pool. The primary carries all reads, and replicas"
+    " none.",
+    mend="Look at the URIs that Permify runs with: PERMIFY_DATABASE_READER_URI and its like win over the"
+    " file.",
+)
+def reads_in_the_writer_pool(case: Case) -> Iterator[Problem]:
+    """A reader pool without a client, where nothing of Permify goes past PgCat."""
+    for side, uri in _unused(case):
+        if side == "reader" and _reads_by_the_writer_pool(case):
+            writers = ", ".join(sorted(case.facts.writer_pools))
+            message = f"Permify reads, and no PgCat has a client in {uri.database}: its reads go to {writers}"
+            fix = "look at the URIs that Permify runs with; PERMIFY_DATABASE_READER_URI wins over the file"
+            yield Problem(uri.location, message, fix)
+
+
+def _unused(case: Case) -> Iterator[tuple[Side, Uri]]:
+    """The sides of Permify whose pool has no client in any PgCat, although Permify reads."""
+    told = [(pgcat, facts) for pgcat, facts in _told(case) if facts.samples]
     workload = case.facts.workload("pgcat")
-    serving = [permify for permify in case.answers.permifys if permify.place and not permify.trouble]
-    if not serving or not told or workload is None or len(told) < workload.replicas.value:
+    reading = [permify for permify in case.answers.permifys if isinstance(permify.tenants, frozenset)]
+    if not reading or not told or workload is None or len(told) < workload.replicas.value:
         return
     for side, uri in case.facts.permify.sides if case.facts.permify else ():
-        if not case.facts.topology.pooled(uri):
-            continue
-        clients = [
-            state.clients
-            for facts in told
-            for sample in facts.samples
-            for state in sample
-            if state.pool == uri.database
-        ]
-        if not any(clients):
-            message = (
-                f"Permify serves, and no PgCat has a client in {uri.database}: its {side} goes elsewhere"
-            )
-            fix = (
-                "look at the database settings that Permify runs with; PERMIFY_DATABASE_… wins over the file"
-            )
-            yield Problem(uri.location, message, fix)
+        pool = uri.database
+        down = any(facts.paused(pool) or isinstance(p.through.get(pool), Trouble) for p, facts in told)
+        if not down and case.facts.topology.pooled(uri) and not _clients(case, pool):
+            yield side, uri
+
+
+def _clients(case: Case, pool: str) -> int:
+    """The most clients of a pool that were seen at a moment, over all PgCat."""
+    return sum(
+        max((s.clients for sample in facts.samples for s in sample if s.pool == pool), default=0)
+        for _, facts in _told(case)
+    )
+
+
+def _reads_by_the_writer_pool(case: Case) -> bool:
+    """Whether the writer pools have clients, and on no server anybody but PgCat has the role."""
+    told = [facts for _, facts in case.told]
+    whole = len(told) == len(case.facts.servers)
+    return whole and not _others(case) and any(_clients(case, pool) for pool in case.facts.writer_pools)
+
+
+def _others(case: Case) -> str:
+    """The applications that have the role's connections and are not PgCat, with where they come from."""
+    found = {
+        f"{group.application or 'no application name'} from {group.client}"
+        for _, facts in case.told
+        for group in facts.groups
+        if group.application != "pgcat"
+    }
+    return ", ".join(sorted(found)[:MOST_NAMES])
+
+
+@check(
+    code="PD316",
+    name="pgcat-far-from-postgresql",
+    severity="warning",
+    why="The way between PgCat and PostgreSQL is slow: every statement of every request takes that time, and"
+    " a server connection is in use for as long, so the pools carry less.",
+    mend="Look at where both run: another region or zone, a VPN, a proxy, a saturated link. The notes name"
+    " the round trip to every server.",
+)
+def pgcat_far(case: Case) -> Iterator[Problem]:
+    """Pools whose servers are far from PgCat, without the way from here to PgCat."""
+    for pgcat, facts in _told(case):
+        for name, said in pgcat.through.items():
+            for server in said if isinstance(said, tuple) else ():
+                if server.round_trip_ms is None or facts.round_trip_ms is None:
+                    continue
+                ms = server.round_trip_ms - facts.round_trip_ms
+                if ms >= FAR_MS:
+                    message = (
+                        f"the round trip from PgCat {pgcat.name} to {case.address_of(name, server)} takes"
+                        f" {ms:.0f} ms"
+                    )
+                    fix = "every statement takes that long; look at the network between them"
+                    yield Problem(case.facts.pgcat_at("pools", name, "shards", "0", "servers"), message, fix)
 
 
 @check(
@@ -418,7 +567,7 @@ def pgcat_has_another_password(case: Case) -> Iterator[Problem]:
 def _refused(case: Case) -> Iterator[tuple[PgcatAnswer, str, Trouble]]:
     for pgcat in case.answers.pgcats:
         for name, said in pgcat.through.items():
-            if isinstance(said, Trouble) and said.kind not in ("unasked", *UNPROVEN):
+            if isinstance(said, Trouble) and said.kind not in ELSEWHERE:
                 yield pgcat, name, said
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pgcat_stack.doctor.answers import Case
 from pgcat_stack.doctor.checks import check
 from pgcat_stack.doctor.checks.reaching import first_of
 from pgcat_stack.doctor.facts import Server
-from pgcat_stack.doctor.postgres import ServerFacts
+from pgcat_stack.doctor.postgres import ServerFacts, Session
 from pgcat_stack.findings import Location, Problem
 
 OLDEST_VERSION = 130008
 """What Permify needs: PostgreSQL 13.8."""
 NO_LIMIT = -1
 PLAN_CACHE_MODE = "force_custom_plan"
+READ_ONLY = "default_transaction_read_only"
+ON = ("on", "true", "yes", "1")
+BLOCKED_SECONDS = 1.0
+"""A lock that is waited for less long is everyday."""
+LONG_SECONDS = 300.0
 
 
 @check(
@@ -64,18 +69,64 @@ def database_missing(case: Case) -> Iterator[Problem]:
     code="PD203",
     name="no-connection-left",
     severity="error",
-    why="PostgreSQL refuses another connection: of the role, whose limit is the capacity, or of anybody.",
-    mend="See who holds them with `SELECT usename, application_name, client_addr, count(*) FROM"
-    " pg_stat_activity GROUP BY 1, 2, 3`, as an administrator.",
+    why="PostgreSQL refuses another connection. `too many connections for role`: the role is at its own"
+    " limit, because more of this deployment runs than planned, or the limit is not the capacity. `too many"
+    " clients`, `remaining connection slots`: the server is full, mostly of other applications.",
+    mend="The message names who holds them, as far as that can be seen: end or limit that one. PgCat keeps"
+    " the connections that it has. Where the doctor gets no connection either, ask as a superuser, for whom"
+    " PostgreSQL keeps some: `SELECT usename, application_name, client_addr, count(*) FROM pg_stat_activity"
+    " GROUP BY 1, 2, 3 ORDER BY 4 DESC`.",
 )
 def no_connection_left(case: Case) -> Iterator[Problem]:
     """Servers that refuse for want of connections."""
     for server, answer in case.servers:
-        if answer.trouble is not None and answer.trouble.kind == "limit":
-            message = f"{server.address} takes no more connections: {answer.trouble.text}"
-            who = f"; the role has {_by_whom(answer.facts)}" if answer.facts else ""
-            fix = "find who holds them in pg_stat_activity; stop PgCat processes beyond the plan"
-            yield Problem(_capacity_at(case, server), message + who, fix)
+        if answer.trouble is None or answer.trouble.kind != "limit":
+            continue
+        facts = answer.facts
+        message = f"{server.address} takes no more connections: {answer.trouble.text}"
+        if facts is None:
+            fix = "who holds them cannot be seen from here: ask pg_stat_activity as a superuser, who gets in"
+        elif "for role" in answer.trouble.text:
+            message += f"; the role has {_by_whom(facts)}"
+            fix = (
+                "is the role's limit the capacity (run postgres/bootstrap.sql again)? who else uses the role?"
+            )
+            if _beyond(server, facts):
+                planned = server.row.demand if server.row else 0
+                fix = f"the plan has at most {planned}: stop what is not of this deployment"
+        else:
+            message += f"; held by {_held(facts)}"
+            fix = _less(case, server, facts)
+        yield Problem(_capacity_at(case, server), message, fix)
+
+
+def _beyond(server: Server, facts: ServerFacts) -> bool:
+    """Whether the role itself has more than the plan."""
+    return server.row is not None and bool(server.row.uses) and facts.connections > server.row.demand
+
+
+def _held(facts: ServerFacts) -> str:
+    """`97 of reports (nightly), 2 of permify (pgcat)`, the most first."""
+    found = [f"{h.count} of {h.user} ({h.application or 'no application name'})" for h in facts.holders[:4]]
+    if len(facts.holders) > 4:
+        found.append(f"{sum(h.count for h in facts.holders[4:])} or more of others")
+    return ", ".join(found) or "somebody who cannot be seen"
+
+
+def _less(case: Case, server: Server, facts: ServerFacts) -> str:
+    """Who has to give connections back."""
+    login = case.facts.login
+    if _beyond(server, facts):
+        planned = server.row.demand if server.row else 0
+        return f"the plan gives the role at most {planned} of them: stop PgCat processes beyond the plan"
+    most = next((h for h in facts.holders if login is None or h.user != login.user), None)
+    if most is None:
+        return "find who holds them in pg_stat_activity, as a superuser"
+    kept = server.row.server.other_connections if server.row else None
+    share = f" (the budget keeps {kept} for all others)" if kept is not None else ""
+    return (
+        f'have {most.user} use fewer{share}: close them there, or ALTER ROLE "{most.user}" CONNECTION LIMIT'
+    )
 
 
 @check(
@@ -128,17 +179,24 @@ def max_connections_above(case: Case) -> Iterator[Problem]:
     mend="Answer `other_connections` with what others really need, or lower their pools.",
 )
 def others_beyond_their_share(case: Case) -> Iterator[Problem]:
-    """Servers where others have more connections now than are kept for them."""
+    """Servers where others have more connections now than are kept for them, unless PD203 names them."""
     for server, facts in case.told:
-        kept = server.row.server.other_connections if server.row else None
+        row = server.row
+        kept = row.server.other_connections if row else None
         held = facts.others_ordinary + max(facts.reserved, facts.others_superuser)
-        if kept is not None and facts.reserved <= kept < held:  # fewer than are reserved: PD225
+        if row is None or kept is None or case.limited(server):
+            continue
+        if facts.reserved <= kept < held:  # fewer than are reserved: PD225
             message = (
                 f"on {server.address} others take {held} connections ({facts.others_ordinary} of other roles,"
                 f" {facts.others_superuser} of superusers, {facts.reserved} reserved for these), the budget"
                 f" keeps {kept} for them"
             )
+            left = facts.max_connections - held
             fix = f"answer other_connections={held} or more, or have them use fewer"
+            if left < row.demand:
+                message += f"; most are held by {_held(facts)}"
+                fix = f"{_less(case, server, facts)}; {left} are left, and the plan needs {row.demand}"
             yield Problem(case.facts.budget_at(server, "other_connections"), message, fix)
 
 
@@ -532,6 +590,226 @@ def login_by_md5(case: Case) -> Iterator[Problem]:
             message = f"{server.address} asks for a login by MD5, and has not proven who it is: it got none"
             fix = "use scram-sha-256 in pg_hba.conf; if it does, this is another server"
             yield Problem(_role_at(case, server), message, fix)
+
+
+@check(
+    code="PD223",
+    name="sessions-blocked",
+    severity="error",
+    why="Sessions of the role wait for a lock that another session holds: their requests hang, and with them"
+    " all that wait for the same pool or tenant. The server itself is well. A replica also waits for locks"
+    " that are taken on the primary.",
+    mend="The message names who holds the lock. Find out what it does: a migration or a backup ends by"
+    " itself; `idle in transaction` is a client that forgot to end. `SELECT pg_cancel_backend(PID)` ends a"
+    " statement, `SELECT pg_terminate_backend(PID)` the session: its transaction is rolled back, and its"
+    " work is lost. Do not end or restart the server.",
+)
+def sessions_blocked(case: Case) -> Iterator[Problem]:
+    """Sessions of the role that have waited for a lock for a while."""
+    for server, facts in case.told:
+        found = {session.pid: session for session in facts.sessions}
+        for pid, those in blocked(case, facts).items():
+            longest = max(those, key=lambda session: session.statement_seconds or 0.0)
+            count = "1 session waits" if len(those) == 1 else f"{len(those)} sessions wait"
+            who, fix = _blocker(server, facts, pid, found.get(pid))
+            message = (
+                f"on {server.address} {count} for a lock, the longest {longest.statement_seconds:.0f} s"
+                f" ({longest.statement}), {who}"
+            )
+            yield Problem(server.location, message, fix)
+
+
+def blocked(case: Case, facts: ServerFacts) -> dict[int, list[Session]]:
+    """The sessions of the role that wait for a lock for a while, by the pid that holds it in the end."""
+    login = case.facts.login
+    found = {session.pid: session for session in facts.sessions}
+    waits = dict(facts.waits)
+    held: dict[int, list[Session]] = {}
+    for pid, blockers in facts.waits:
+        waiting = found.get(pid)
+        if waiting is None or login is None or waiting.user != login.user:
+            continue
+        if (waiting.statement_seconds or 0.0) >= BLOCKED_SECONDS:
+            for blocker in sorted(_holders(blockers, waits)):
+                held.setdefault(blocker, []).append(waiting)
+    return held
+
+
+def _holders(blockers: tuple[int, ...], waits: dict[int, tuple[int, ...]]) -> set[int]:
+    """Those at the end of the chain of blockers, who wait for nobody."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    left = list(blockers)
+    while left:
+        pid = left.pop()
+        if pid in seen:
+            continue
+        seen.add(pid)
+        more = waits.get(pid, ())
+        left += more
+        if not more:
+            found.add(pid)
+    return found or set(blockers)
+
+
+def _blocker(server: Server, facts: ServerFacts, pid: int, session: Session | None) -> tuple[str, str]:
+    """Who holds a lock, and what to do about it."""
+    if pid == 0:
+        names = ", ".join(f"{one.name} of {one.owner}, {one.seconds:.0f} s old" for one in facts.prepared[:3])
+        fix = "COMMIT PREPARED or ROLLBACK PREPARED, as its owner or a superuser"
+        return f"held by a prepared transaction: {names or 'see pg_prepared_xacts'}", fix
+    if facts.in_recovery and (session is None or not session.user):
+        fix = "end it there, see the finding about the primary; it is released here once that is replayed"
+        return "held by the replay of a lock that a session of the primary has taken", fix
+    if session is None:
+        return f"held by pid {pid}, which is gone by now", "run the doctor again"
+    end = f"see what pid {pid} does; pg_terminate_backend({pid}) there rolls its transaction back"
+    return f"held by {described(session)}", end
+
+
+def described(session: Session) -> str:
+    """Who a session is and what it does, as far as that can be seen."""
+    where = f" from {session.client}" if session.client else ""
+    who = f"pid {session.pid} of {session.user}, {session.application or 'no application name'}{where}"
+    if not session.visible:
+        return f"{who} (what it does, and since when, only a member of pg_read_all_stats sees)"
+    age = "" if session.transaction_seconds is None else f" for {session.transaction_seconds:.0f} s"
+    doing = session.state if session.state != "active" else "in a transaction"
+    return f"{who}, {doing}{age}: {session.statement}"
+
+
+@check(
+    code="PD224",
+    name="long-transaction",
+    severity="warning",
+    why="A transaction is open for long: it keeps its locks, and VACUUM cannot remove what was deleted"
+    " since. An ordinary role sees only its own; a note says whose it does not see.",
+    mend="Find out what it does: a backup or a migration ends by itself. `idle in transaction` is a client"
+    " that forgot to end; `SELECT pg_terminate_backend(PID)` rolls it back.",
+)
+def long_transaction(case: Case) -> Iterator[Problem]:
+    """Transactions that are old, prepared ones included."""
+    for server, facts in case.told:
+        for session in facts.long:
+            if session.transaction_seconds is not None and session.transaction_seconds >= LONG_SECONDS:
+                message = f"on {server.address} a transaction is open for long: {described(session)}"
+                fix = f"see what it does; pg_terminate_backend({session.pid}) there rolls it back"
+                yield Problem(server.location, message, fix)
+        for one in facts.prepared if not facts.in_recovery else ():
+            if one.seconds >= LONG_SECONDS:
+                message = f"on {server.address} {one.name} of {one.owner} is prepared for {one.seconds:.0f} s"
+                yield Problem(server.location, message, "COMMIT PREPARED or ROLLBACK PREPARED, as its owner")
+
+
+@check(
+    code="PD228",
+    name="writes-refused-by-a-setting",
+    severity="error",
+    why="The server is the primary (`pg_is_in_recovery()` is false), and its transactions only read, because"
+    " `default_transaction_read_only` is on: every write fails with `cannot execute … in a read-only"
+    " transaction`. Somebody, or the provider of the database when its disk is full, has set that. It is no"
+    " failover, and the data is all there.",
+    mend="Find out why it was set. Then reset it where the message says: `ALTER SYSTEM RESET"
+    " default_transaction_read_only; SELECT pg_reload_conf();`, or the same of the role or the database. For"
+    " a role or a database, restart PgCat afterwards: open connections keep the setting.",
+)
+def writes_refused_by_a_setting(case: Case) -> Iterator[Problem]:
+    """A primary whose transactions read only, by where that is set."""
+    for server, facts in case.told:
+        if server.role != "primary" or facts.in_recovery:
+            continue
+        where = _read_only(facts)
+        if where is not None:
+            place, fix = where
+            message = (
+                f"{server.address} is the primary and refuses writes: default_transaction_read_only is on,"
+                f" set by {place}"
+            )
+            yield Problem(case.facts.budget_at(server, "role"), message, f"find out why, then {fix}")
+
+
+def _read_only(facts: ServerFacts) -> tuple[str, str] | None:
+    """What sets default_transaction_read_only for a new connection of the role, and what takes it back."""
+    for setting in facts.settings:
+        if setting.name == READ_ONLY:
+            if setting.value.lower() not in ON:
+                return None
+            return setting.where, f"{setting.where} RESET {READ_ONLY}, and restart PgCat"
+    server = facts.read_only
+    if server is None or server.setting not in ON:
+        return None
+    reset = f"ALTER SYSTEM RESET {READ_ONLY}; SELECT pg_reload_conf()"
+    if server.source != "configuration file":
+        return f"its {server.source}", f"take it away there ({server.source})"
+    if server.file.endswith("postgresql.auto.conf"):
+        return "ALTER SYSTEM", reset
+    if server.file:
+        return f"{server.file}:{server.line}", "correct that line; SELECT pg_reload_conf()"
+    return (
+        "ALTER SYSTEM or postgresql.conf",
+        f"{reset}, as a superuser; if it stays, it stands in postgresql.conf",
+    )
+
+
+@check(
+    code="PD229",
+    name="role-setting",
+    severity="warning",
+    why="A setting of the role or of its database changes how Permify's statements run, and no file of the"
+    " deployment has it. PgCat's connections take it when they are opened.",
+    mend="If nobody needs it, reset it: `ALTER ROLE … RESET NAME`, or `ALTER DATABASE … RESET NAME`, then"
+    " restart PgCat.",
+)
+def role_setting(case: Case) -> Iterator[Problem]:
+    """Settings of the role and its database that Permify notices."""
+    for server, facts in case.told:
+        if server.role != "primary" and case.primary is not None:
+            continue  # replicas have the primary's
+        seen: set[str] = set()
+        for setting in facts.settings:
+            judge = _EFFECTS.get(setting.name)
+            if setting.name in seen or judge is None:
+                continue
+            seen.add(setting.name)
+            effect = judge(setting.value)
+            if effect:
+                message = (
+                    f"{setting.where} SET {setting.name} = {setting.value} on {server.address}: {effect}"
+                )
+                place = case.facts.bootstrap_at("ALTER ROLE", server.location)
+                yield Problem(place, message, f"{setting.where} RESET {setting.name}, then restart PgCat")
+
+
+def _ends(what: str) -> Callable[[str], str]:
+    return lambda value: (
+        "" if value.strip() in ("0", "-1", "") else f"PostgreSQL ends {what} that take longer"
+    )
+
+
+_EFFECTS: dict[str, Callable[[str], str]] = {
+    "search_path": lambda value: (
+        "" if "public" in value else "Permify's tables are in public, and it does not find them"
+    ),
+    "statement_timeout": _ends("statements"),
+    "transaction_timeout": _ends("transactions"),
+    "lock_timeout": _ends("statements that wait for a lock"),
+    "idle_session_timeout": lambda value: (
+        "" if value.strip() in ("0", "-1") else "PostgreSQL ends PgCat's idle connections"
+    ),
+    "synchronous_commit": lambda value: (
+        "a crash loses writes that were acknowledged"
+        if value.lower() in ("off", "local", "false", "0")
+        else ""
+    ),
+    "default_transaction_isolation": lambda value: (
+        "" if value.lower() == "read committed" else "transactions may fail with serialization errors"
+    ),
+    "role": lambda value: "" if value.lower() == "none" else "statements run with the rights of another role",
+    "session_replication_role": lambda value: (
+        "" if value.lower() == "origin" else "triggers and foreign keys do not work"
+    ),
+}
+"""What a value does that Permify notices; empty where it does nothing."""
 
 
 def _by_whom(facts: ServerFacts) -> str:

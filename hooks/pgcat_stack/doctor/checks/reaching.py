@@ -6,19 +6,23 @@ from collections.abc import Iterator
 
 from pgcat_stack.budget import peak
 from pgcat_stack.containers import units
+from pgcat_stack.deployment import BUDGET
 from pgcat_stack.doctor.answers import Case
 from pgcat_stack.doctor.asking import Kind, Trouble
 from pgcat_stack.doctor.checks import check
 from pgcat_stack.doctor.facts import Facts
 from pgcat_stack.doctor.pgcat import PgcatAnswer
-from pgcat_stack.doctor.platforms import Process
+from pgcat_stack.doctor.platforms import FileLimit, Process
 from pgcat_stack.doctor.trust import DATABASE_CA, PGCAT_CA
-from pgcat_stack.findings import Problem
+from pgcat_stack.findings import Location, Problem
 from pgcat_stack.workloads import Program, Workload
 
 NAMES: dict[Program, str] = {"pgcat": "PgCat", "permify": "Permify"}
 AWAY = ("unreachable", "mute", "refused", "failed")
 RECENT_SECONDS = 3600.0
+FEW_FILES = 4096
+"""As start.sh has it: with fewer it says so."""
+NEARLY_ALL = 0.9
 
 
 @check(
@@ -47,18 +51,19 @@ def postgresql_not_reached(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Permify's connections go through PgCat: where none answers, every request fails.",
     mend="Look at its log and its state; where it serves and only this machine does not reach it, name an"
-    " address with `--reach pgcat=HOST:PORT`.",
+    " address with `--reach pgcat=HOST:PORT`. Connection refused: it does not run, or not there. A PgCat that"
+    " takes connections and does not answer is at its limit of open files (`Too many open files` in its log,"
+    " see PD111), or its node is out of CPU.",
 )
 def pgcat_not_reached(case: Case) -> Iterator[Problem]:
     """PgCat processes that did not answer."""
     for pgcat in case.answers.pgcats:
         if pgcat.trouble is not None and pgcat.trouble.kind in AWAY:
             message = f"PgCat {pgcat.name} does not answer: {pgcat.trouble.text}"
-            yield Problem(
-                case.facts.pgcat_at("general", "port"),
-                message,
-                case.answers.hint or _logs(case.facts, "pgcat"),
-            )
+            fix = case.answers.hint or _logs(case.facts, "pgcat")
+            if pgcat.trouble.kind == "mute":
+                fix = f"is it at its limit of open files (Too many open files in its log), or stuck? {fix}"
+            yield Problem(case.facts.pgcat_at("general", "port"), message, fix)
 
 
 @check(
@@ -72,7 +77,7 @@ def pgcat_not_reached(case: Case) -> Iterator[Problem]:
 def permify_not_reached(case: Case) -> Iterator[Problem]:
     """Permify processes that did not answer."""
     for permify in case.answers.permifys:
-        if permify.place is None and permify.trouble is not None:
+        if permify.place is None and permify.trouble is not None and permify.trouble.kind != "broken":
             message = f"Permify {permify.name} does not answer: {permify.trouble.text}"
             place = case.facts.permify_at("server", "http", "port")
             yield Problem(place, message, case.answers.hint or _logs(case.facts, "permify"))
@@ -90,7 +95,8 @@ def exporter_not_reached(case: Case) -> Iterator[Problem]:
     """Exporters that did not answer beside a PgCat that did."""
     for pgcat in case.answers.pgcats:
         trouble = pgcat.exporter if not isinstance(pgcat.exporter, dict) else None
-        if trouble is not None and not (pgcat.trouble and pgcat.trouble.kind in AWAY):
+        away = pgcat.trouble is not None and pgcat.trouble.kind in AWAY
+        if trouble is not None and trouble.kind != "broken" and not away:
             message = f"the exporter of PgCat {pgcat.name} does not answer: {trouble.text}"
             place = case.facts.pgcat_at("general", "prometheus_exporter_port")
             yield Problem(place, message, _logs(case.facts, "pgcat"))
@@ -195,6 +201,80 @@ def image_differs(case: Case) -> Iterator[Problem]:
                     message = f"{process.name} runs {process.image}, and the files say {image}"
                     yield Problem(unit.at("image"), message, _apply(case.facts))
                 break
+
+
+@check(
+    code="PD110",
+    name="question-failed",
+    severity="error",
+    why="The doctor could not put a question, or could not read the answer: another program answers there,"
+    " the program is of a version that it does not know, the connection broke, or the doctor itself is"
+    " wrong. What that question would have shown was not judged; everything else was.",
+    mend="Run the doctor again. If the line stays, look at what answers there and at its version, and report"
+    " the line.",
+)
+def question_failed(case: Case) -> Iterator[Problem]:
+    """Questions that ended in an error that nobody expected."""
+    for broken in case.answers.broken:
+        message = f"not judged, the question itself failed: {broken.question}: {broken.error}"
+        yield Problem(
+            _about(case.facts, broken.question), message, "run it again; if it stays, report this line"
+        )
+
+
+def _about(facts: Facts, question: str) -> Location:
+    """The place in the files of what a question is about."""
+    if "PgCat" in question and facts.fronted:
+        return facts.pgcat_at("general", "port")
+    if "Permify" in question:
+        return facts.permify_at("server", "http", "port")
+    return facts.budget_at(facts.servers[0], "host") if facts.servers else Location(BUDGET)
+
+
+@check(
+    code="PD111",
+    name="open-files-used-up",
+    severity="error",
+    why="PgCat has nearly as many files open as it may: each client and each server connection is one. At the"
+    " limit it accepts no client and writes `Too many open files` thousands of times a second.",
+    mend="Raise the hard limit (`nofile`) of the container runtime and restart PgCat, or let fewer clients"
+    " connect: fewer Permify processes for each PgCat, or a smaller `permify_max_connections`.",
+)
+def open_files_used_up(case: Case) -> Iterator[Problem]:
+    """PgCat processes close to their limit of open files."""
+    for pgcat in case.answers.pgcats:
+        files = pgcat.files
+        if files is not None and files.soft is not None and files.used >= NEARLY_ALL * files.soft:
+            open_files = f"PgCat {pgcat.name} has {files.used} of {files.soft} files open"
+            message = f"{open_files}: at the limit it takes no client"
+            yield Problem(case.facts.pgcat_at("general"), message, _more_files(files))
+
+
+@check(
+    code="PD113",
+    name="few-open-files",
+    severity="warning",
+    why="PgCat may open few files, and each client and each server connection is one. start.sh raises the"
+    " soft limit to the hard one, so the container runtime gives no more, or PgCat was started another way.",
+    mend="Raise the hard limit (`nofile`) of the container runtime and restart PgCat.",
+)
+def few_open_files(case: Case) -> Iterator[Problem]:
+    """PgCat processes that may open few files, and have not used them up."""
+    for pgcat in case.answers.pgcats:
+        files = pgcat.files
+        if (
+            files is not None
+            and files.soft is not None
+            and files.used < NEARLY_ALL * files.soft < NEARLY_ALL * FEW_FILES
+        ):
+            message = f"PgCat {pgcat.name} may open {files.soft} files, and has {files.used} open"
+            yield Problem(case.facts.pgcat_at("general"), message, _more_files(files))
+
+
+def _more_files(files: FileLimit) -> str:
+    if files.soft is not None and (files.hard is None or files.hard > files.soft):
+        return "start it by start.sh, which raises the soft limit to the hard one"
+    return "raise the hard limit (nofile) of the container runtime, then restart PgCat"
 
 
 @check(
