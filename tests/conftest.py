@@ -35,6 +35,7 @@ LIVE_WORKERS = {
     "test_api_server.py": "api server",
     "test_controllers.py": "api server",
     "test_doctor.py": "doctor",
+    "test_doctor_together.py": "doctor",
     "test_callers.py": "callers",
     "test_doctor_trust.py": "callers",
     "test_limits.py": "callers",

@@ -20,7 +20,7 @@ _REFUSALS = ("login", "limit", "database", "refused", "untrusted", "md5")
 
 UNPROVEN = ("untrusted", "md5", "no-ca")
 """The kinds of trouble where who answers got no login, because it has not proven who it is."""
-ELSEWHERE = (*UNPROVEN, "unasked", "broken")
+ELSEWHERE = (*UNPROVEN, "unasked", "unmet", "broken")
 """The kinds of trouble that say nothing of who was asked, or that another check has."""
 
 

@@ -29,6 +29,7 @@ Kind = Literal[
     "refused",
     "failed",
     "unasked",
+    "unmet",  # not reached from here, and PgCat gave others of its pool
     "untrusted",  # it did not prove who it is
     "md5",  # it asks for a login that only who has proven itself may get
     "no-ca",  # it was not asked: nothing here to verify its certificate by

@@ -213,26 +213,18 @@ def ask_through(
 ) -> tuple[ServerFacts, ...]:
     """What the servers behind a pool say, each once. Raises `Failed` where none answers.
 
-    PgCat gives a transaction, or in session mode a client, to the server with the fewest under way. So a few
-    attempts, with as many connections open as there are servers, mostly meet them all.
+    PgCat gives a transaction, or in session mode a client, to the server with the fewest under way. So as
+    many transactions as there are servers, open at once, mostly meet them all.
     """
     found: dict[tuple[str, int], ServerFacts] = {}
-    timed: dict[tuple[str, int], float] = {}
-
-    def time_it(ask: Ask, times: int) -> None:
-        for identity, ms in ask_round_trips(ask, times).items():
-            timed[identity] = min(ms, timed.get(identity, ms))
-
     with contextlib.ExitStack() as opened:
-        for _ in range(servers):
-            ask = opened.enter_context(connector.connected(pool, user))
-            for _ in range(servers):
-                facts = ask_facts(ask, direct=servers == 1, questions=questions, name=f"{name} behind {pool}")
-                found.setdefault(facts.identity, facts)
-                if len(found) == servers:
-                    break
-            question = f"the round trip through {pool}"
-            questions.part(question, lambda ask=ask: time_it(ask, ROUND_TRIPS * servers), None)  # type: ignore[misc]
+        for _ in range(servers + 1 if servers > 1 else 1):
+            ask = opened.enter_context(connector.connected(pool, user, hold=servers > 1))
+            facts = ask_facts(ask, direct=servers == 1, questions=questions, name=f"{name} behind {pool}")
+            if facts.identity not in found:
+                question = f"the round trip through {pool} of {name}"
+                times = questions.part(question, lambda ask=ask: ask_round_trips(ask), {})  # type: ignore[misc]
+                found[facts.identity] = with_round_trip(facts, times)
             if len(found) == servers:
                 break
-    return tuple(with_round_trip(facts, timed) for facts in found.values())
+    return tuple(found.values())

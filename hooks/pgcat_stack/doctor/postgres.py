@@ -365,8 +365,12 @@ class Connector:
         return self.trust.pooled
 
     @contextlib.contextmanager
-    def connected(self, database: str = "", user: str = "") -> Iterator[Ask]:
-        """A connection that only reads. Raises `Failed` where it is refused or takes too long."""
+    def connected(self, database: str = "", user: str = "", *, hold: bool = False) -> Iterator[Ask]:
+        """A connection that only reads. Raises `Failed` where it is refused or takes too long.
+
+        With `hold` all questions are one transaction: PgCat has one server answer them, and gives others to
+        other clients.
+        """
         if psycopg.pq.version() < OLDEST_LIBPQ:
             raise Failed(
                 "unasked",
@@ -397,27 +401,32 @@ class Connector:
         try:
             # PgCat's own database knows no transactions.
             admin = self.pooled and database == ADMIN_DATABASE
-            yield self._asker(connection, read_only=not admin)
+            yield self._asker(connection, read_only=not admin, hold=hold)
         finally:
             with contextlib.suppress(psycopg.Error, OSError):
                 connection.close()
 
-    def _asker(self, connection: psycopg.Connection[Any], *, read_only: bool) -> Ask:
-        """With `read_only` each statement is a transaction that says so itself.
+    def _asker(self, connection: psycopg.Connection[Any], *, read_only: bool, hold: bool) -> Ask:
+        """With `read_only` each statement is in a transaction that says so itself.
 
         A default of the session would hide where the server's own default comes from, and PgCat drops it.
         """
+        held = False
 
         def ask(statement: str) -> list[tuple[Any, ...]]:
-            sent = f"BEGIN READ ONLY; {statement}; COMMIT" if read_only else statement
+            nonlocal held
             silent: Callable[[], bool] = bool
+            begin = "" if held or not read_only else "BEGIN READ ONLY; "
+            commit = "; COMMIT" if read_only and not hold else ""
             try:
                 with cut_after(self.seconds, connection.fileno()) as silent:
-                    cursor = connection.execute(sent.encode())
+                    cursor = connection.execute(f"{begin}{statement}{commit}".encode())
+                    held = hold and read_only
                     while cursor.description is None and cursor.nextset():
                         pass
                     return cursor.fetchall() if cursor.description else []
             except (psycopg.Error, OSError) as error:  # also where the connection has ended before
+                held = False
                 if silent():
                     raise Failed("mute", f"{self.place} gave no answer within {self.seconds:g} s") from None
                 if read_only and not connection.closed:

@@ -227,15 +227,13 @@ class _Session:
             return ServerAnswer(direct)
         pool, facts = self._by_pool(server, pgcats)
         trouble = _trouble(direct)
-        if facts is None and trouble.kind == "unreachable" and self._served(server, pgcats):
-            self.notes.append(
-                f"{server.address} was not asked: {trouble.text}, and PgCat gave other servers of its pool"
-            )
-            trouble = replace(trouble, kind="unasked")
+        refused = "connection refused" in trouble.text  # somebody answers there, and no server
+        if facts is None and trouble.kind == "unreachable" and not refused and self._served(server, pgcats):
+            trouble = replace(trouble, kind="unmet")
         return ServerAnswer(facts, trouble, pool)
 
     def _served(self, server: Server, pgcats: tuple[PgcatAnswer, ...]) -> bool:
-        """Whether a pool with this server answered, and none has banned it."""
+        """Whether a pool with this server answered by others alone, and none has banned it."""
         banned = {
             (b.pool, Address.of(b.host).host) for pgcat in pgcats if pgcat.facts for b in pgcat.facts.bans
         }

@@ -8,7 +8,7 @@ from pgcat_stack.doctor.answers import Case
 from pgcat_stack.doctor.checks import check
 from pgcat_stack.doctor.checks.reaching import first_of
 from pgcat_stack.doctor.facts import Server
-from pgcat_stack.doctor.postgres import ServerFacts, Session
+from pgcat_stack.doctor.postgres import ServerFacts, Session, Setting
 from pgcat_stack.findings import Location, Problem
 
 OLDEST_VERSION = 130008
@@ -432,7 +432,7 @@ def commit_timestamps_off(case: Case) -> Iterator[Problem]:
 def not_migrated(case: Case) -> Iterator[Problem]:
     """A database without Permify's tables."""
     for server, facts in case.told:
-        if not facts.tables and case.facts.login is not None:
+        if not facts.tables and case.facts.login is not None and _out_of_sight(facts) is None:
             message = f"{server.address}: Permify's tables are not in {case.facts.login.database}"
             yield Problem(case.facts.migration_at, message, _migrate(case))
             return
@@ -780,6 +780,35 @@ def role_setting(case: Case) -> Iterator[Problem]:
                 yield Problem(place, message, f"{setting.where} RESET {setting.name}, then restart PgCat")
 
 
+@check(
+    code="PD230",
+    name="tables-out-of-sight",
+    severity="error",
+    why="A search_path of the role or of its database does not name the schema `public`, where the migration"
+    " has made Permify's tables. Every new connection finds none of them: `relation … does not exist`.",
+    mend="Reset it where the message says, then restart PgCat, because open connections keep it.",
+)
+def tables_out_of_sight(case: Case) -> Iterator[Problem]:
+    """A search_path without the schema of Permify's tables."""
+    for server, facts in case.told:
+        setting = _out_of_sight(facts)
+        if setting is None or (server.role != "primary" and case.primary is not None):
+            continue
+        message = (
+            f"{setting.where} SET search_path = {setting.value} on {server.address}: Permify's tables are in"
+            f" public,"
+            " and new connections do not find them"
+        )
+        place = case.facts.bootstrap_at("ALTER ROLE", server.location)
+        yield Problem(place, message, f"{setting.where} RESET search_path, then restart PgCat")
+
+
+def _out_of_sight(facts: ServerFacts) -> Setting | None:
+    """The search_path of a new connection, where it is set and does not name `public`."""
+    first = next((setting for setting in facts.settings if setting.name == "search_path"), None)
+    return first if first is not None and "public" not in first.value else None
+
+
 def _ends(what: str) -> Callable[[str], str]:
     return lambda value: (
         "" if value.strip() in ("0", "-1", "") else f"PostgreSQL ends {what} that take longer"
@@ -787,9 +816,6 @@ def _ends(what: str) -> Callable[[str], str]:
 
 
 _EFFECTS: dict[str, Callable[[str], str]] = {
-    "search_path": lambda value: (
-        "" if "public" in value else "Permify's tables are in public, and it does not find them"
-    ),
     "statement_timeout": _ends("statements"),
     "transaction_timeout": _ends("transactions"),
     "lock_timeout": _ends("statements that wait for a lock"),
@@ -810,6 +836,29 @@ _EFFECTS: dict[str, Callable[[str], str]] = {
     ),
 }
 """What a value does that Permify notices; empty where it does nothing."""
+
+
+@check(
+    code="PD231",
+    name="new-connections-fail",
+    severity="error",
+    why="The server takes a connection and answers no login, or ends it, while the connections that PgCat"
+    " has open still work. PgCat opens others as these end, and then requests fail.",
+    mend="On the server: is it starting, out of memory or processes, is its disk full or hanging? Its log"
+    " says. If something else stands between here and the server, such as a proxy or a firewall, run the"
+    " doctor where PgCat runs.",
+)
+def new_connections_fail(case: Case) -> Iterator[Problem]:
+    """Servers that PgCat still asks, and that answer no new connection from here."""
+    for server, answer in case.servers:
+        trouble = answer.trouble
+        if answer.facts is not None and trouble is not None and trouble.kind in ("mute", "refused", "failed"):
+            message = (
+                f"new connections to {server.address} fail: {trouble.text}; those that PgCat has still work"
+            )
+            yield Problem(
+                case.facts.budget_at(server, "host"), message, "see the server's log, disk and memory"
+            )
 
 
 def _by_whom(facts: ServerFacts) -> str:

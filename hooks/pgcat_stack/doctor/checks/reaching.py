@@ -204,6 +204,30 @@ def image_differs(case: Case) -> Iterator[Problem]:
 
 
 @check(
+    code="PD114",
+    name="postgresql-not-asked",
+    severity="warning",
+    why="The server was asked neither from here nor through PgCat, which gave other servers of its pool each"
+    " time: it is down, or it is only not reached from here and PgCat prefers others. Whether it is well was"
+    " not judged.",
+    mend="If PgCat's log has `Banning instance` or `Connection checkout error` for it, it is down. Otherwise"
+    " run the doctor again, or name an address with `--reach`.",
+)
+def postgresql_not_asked(case: Case) -> Iterator[Problem]:
+    """Servers that nothing is known of, although their pool serves."""
+    for server, answer in case.servers:
+        trouble = answer.trouble
+        if trouble is not None and trouble.kind == "unmet":
+            message = (
+                f"the {server.role} {server.address} was not asked: {trouble.text}, and PgCat gave other"
+                f" servers of"
+                " its pool"
+            )
+            fix = f"is it up? if it is, reach it by --reach {server.address}=HOST:PORT"
+            yield Problem(case.facts.budget_at(server, "host"), message, fix)
+
+
+@check(
     code="PD110",
     name="question-failed",
     severity="error",
