@@ -277,7 +277,7 @@ class _Opening:
         return {
             program: found[program]
             or tuple(
-                Target(pod, {}, trouble=ports)
+                Target(pod, {}, trouble=_once(ports))
                 if isinstance(ports, Trouble)
                 else Target(pod, ports, process=by_pod.get((pod, program)))
                 for pod, ports in sorted(opened.items())
@@ -303,3 +303,8 @@ class _Opening:
         if not places:
             trouble = Trouble("unreachable", f"{host} in the files is loopback where PgCat or Permify runs")
         return Target(str(server.address), {port: tuple(places)}, trouble)
+
+
+def _once(trouble: Trouble) -> Trouble:
+    """A trouble for those who come after: what is broken is told once."""
+    return Trouble("unasked", trouble.text) if trouble.kind == "broken" else trouble

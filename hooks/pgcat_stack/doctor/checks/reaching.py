@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pgcat_stack.budget import peak
 from pgcat_stack.containers import units
 from pgcat_stack.deployment import BUDGET
-from pgcat_stack.doctor.answers import Case
+from pgcat_stack.doctor.answers import ELSEWHERE, Case
 from pgcat_stack.doctor.asking import Kind, Trouble
 from pgcat_stack.doctor.checks import check
 from pgcat_stack.doctor.facts import Facts
@@ -77,8 +77,9 @@ def pgcat_not_reached(case: Case) -> Iterator[Problem]:
 def permify_not_reached(case: Case) -> Iterator[Problem]:
     """Permify processes that did not answer."""
     for permify in case.answers.permifys:
-        if permify.place is None and permify.trouble is not None and permify.trouble.kind != "broken":
-            message = f"Permify {permify.name} does not answer: {permify.trouble.text}"
+        trouble = permify.trouble
+        if permify.place is None and trouble is not None and trouble.kind not in ELSEWHERE:
+            message = f"Permify {permify.name} does not answer: {trouble.text}"
             place = case.facts.permify_at("server", "http", "port")
             yield Problem(place, message, case.answers.hint or _logs(case.facts, "permify"))
 
@@ -96,7 +97,7 @@ def exporter_not_reached(case: Case) -> Iterator[Problem]:
     for pgcat in case.answers.pgcats:
         trouble = pgcat.exporter if not isinstance(pgcat.exporter, dict) else None
         away = pgcat.trouble is not None and pgcat.trouble.kind in AWAY
-        if trouble is not None and trouble.kind != "broken" and not away:
+        if trouble is not None and trouble.kind not in ELSEWHERE and not away:
             message = f"the exporter of PgCat {pgcat.name} does not answer: {trouble.text}"
             place = case.facts.pgcat_at("general", "prometheus_exporter_port")
             yield Problem(place, message, _logs(case.facts, "pgcat"))
