@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -116,7 +117,9 @@ def admin(stack: Stack, port: int, statement: str) -> None:
 
 
 @contextlib.contextmanager
-def another_pgcat(patient: Patient, *changes: tuple[str, str]) -> Iterator[list[str]]:
+def another_pgcat(
+    patient: Patient, *changes: tuple[str, str], open_files: tuple[int, int] | None = None
+) -> Iterator[list[str]]:
     """A PgCat from the patient's file with something else in it, instead of the stack's; what is reached."""
     stack = patient.stack
     folder = patient.root.parent
@@ -135,11 +138,25 @@ def another_pgcat(patient: Patient, *changes: tuple[str, str]) -> Iterator[list[
     )
     (folder / "pgcat.toml").write_text(text)
     command = [str(stack.folder / "bin" / "pgcat"), str(folder / "pgcat.toml")]
-    with running(command, folder / "another-pgcat.log", dict(os.environ)) as process:
+    with running(command, folder / "another-pgcat.log", dict(os.environ), open_files) as process:
         with socket.socket() as probe:
             process.wait_until(lambda: probe.connect_ex((LOOPBACK, port)) == 0)
         others = [reach for reach in patient.reaches if not reach.startswith("pgcat")]
         yield [f"pgcat={LOOPBACK}:{port}", f"pgcat:9930={LOOPBACK}:{exporter}", *others]
+
+
+def pid_of(port: int) -> int:
+    """The process that listens at a port of loopback, which is one of ours."""
+    (line,) = [
+        line.split()
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"
+    ]
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(link.readlink()) == f"socket:[{line[9]}]":
+                return int(link.parts[2])
+    raise LookupError(port)
 
 
 def address(patient: Patient, role: str) -> str:

@@ -15,8 +15,8 @@ from live.support import LOOPBACK
 
 KUBECTL = '''\
 #!{python}
-"""kubectl: config current-context, get pods, get secret|configmap NAME, port-forward pod/NAME :PORT…"""
-import json, socket, sys, threading
+"""kubectl: config current-context, get pods, secret or configmap, port-forward pod/NAME :PORT…, exec NAME"""
+import json, os, socket, sys, threading
 state = json.load(open({state!r}))
 options = [word for word in sys.argv[1:] if word.startswith("--")]
 words = [word for word in sys.argv[1:] if not word.startswith("--")]
@@ -59,6 +59,9 @@ elif words[:2] == ["get", "configmap"]:
     if words[2] not in state.get("configmaps", {{}}):
         sys.exit(f'Error from server (NotFound): configmaps "{{words[2]}}" not found')
     print(json.dumps({{"data": state["configmaps"][words[2]]}}))
+elif words[0] == "exec":
+    pid = state.get("pids", {{}}).get(words[1]) or sys.exit("Error: pods is forbidden")
+    print(open(f"/proc/{{pid}}/limits").read() + str(len(os.listdir(f"/proc/{{pid}}/fd"))))
 elif words[0] == "port-forward":
     targets = state["forwards"][words[1].removeprefix("pod/")]
     for word in words[2:]:
@@ -71,8 +74,8 @@ elif words[0] == "port-forward":
 
 DOCKER = '''\
 #!{python}
-"""docker compose ps --all --quiet, docker inspect ID…"""
-import json, sys
+"""docker compose ps --all --quiet, docker inspect ID…, docker exec NAME"""
+import json, os, sys
 state = json.load(open({state!r}))
 if state.get("complaint"):
     sys.exit(state["complaint"])
@@ -80,6 +83,9 @@ if sys.argv[1:] == ["compose", "ps", "--all", "--quiet"]:
     print("\\n".join(state["containers"]))
 elif sys.argv[1] == "inspect":
     print(json.dumps([state["containers"][name] for name in sys.argv[2:]]))
+elif sys.argv[1] == "exec":
+    pid = state.get("pids", {{}}).get(sys.argv[2]) or sys.exit("Error: it does not run")
+    print(open(f"/proc/{{pid}}/limits").read() + str(len(os.listdir(f"/proc/{{pid}}/fd"))))
 '''
 
 

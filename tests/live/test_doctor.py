@@ -25,7 +25,10 @@ from live.doctor_faults import (
     Fault,
     a_replica_that_does_not_replay,
     a_role_without_limit,
+    another_pgcat,
     patient_sql,
+    pid_of,
+    port_of,
 )
 from live.doctored import Patient
 from live.platform_fakes import Fake, container, pod, secret
@@ -123,12 +126,14 @@ def kubectl(patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     pods += [pod(f"permify-{number}", {"permify": PERMIFY_IMAGE}) for number, _ in enumerate(stack.permifys)]
     forwards = {f"pgcat-{n}": {"6432": p.port, "9930": p.exporter} for n, p in enumerate(stack.pgcats)}
     forwards |= {f"permify-{n}": {"3476": permify.port} for n, permify in enumerate(stack.permifys)}
+    pids = {f"pgcat-{number}": pgcat.process.popen.pid for number, pgcat in enumerate(stack.pgcats)}
     admin_password = (stack.secrets / "pgcat_admin_password").read_text().strip()
     state = {
         "context": "here",
         "namespace": "permify",
         "pods": pods,
         "forwards": forwards,
+        "pids": pids,
         "secrets": {
             "permify-database": secret(password=stack.password),
             "pgcat-admin": secret(password=admin_password),
@@ -164,6 +169,44 @@ def processes_with(word: str) -> list[str]:
             line = (folder / "cmdline").read_bytes().decode(errors="replace")
             found += [line] if word in line else []
     return found
+
+
+def test_a_pgcat_at_its_limit_of_open_files(patient: Patient, kubectl: Fake, tmp_path: Path) -> None:
+    """One that was started without start.sh: nearly all are open, then it answers nobody."""
+    patient.edit("kubernetes/pgcat-deployment.yaml", "replicas: 2", "replicas: 1")
+    del kubectl.state["pods"][1]
+    with (
+        another_pgcat(patient, open_files=(200, 4096)) as reaches,
+        contextlib.ExitStack() as held,
+    ):
+        port = port_of(reaches[0])
+        kubectl.state["forwards"]["pgcat-0"] = {"6432": port, "9930": port_of(reaches[1])}
+        kubectl.state["pids"]["pgcat-0"] = pid_of(port)
+        kubectl.save()
+        found = patient.findings([])
+        (few,) = [finding for finding in found if finding.code != "PD312"]  # Permify has another
+        assert few.code == "PD113" and "may open 200 files" in few.message and "start.sh" in few.fix
+        files = Path(f"/proc/{kubectl.state['pids']['pgcat-0']}/fd")
+        while len(list(files.iterdir())) < 182:
+            held.enter_context(patient.stack.connect(port, "permify_writer"))
+        found = patient.findings([])
+        (used_up,) = [finding for finding in found if finding.code != "PD312"]
+        assert used_up.code == "PD111" and "of 200 files open" in used_up.message
+        with contextlib.suppress(psycopg.OperationalError):
+            for _ in range(30):
+                held.enter_context(patient.stack.connect(port, "permify_writer", connect_timeout=2))
+        patient.timeout_seconds = 2
+        found = patient.findings([])
+        assert "PD111" in {finding.code for finding in found}, shown(found)
+        (silent,) = [finding for finding in found if finding.code == "PD102"]
+        assert "limit of open files" in silent.fix
+
+
+def test_open_files_that_may_not_be_seen(patient: Patient, kubectl: Fake) -> None:
+    kubectl.state["pids"] = {}
+    kubectl.save()
+    notes = [note for note in patient.examined([]).notes if "open files" in note]
+    assert len(notes) == 2 and all("were not seen: " in note and "forbidden" in note for note in notes)
 
 
 def test_a_pod_is_missing(patient: Patient, kubectl: Fake) -> None:
@@ -234,7 +277,15 @@ def reached(patient: Patient) -> list[str]:
 def test_the_command_on_a_healthy_stack(patient: Patient) -> None:
     done = doctor(patient, *reached(patient), **patient.environment)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    assert done.stdout == "0 errors, 0 warnings; asked 2 of 2 PostgreSQL servers, 2 PgCat, 2 Permify\n"
+    *notes, last = done.stdout.splitlines()
+    assert last == "0 errors, 0 warnings; asked 2 of 2 PostgreSQL servers, 2 PgCat, 2 Permify"
+    text = re.sub(r"[\d.]+ ms", "N ms", re.sub(r"127\.0\.0\.1:\d+", "SERVER", "\n".join(notes)))
+    assert text.splitlines() == [
+        "note: round trip to SERVER: N ms from here, N ms from PgCat",
+        "note: round trip to SERVER: N ms from here, N ms from PgCat",
+        "note: the open files of PgCat were not looked at: only docker and kubectl show them",
+        "note: reading shows nothing wrong; --write-check also writes and checks, in a tenant of its own",
+    ]
 
 
 def test_the_command_says_most_useful_first_and_no_password(patient: Patient) -> None:
@@ -245,7 +296,8 @@ def test_the_command_says_most_useful_first_and_no_password(patient: Patient) ->
     assert done.returncode == 1 and "Traceback" not in done.stderr
     lines = done.stdout.splitlines()
     assert re.fullmatch(r"permify/permify\.yaml:\d+: PD103 Permify .* does not answer: .*\(.*\)", lines[0])
-    assert [line.split()[1] for line in lines[1:-1]] == ["PD301", "PD407"]
+    findings = [line for line in lines[1:-1] if not line.startswith("note: ")]
+    assert [line.split()[1] for line in findings] == ["PD301", "PD407"]
     assert lines[-1].startswith("3 errors, 0 warnings; asked 2 of 2 PostgreSQL servers, 0 PgCat, 1 Permify")
     assert not any(word in done.stdout + done.stderr for word in (patient.stack.password, "Sesame"))
 
@@ -298,7 +350,7 @@ def examples_of_the_page() -> list[str]:
 def alike(output: str) -> list[str]:
     """Its lines, ports and measured values aside; and notes, which go elsewhere, first."""
     text = re.sub(r"127\.0\.0\.1:\d{2,}", "127.0.0.1:PORT", output)
-    text = re.sub(r"\d+ (s|ms|bytes)\b", r"N \1", text)
+    text = re.sub(r"[\d.]+ (s|ms|bytes)\b", r"N \1", text)
     return sorted(text.splitlines(), key=lambda line: not line.startswith("note: "))
 
 
@@ -375,6 +427,10 @@ def test_a_missing_database(direct_patient: Patient) -> None:
     for _ in range(2):
         direct_patient.edit("permify/permify.yaml", "/permify?", "/elsewhere?")
     found = direct_patient.findings()
+    assert {finding.code for finding in found} == {"PS410"}, shown(found)
+    direct_patient.edit("postgres/bootstrap.sql", 'CREATE DATABASE "permify"', 'CREATE DATABASE "elsewhere"')
+    direct_patient.edit("kubernetes/migration-job.yaml", "/permify?", "/elsewhere?")
+    found = direct_patient.findings()
     assert {finding.code for finding in found} == {"PD202"}, shown(found)
     assert "no database elsewhere" in found[0].message and "bootstrap.sql" in found[0].fix
 
@@ -425,13 +481,16 @@ def test_docker_by_published_ports(cluster: Cluster, tmp_path: Path, monkeypatch
             "b": container("permify", PERMIFY_IMAGE, {3476: permify.port}),
             "c": container("migrate", PERMIFY_IMAGE, {}, Status="exited", ExitCode=0),
         }
+        pids = {"pgcat-stack-pgcat-1": pgcat.process.popen.pid}
         containers["c"]["HostConfig"]["RestartPolicy"]["Name"] = "no"
-        fake = Fake(tmp_path / "bin", "docker", {"containers": containers})
+        fake = Fake(tmp_path / "bin", "docker", {"containers": containers, "pids": pids})
         monkeypatch.setenv("PATH", fake.path)
         servers = [reach for reach in patient.reaches if reach.startswith(LOOPBACK)]
         # As the doctor runs by itself, with the passwords under secrets/.
         found = patient.findings(servers, docker=True)
         assert found == [], shown(found)
+        (asked,) = patient.examined(servers, docker=True).case.answers.pgcats
+        assert asked.files is not None and asked.files.used > 5
         fake.state["containers"]["c"]["State"]["ExitCode"] = 1
         fake.state["containers"]["a"]["State"]["Health"] = {"Status": "unhealthy"}
         fake.save()

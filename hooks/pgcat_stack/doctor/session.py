@@ -495,7 +495,7 @@ def _not_seen(case: Case) -> Iterator[str]:
                 f"on {server.address} {user} does not see what {', '.join(facts.hidden[:3])} do in its"
                 f" database, nor since when (GRANT pg_monitor TO {user}, or ask as an administrator)"
             )
-    if case.answers.pgcats and case.answers.processes is None:
+    if any(pgcat.facts for pgcat in case.answers.pgcats) and case.answers.processes is None:
         yield "the open files of PgCat were not looked at: only docker and kubectl show them"
 
 

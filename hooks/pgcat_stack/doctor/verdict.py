@@ -52,11 +52,6 @@ def verdict(case: Case, *, wrote: bool = False) -> Verdict:
     except Exception as error:
         notes.append(f"the files were not judged: {in_words(error)}")
     errors = [finding for finding in files if finding.severity == "error"]
-    if len(files) > len(errors):
-        count = len(files) - len(errors)
-        notes.append(
-            f"the files have {count} warning{'s' if count > 1 else ''}: pgcat-stack validate {_where(case)}"
-        )
     living = run_checks(case)
     left = [finding for finding in living if not _reason(finding, errors)]
     for code in dict.fromkeys(reason for finding in living if (reason := _reason(finding, errors))):
@@ -73,7 +68,3 @@ def verdict(case: Case, *, wrote: bool = False) -> Verdict:
 def _reason(finding: Finding, errors: Sequence[Finding]) -> str:
     """The code of the first error of the files that explains a finding; empty where none does."""
     return next((error.code for error in errors if finding.code in EXPLAINED.get(error.code, ())), "")
-
-
-def _where(case: Case) -> str:
-    return str(case.facts.deployment.root)
