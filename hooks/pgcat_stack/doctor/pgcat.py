@@ -208,17 +208,25 @@ def may_be_asked(facts: PgcatFacts, pool: str) -> bool:
     return not all(state.waiting or state.active_servers >= size for state in states)
 
 
+def spare(facts: PgcatFacts, pool: str) -> int:
+    """How many connections of the pool nobody used at the busiest moment that was seen; at least 1."""
+    busiest = max((s.active_servers for sample in facts.samples for s in sample if s.pool == pool), default=0)
+    return max(1, facts.size(pool) - busiest)
+
+
 def ask_through(
-    connector: Connector, pool: str, user: str, servers: int, questions: Questions, name: str
+    connector: Connector, pool: str, user: str, servers: int, most: int, questions: Questions, name: str
 ) -> tuple[ServerFacts, ...]:
-    """What the servers behind a pool say, each once. Raises `Failed` where none answers.
+    """What the servers behind a pool say, each once, by at most so many connections.
+
+    Raises `Failed` where none answers.
 
     PgCat gives a transaction, or in session mode a client, to the server with the fewest under way. So as
     many transactions as there are servers, open at once, mostly meet them all.
     """
     found: dict[tuple[str, int], ServerFacts] = {}
     with contextlib.ExitStack() as opened:
-        for _ in range(servers + 1 if servers > 1 else 1):
+        for _ in range(min(servers + 1, most) if servers > 1 else 1):
             ask = opened.enter_context(connector.connected(pool, user, hold=servers > 1))
             facts = ask_facts(ask, direct=servers == 1, questions=questions, name=f"{name} behind {pool}")
             if facts.identity not in found:

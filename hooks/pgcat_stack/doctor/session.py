@@ -16,7 +16,7 @@ from pgcat_stack.doctor.credentials import Credentials, Password, read_credentia
 from pgcat_stack.doctor.exporter import ask_exporter
 from pgcat_stack.doctor.facts import Facts, Login, Server
 from pgcat_stack.doctor.permify import PermifyAnswer, ask_permify
-from pgcat_stack.doctor.pgcat import PgcatAnswer, PgcatFacts, ask_pgcat, ask_through, may_be_asked
+from pgcat_stack.doctor.pgcat import PgcatAnswer, PgcatFacts, ask_pgcat, ask_through, may_be_asked, spare
 from pgcat_stack.doctor.platforms import FileLimit, docker_file_limit
 from pgcat_stack.doctor.postgres import (
     Connector,
@@ -390,11 +390,15 @@ class _Session:
                 if not served:
                     continue
                 if pgcat.facts is not None and told is not None and not may_be_asked(pgcat.facts, pool.name):
-                    why = "it is paused" if pgcat.facts.paused(pool.name) else "it has nothing to spare"
+                    why = "it has nothing to spare"
+                    if pgcat.facts.paused(pool.name):
+                        why = "it is paused"
+                    elif not pgcat.facts.samples:
+                        why = "how busy it is could not be read"
                     self.notes.append(f"PgCat {pgcat.name}: the pool {pool.name} was not asked, {why}")
                     continue
                 if self.credentials.database.value is not None:
-                    jobs[number, pool.name] = self._through_pool(self.reach.pgcats[number], pool)
+                    jobs[number, pool.name] = self._through_pool(self.reach.pgcats[number], pool, pgcat.facts)
         if not jobs:
             return pgcats
         said = self._together("asking through PgCat's pools", jobs, 6)
@@ -405,13 +409,17 @@ class _Session:
             for number, pgcat in enumerate(pgcats)
         )
 
-    def _through_pool(self, target: Target, pool: Pool) -> tuple[str, Callable[[], tuple[ServerFacts, ...]]]:
+    def _through_pool(
+        self, target: Target, pool: Pool, facts: PgcatFacts | None
+    ) -> tuple[str, Callable[[], tuple[ServerFacts, ...]]]:
         user = pool.users[0].name if pool.users else self.facts.client_user
         servers = len({server.address for server in pool.servers})
+        most = spare(facts, pool.name) if facts is not None else servers
+        name = f"PgCat {target.name}"
 
         def ask() -> tuple[ServerFacts, ...]:
             connector = self._pool_connector(target)
-            return ask_through(connector, pool.name, user, servers, self.questions, f"PgCat {target.name}")
+            return ask_through(connector, pool.name, user, servers, most, self.questions, name)
 
         return f"the pool {pool.name} of PgCat {target.name}", ask
 

@@ -734,7 +734,7 @@ def _read_only(facts: ServerFacts) -> tuple[str, str] | None:
         if setting.name == READ_ONLY:
             if setting.value.lower() not in ON:
                 return None
-            return setting.where, f"{setting.where} RESET {READ_ONLY}, and restart PgCat"
+            return setting.where, f"{setting.where} RESET {READ_ONLY}, and restart what holds connections"
     server = facts.read_only
     if server is None or server.setting not in ON:
         return None
@@ -777,7 +777,9 @@ def role_setting(case: Case) -> Iterator[Problem]:
                     f"{setting.where} SET {setting.name} = {setting.value} on {server.address}: {effect}"
                 )
                 place = case.facts.bootstrap_at("ALTER ROLE", server.location)
-                yield Problem(place, message, f"{setting.where} RESET {setting.name}, then restart PgCat")
+                yield Problem(
+                    place, message, f"{setting.where} RESET {setting.name}, then restart {_pooler(case)}"
+                )
 
 
 @check(
@@ -800,7 +802,7 @@ def tables_out_of_sight(case: Case) -> Iterator[Problem]:
             " and new connections do not find them"
         )
         place = case.facts.bootstrap_at("ALTER ROLE", server.location)
-        yield Problem(place, message, f"{setting.where} RESET search_path, then restart PgCat")
+        yield Problem(place, message, f"{setting.where} RESET search_path, then restart {_pooler(case)}")
 
 
 def _out_of_sight(facts: ServerFacts) -> Setting | None:
@@ -859,6 +861,11 @@ def new_connections_fail(case: Case) -> Iterator[Problem]:
             yield Problem(
                 case.facts.budget_at(server, "host"), message, "see the server's log, disk and memory"
             )
+
+
+def _pooler(case: Case) -> str:
+    """What keeps connections open that have an old setting."""
+    return "PgCat" if case.facts.fronted else "Permify"
 
 
 def _by_whom(facts: ServerFacts) -> str:
