@@ -439,7 +439,7 @@ def a_role_that_only_reads(patient: Patient) -> Iterator[None]:
     sql(patient, f"ALTER ROLE {user} IN DATABASE permify RESET {READ_ONLY}")
 
 
-@fault("PD230 PD229", "search_path = other", "does not find them", "RESET search_path", touches="tables")
+@fault("PD230 PD229", "search_path = other", "do not find them", "RESET search_path", touches="tables")
 def a_role_with_another_search_path(patient: Patient) -> Iterator[None]:
     sql(patient, f"ALTER ROLE {patient.stack.user} IN DATABASE permify SET search_path = other")
     sql(patient, "ALTER DATABASE permify SET statement_timeout = '2s'")

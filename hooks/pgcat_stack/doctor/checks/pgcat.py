@@ -10,7 +10,7 @@ from pgcat_stack.budget import peak
 from pgcat_stack.doctor.answers import ELSEWHERE, Case
 from pgcat_stack.doctor.asking import Trouble
 from pgcat_stack.doctor.checks import check
-from pgcat_stack.doctor.checks.postgresql import blocked
+from pgcat_stack.doctor.checks.postgresql import NEW_ONES_FAIL, blocked
 from pgcat_stack.doctor.checks.reaching import AWAY
 from pgcat_stack.doctor.facts import Facts
 from pgcat_stack.doctor.pgcat import Ban, PgcatAnswer, PgcatFacts
@@ -261,8 +261,10 @@ def known_cause(case: Case, addresses: Collection[Address], pools: Collection[st
         trouble, facts = answer.trouble, answer.facts
         if trouble is not None and trouble.kind in codes:
             return f"{server.address} is the cause, see {codes[trouble.kind]}"
-        if trouble is not None and facts is None and trouble.kind in AWAY:
+        if trouble is not None and trouble.kind in AWAY and facts is None:
             return f"{server.address} does not answer, see PD101"
+        if trouble is not None and trouble.kind in NEW_ONES_FAIL:
+            return f"{server.address} answers no new connection, see PD231"
         if facts is not None and blocked(case, facts):
             return f"sessions on {server.address} wait for a lock, see PD223"
     for pgcat, facts_of in _told(case):

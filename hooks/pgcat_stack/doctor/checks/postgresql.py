@@ -17,6 +17,8 @@ NO_LIMIT = -1
 PLAN_CACHE_MODE = "force_custom_plan"
 READ_ONLY = "default_transaction_read_only"
 ON = ("on", "true", "yes", "1")
+NEW_ONES_FAIL = ("mute", "refused", "failed")
+"""The kinds of trouble with a server that somebody listens for, and that lets nobody in."""
 BLOCKED_SECONDS = 1.0
 """A lock that is waited for less long is everyday."""
 LONG_SECONDS = 300.0
@@ -854,7 +856,7 @@ def new_connections_fail(case: Case) -> Iterator[Problem]:
     """Servers that PgCat still asks, and that answer no new connection from here."""
     for server, answer in case.servers:
         trouble = answer.trouble
-        if answer.facts is not None and trouble is not None and trouble.kind in ("mute", "refused", "failed"):
+        if answer.facts is not None and trouble is not None and trouble.kind in NEW_ONES_FAIL:
             message = (
                 f"new connections to {server.address} fail: {trouble.text}; those that PgCat has still work"
             )
