@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,11 +23,24 @@ import psycopg
 import pytest
 
 from live import cluster_stand_in
-from live.faults import STANDALONE, Site, calm, site, started, wait_until, write_viewer
-from live.support import NotReady, clean_environment, free_port, program
+from live.faults import (
+    STANDALONE,
+    Site,
+    calm,
+    site,
+    started,
+    taken_all,
+    viewer_allowed,
+    wait_until,
+    write_viewer,
+)
+from live.load import Load
+from live.network import toxiproxy
+from live.repeats import repeats
+from live.support import LOOPBACK, NotReady, Server, clean_environment, free_port, post, program
 from pages import code_blocks
 from rendering import REPOSITORY
-from runbook import blocks, statements
+from runbook import blocks, row, statements, written_commands
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -115,14 +129,30 @@ class Shell:
             cells = [cell.strip() for cell in line.split("|")]
             if RULE.fullmatch(following):
                 head = cells
+            elif RULE.fullmatch(line):
+                continue
             elif len(cells) == len(head) and not END.fullmatch(line):
                 found.append(dict(zip(head, cells, strict=True)))
-            elif not RULE.fullmatch(line):
+            else:
                 head = []
         return found
 
     def commands(self, title: str, part: int = 0) -> str:
         return blocks(self.readme, title)[part]
+
+    def asked(self, title: str) -> list[dict[str, str]]:
+        """The rows that the commands of a section print, without those that ask nobody here."""
+        lines = self.commands(title).splitlines()
+        return self.rows(
+            "\n".join(line for line in lines if not re.match("pgcat-stack|complaints|kubectl", line))
+        )
+
+    def do(self, title: str, see: str) -> None:
+        """What the row of a section says, when it shows these words."""
+        commands = written_commands(row(self.readme.read_text(), title, see).do)
+        assert commands
+        for command in commands:
+            self.run(command)
 
 
 @contextlib.contextmanager
@@ -149,7 +179,8 @@ def test_every_statement_runs(standalone: Shell) -> None:
         statement = statement.replace("PID", "0").replace("HOST", "127.0.0.1")
         if "wal_replay_resume" in statement:
             standalone.here.cluster.replica.sql("SELECT pg_wal_replay_pause()")
-        out = standalone.run(f'{function} "{statement}"')
+        quote = "'" if '"' in statement else '"'
+        out = standalone.run(f"{function} {quote}{statement}{quote}")
         assert "ERROR" not in out and (out.strip() or "RESUME" in statement), (statement, out)
 
 
@@ -198,17 +229,222 @@ def test_a_paused_pool_shows_nowhere_but_in_show_databases(standalone: Shell) ->
     here = standalone.here
     with here.load(checkers=2, writers=2) as load:
         calm(load)
+        standalone.forget_logs()
         standalone.run('ask_pgcat "PAUSE"')
         began = time.monotonic()
         time.sleep(7)  # longer than a client would wait for a server
-        assert well(standalone)
-        assert {row["paused"] for row in standalone.rows('ask_pgcat "SHOW DATABASES"')} == {"1"}
+        assert well(standalone) and standalone.run("complaints", code=None) == ""
+        rows = standalone.asked("Requests hang")
+        assert {row["paused"] for row in rows if "paused" in row} == {"1"}
+        assert [row for row in rows if row.get("blocks", "0") != "0"] == []
         assert load.requests(since=began + 1) == []
-        standalone.run('ask_pgcat "RESUME"')
+        standalone.do("Requests hang", "`paused` is 1")
         calm(load)
         assert load.failed(since=began) == []
         assert max(request.seconds for request in load.requests()) > 5
     assert {row["paused"] for row in standalone.rows('ask_pgcat "SHOW DATABASES"')} == {"0"}
+
+
+@contextlib.contextmanager
+def session_of(
+    server: Server, user: str, application: str, database: str
+) -> Iterator[psycopg.Connection[Any]]:
+    """Of another application, whose role may do everything but is not the administrator's."""
+    if not server.sql("SELECT 1 FROM pg_roles WHERE rolname = %s", user):
+        server.sql(f"CREATE ROLE {user} LOGIN SUPERUSER PASSWORD '{user}'")
+    with psycopg.connect(
+        host=LOOPBACK,
+        port=server.port,
+        dbname=database,
+        user=user,
+        password=user,
+        application_name=application,
+    ) as connection:
+        yield connection
+
+
+def hangs(load: Load, kind: str, seconds: float = 5) -> bool:
+    """Whether none of a kind that began in this time has ended well."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    return all(request.error for request in load.requests(kind, since=began))
+
+
+@contextlib.contextmanager
+def uncached_checks(here: Site, count: int = 6) -> Iterator[None]:
+    """Checks that Permify cannot answer from its cache; with a lock, some of them wait on the replica."""
+
+    def check(number: int) -> None:
+        with contextlib.suppress(AssertionError, OSError):
+            viewer_allowed(here.permifys[0].port, f"never-asked-{number}-{time.monotonic_ns()}")
+
+    threads = [threading.Thread(target=check, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    yield
+
+
+def blockers(opened: Shell) -> set[str]:
+    return {row["who"] for row in opened.asked("Requests hang") if row.get("blocks", "0") != "0"}
+
+
+@pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE"])
+def test_a_lock_of_another_user_is_found_and_ended(standalone: Shell, mode: str) -> None:
+    """An idle session holds it; SHARE, as of CREATE INDEX, stops writes alone."""
+    here, stack = standalone.here, standalone.here.stack
+    expected = {"startup"} if mode == "ACCESS EXCLUSIVE" else set()  # which a replica repeats
+    primary = here.cluster.primary
+    with (
+        here.load(checkers=3, writers=2) as load,
+        session_of(primary, "reporter", "nightly report", stack.database) as greedy,
+    ):
+        calm(load)
+        greedy.execute(f"LOCK TABLE relation_tuples IN {mode} MODE".encode())
+        assert hangs(load, "write")
+        assert mode == "ACCESS EXCLUSIVE" or not hangs(load, "check", 2)
+        with uncached_checks(here):
+            assert wait_until(lambda: blockers(standalone) >= {"reporter"} | expected, 10)
+        rows = [row for row in standalone.asked("Requests hang") if "blocks" in row]
+        first = next(row for row in rows if row["blocks"] != "0")
+        assert (first["who"], first["application_name"], first["client_addr"]) == (
+            "reporter",
+            "nightly report",
+            LOOPBACK,
+        )
+        assert first["waits_for"] == "{}" and first["state"] == "idle in transaction"
+        assert f"IN {mode} MODE" in first["statement"] and first["since"].startswith("00:00:")
+        assert any(row["waits_for"] == f"{{{first['pid']}}}" and row["who"] == stack.user for row in rows)
+        _, terminate = standalone.commands("End a lock").replace("PID", first["pid"]).splitlines()
+        assert "while it is idle in transaction" in terminate
+        standalone.run(terminate)
+        ended = time.monotonic()
+        calm(load)
+        assert load.requests("write", since=ended)
+        assert [row for row in standalone.rows("sessions ask_primary") if row["blocks"] != "0"] == []
+        with pytest.raises(psycopg.OperationalError, match="terminating connection"):
+            greedy.execute("SELECT 1")
+        load.stop()
+    standalone.run('ask_pgcat "UNBAN 127.0.0.1"')
+
+
+def test_a_lock_of_a_running_statement_is_cancelled(standalone: Shell) -> None:
+    here, stack = standalone.here, standalone.here.stack
+    primary = here.cluster.primary
+    with (
+        here.load(checkers=1, writers=2) as load,
+        session_of(primary, "reporter", "by hand", stack.database) as greedy,
+    ):
+        calm(load)
+        ended: list[str] = []
+
+        def work() -> None:
+            try:
+                greedy.execute("LOCK TABLE relation_tuples IN SHARE MODE")
+                greedy.execute("SELECT pg_sleep(60)")
+            except psycopg.errors.QueryCanceled as error:
+                ended.append(str(error))
+                greedy.rollback()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert hangs(load, "write")
+        first = next(row for row in standalone.asked("Requests hang") if "blocks" in row)
+        assert (first["who"], first["state"], first["statement"]) == (
+            "reporter",
+            "active",
+            "SELECT pg_sleep(60)",
+        )
+        cancel, _ = standalone.commands("End a lock").replace("PID", first["pid"]).splitlines()
+        assert "while it is active" in cancel
+        standalone.run(cancel)
+        thread.join(10)
+        assert ended and "user request" in ended[0]
+        calm(load)
+
+
+def test_writes_that_wait_for_a_synchronous_standby(standalone: Shell) -> None:
+    here = standalone.here
+    primary = here.cluster.primary
+    with here.load(checkers=2, writers=2) as load:
+        calm(load)
+        primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+        primary.sql("SELECT pg_reload_conf()")
+        try:
+            assert hangs(load, "write")
+            rows = standalone.asked("Requests hang")
+            assert {row["wait_event"] for row in rows if row.get("who") == "permify"} >= {"SyncRep"}
+            (command,) = written_commands(row(standalone.readme.read_text(), "Requests hang", "SyncRep").do)
+            assert "gone" in standalone.run(command)
+        finally:
+            primary.sql("ALTER SYSTEM RESET synchronous_standby_names")
+            primary.sql("SELECT pg_reload_conf()")
+        calm(load)
+
+
+SET_BY = {
+    "server": ("ALTER SYSTEM SET default_transaction_read_only = on", "`setting` is `on`"),
+    "role": ("ALTER ROLE permify SET default_transaction_read_only = on", "a row with `setconfig`"),
+    "database": ("ALTER DATABASE permify SET default_transaction_read_only = on", "a row with `setconfig`"),
+}
+
+
+@pytest.mark.parametrize("place", SET_BY)
+def test_a_primary_that_refuses_writes_is_no_standby(standalone: Shell, place: str) -> None:
+    here, primary = standalone.here, standalone.here.cluster.primary
+    statement, see = SET_BY[place]
+    port = here.permifys[0].port
+
+    def new_tenant() -> str:
+        """What Permify answers; schemas and tenants are not written as READ WRITE."""
+        name = f"t{time.monotonic_ns()}"
+        try:
+            post(port, "/v1/tenants/create", {"id": name, "name": name})
+        except AssertionError as error:
+            return str(error)
+        return ""
+
+    try:
+        primary.sql(statement)
+        primary.sql("SELECT pg_reload_conf()")
+        primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'permify'")
+        words = "cannot execute INSERT in a read-only transaction"
+        assert wait_until(lambda: bool(new_tenant()) and words in standalone.run("complaints", code=None), 20)
+        write_viewer(port, f"read-only-{place}")  # relationships are written all the same
+        rows = standalone.asked("Writes fail")
+        (asked,) = [row for row in rows if "setting" in row]
+        in_recovery = [row["pg_is_in_recovery"] for row in rows if row.keys() == {"pg_is_in_recovery"}]
+        assert asked["pg_is_in_recovery"] == "f" and in_recovery == ["t"]
+        assert (asked["setting"] == "on") == (place == "server")
+        configured = [row for row in rows if "setconfig" in row]
+        assert len(configured) == (place != "server")
+        if place == "server":
+            assert asked["sourcefile"].endswith("postgresql.auto.conf")
+        else:
+            assert "default_transaction_read_only=on" in configured[0]["setconfig"]
+            assert configured[0]["setrole" if place == "role" else "datname"] == "permify"
+        found = row(standalone.readme.read_text(), "Writes fail", see)
+        assert found.do == "[Read-only by a setting](#read-only-by-a-setting)"
+        standalone.run(standalone.commands("Read-only by a setting", place != "server"))
+
+        def nothing_is_set() -> bool:
+            """Soon after the reload."""
+            rows = standalone.asked("Writes fail")
+            configured = [row for row in rows if "setconfig" in row]
+            return not configured and [row["setting"] for row in rows if "setting" in row] == ["off"]
+
+        assert wait_until(nothing_is_set, 10)
+        if place != "server":  # the README says to restart PgCat
+            assert new_tenant()
+            for pgcat in list(here.pgcats):
+                here.start_pgcat()
+                here.end_pgcat(pgcat)
+        assert wait_until(lambda: not new_tenant(), 20)
+    finally:
+        primary.sql("SET default_transaction_read_only = off")
+        primary.sql("ALTER SYSTEM RESET default_transaction_read_only")
+        primary.sql("SELECT pg_reload_conf()")
+        for each in ("ROLE", "DATABASE"):
+            primary.sql(f"ALTER {each} permify RESET default_transaction_read_only")
 
 
 def test_connects_of_pgcat_are_told_from_those_of_an_exhausted_permify(standalone: Shell) -> None:
@@ -295,18 +531,125 @@ def test_more_connections_than_the_role_may_have(standalone: Shell) -> None:
 
 
 def test_what_took_the_connections_is_found_and_ended(standalone: Shell) -> None:
-    """By the statements of docs/operations.md, as an administrator."""
+    """By the section, then by the statements of docs/operations.md, as an administrator."""
     (block,) = code_blocks((REPOSITORY / "docs/operations.md").read_text(), "sql")
-    find, end = block.splitlines()
-    stack, primary = standalone.here.stack, standalone.here.stack.cluster.primary
-    with stack.connect(primary.port, stack.database) as greedy:
-        greedy.execute("SET application_name = 'nightly report'")
-        assert (stack.user, "nightly report", 1) in primary.sql(find)
-        end = end.replace("usename = '…'", f"usename = '{stack.user}'")
-        end = end.replace("application_name = '…'", "application_name = 'nightly report'")
-        assert primary.sql(end) == [(True,)]
-        with pytest.raises(psycopg.OperationalError, match="terminating connection"):
-            greedy.execute("SELECT 1")
+    find, limit, end = block.splitlines()
+    title = "More connections than planned"
+    here, primary = standalone.here, standalone.here.cluster.primary
+    primary.sql("CREATE ROLE another LOGIN PASSWORD 'another'")
+    with here.load(checkers=3, writers=3) as load, contextlib.ExitStack() as taken:
+        calm(load)
+        standalone.forget_logs()
+        primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'permify'")
+        while not taken_all(primary, taken) or here.sessions(primary):
+            primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'permify'")
+        assert hangs(load, "write", 6)
+        assert 'ServerStartupError("error message"' in standalone.run("complaints")
+        rows = [row for row in standalone.asked(title) if "usename" in row]
+        assert (rows[0]["usename"], rows[0]["client_addr"]) == ("another", LOOPBACK)
+        assert int(rows[0]["count"]) > 20 and rows[0]["idle"] == rows[0]["count"] and rows[0]["of"] == "100"
+        assert "hold more than 20" in row(standalone.readme.read_text(), title, "others").see
+        (found,) = [each for each in primary.sql(find) if each[0] == "another"]
+        assert found[1:4] == (-1, "", "idle")
+        primary.sql(limit.replace("…", "another"))
+        end = end.replace("usename = '…'", "usename = 'another'").replace(
+            "application_name = '…'", "application_name = ''"
+        )
+        assert len(primary.sql(end)) == found[4]
+        calm(load)
+        with pytest.raises(psycopg.OperationalError, match="too many connections for role"):
+            for _ in range(6):
+                taken.enter_context(
+                    psycopg.connect(
+                        host=LOOPBACK,
+                        port=primary.port,
+                        dbname="postgres",
+                        user="another",
+                        password="another",
+                    )
+                )
+
+
+@repeats
+def test_a_slow_network_is_told_from_a_slow_server(tmp_path: Path) -> None:
+    with site(tmp_path / "site", STANDALONE) as here, toxiproxy(here.stack.folder) as proxy:
+        here.stack.by.update({server.role: proxy.add(server) for server in here.stack.servers})
+        here.prepare()
+        here.start()
+        with shell(here, tmp_path) as opened, here.load(checkers=6, writers=3) as load:
+            calm(load)
+
+            def slowest(rows: list[dict[str, str]]) -> int:
+                return max(int(row["avg_query_time"]) for row in rows if "avg_query_time" in row)
+
+            def active(rows: list[dict[str, str]]) -> int:
+                return sum(row["state"] == "active" for row in rows if "waits_for" in row)
+
+            assert slowest(opened.asked("Requests are slow")) < 50
+            for server in here.cluster.servers:
+                proxy.delay(server, 150)
+            assert wait_until(lambda: slowest(opened.asked("Requests are slow")) >= 150, 40)
+            rows = opened.asked("Requests are slow")
+            assert active(rows) <= 1 and {row["cl_waiting"] for row in rows if "cl_waiting" in row} == {"0"}
+            began = time.monotonic()
+            time.sleep(5)
+            assert min(request.seconds for request in load.requests("write", since=began)) > 0.4
+            for server in here.cluster.servers:
+                proxy.delay(server, 0)
+            assert wait_until(lambda: slowest(opened.asked("Requests are slow")) < 50, 40)
+            # The other cause: statements themselves take long.
+            primary = here.cluster.primary
+            with psycopg.connect(
+                host=str(primary.folder), port=primary.port, user="postgres", dbname=here.stack.database
+            ) as database:
+                database.execute(
+                    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql"
+                    " AS 'BEGIN PERFORM pg_sleep(1); RETURN NEW; END'"
+                )
+                database.execute(
+                    "CREATE TRIGGER slow BEFORE INSERT ON relation_tuples"
+                    " FOR EACH ROW EXECUTE FUNCTION slow()"
+                )
+            assert wait_until(lambda: slowest(opened.asked("Requests are slow")) > 150, 40)
+            assert active(opened.asked("Requests are slow")) >= 3
+
+
+@repeats
+def test_reads_that_go_to_the_writer_pool(tmp_path: Path) -> None:
+    """A variable of Permify's outranks its file: no error, and no client in the reader pool."""
+    with site(tmp_path / "site", STANDALONE) as here, shell(here, tmp_path) as opened:
+        here.prepare()
+        for _ in range(here.stack.pgcat_count):
+            here.start_pgcat()
+        assert here.service is not None
+        wrong = (
+            f"postgres://permify@{LOOPBACK}:{here.service.port}/permify_writer?sslmode=disable"
+            "&default_query_exec_mode=cache_describe"
+        )
+        here.stack.more_environment["PERMIFY_DATABASE_READER_URI"] = wrong
+        here.start_permify()
+        here.permifys[0].write(here.cluster)
+        with here.load() as load:
+            calm(load)
+            title = "Reads are all on the primary"
+            rows = opened.asked(title)
+            clients = {
+                name: sum(
+                    int(row["cl_idle"]) + int(row["cl_active"]) for row in rows if row.get("database") == name
+                )
+                for name in ("permify_writer", "permify_reader")
+            }
+            assert clients["permify_reader"] == 0 < clients["permify_writer"]
+            assert [row for row in rows if "reason" in row] == []
+            assert "outranks" in row(opened.readme.read_text(), title, "`permify_reader` has no clients").do
+        del here.stack.more_environment["PERMIFY_DATABASE_READER_URI"]
+        old = here.permifys.pop()
+        here.start_permify()
+        old.process.stop(signal.SIGTERM)
+        with here.load() as load:
+            calm(load)
+            pools = opened.rows('ask_pgcat "SHOW POOLS"')
+            assert sum(int(row["cl_idle"]) for row in pools if row["database"] == "permify_reader") > 0
 
 
 def test_a_wrong_database_in_the_uri(standalone: Shell) -> None:

@@ -30,6 +30,7 @@ from runbook import (
     WITH_PGCAT,
     WITH_REPLICA,
     blocks,
+    rows,
     section,
 )
 
@@ -89,10 +90,12 @@ def test_every_function_is_defined_before_it_is_used(deploy: Path) -> None:
     before: set[str] = set()
     for block in blocks(deploy / "README.md"):
         before |= set(re.findall(r"^(\w+)\(\) [{(]", block, re.MULTILINE))
-        assert set(re.findall(r"\b(?:ask_\w+|complaints)\b", block)) <= before, block
+        assert set(re.findall(r"\b(?:ask_\w+|complaints|sessions)\b", block)) <= before, block
     text = (deploy / "README.md").read_text()
     used = {
-        word for command in commands(text) for word in re.findall(r"\bask_[a-z]+\b|\bcomplaints\b", command)
+        word
+        for command in commands(text)
+        for word in re.findall(r"\bask_[a-z]+\b|\bcomplaints\b|\bsessions\b", command)
     }
     assert used <= before
 
@@ -165,7 +168,42 @@ def test_a_symptom_has_a_command_cases_and_an_end(readme: str, answers: dict[str
         assert 0 < meaning.count("\n") + 1 <= 3, title
         assert blocks(deploy / "README.md", title), title
         assert "| You see | It is | Do |" in text, title
-        assert "\nMended when " in text, title
+        assert "\nFixed when " in text, title
+
+
+ENDS = re.compile(
+    r"pg_(?:terminate|cancel)_backend|RESUME|docker compose (?:restart|stop) postgres|down --volumes"
+)
+"""What ends a session, a server or data, or fails requests."""
+
+
+def test_a_step_that_ends_something_says_what_it_costs(readme: str) -> None:
+    """In its row, or in the paragraph above its block."""
+    text = readme[readme.index("## When something is wrong") : readme.index("## Who may call Permify")]
+    paragraphs = [
+        part if part.startswith("|") else paragraph
+        for paragraph in re.split(r"\n\n(?!```)", text)
+        for part in (paragraph.splitlines() if paragraph.startswith("|") else [paragraph])
+    ]
+    found = [each for each in paragraphs if ENDS.search(each)]
+    assert found
+    assert [each for each in found if not re.search(r"[Cc]osts|request fails", each)] == []
+
+
+def test_data_is_deleted_only_after_a_dump_of_it(readme: str) -> None:
+    before, deletes, _ = readme.partition("down --volumes")
+    assert not re.search(r"start afresh|docker volume rm|rm --volumes|DROP DATABASE", readme, re.IGNORECASE)
+    if deletes:
+        assert before.rpartition("\n### ")[2].startswith("Upgrade PostgreSQL\n")
+        assert "pg_dump" in before.rpartition("\n### ")[2]
+    assert readme.count("down --volumes") <= 1
+
+
+def test_every_row_leads_to_one_cause(readme: str, answers: dict[str, Any]) -> None:
+    """No two rows of a section show the same; a link to another section is to one of this page."""
+    for title in expected(answers):
+        seen = [row.see for row in rows(readme, title)]
+        assert len(seen) == len(set(seen)) > 1, title
 
 
 def test_what_these_answers_cannot_have_is_not_there(readme: str, answers: dict[str, Any]) -> None:
