@@ -37,7 +37,17 @@ from live.faults import (
 from live.load import Load
 from live.network import toxiproxy
 from live.repeats import repeats
-from live.support import LOOPBACK, NotReady, Server, clean_environment, free_port, post, program
+from live.support import (
+    LOOPBACK,
+    NotReady,
+    Server,
+    clean_environment,
+    free_port,
+    post,
+    postgres_program,
+    program,
+    run,
+)
 from pages import code_blocks
 from rendering import REPOSITORY
 from runbook import blocks, row, statements, written_commands
@@ -473,7 +483,7 @@ def test_a_lagging_replica_shows_and_is_resumed(standalone: Shell) -> None:
 
     def behind() -> tuple[str, int]:
         rows = standalone.rows(commands)
-        (paused,) = [row["pg_is_wal_replay_paused"] for row in rows if "behind" in row]
+        (paused,) = [row["paused"] for row in rows if "behind" in row]
         (byte_count,) = [int(row["bytes_behind"]) for row in rows if "bytes_behind" in row]
         return paused, byte_count
 
@@ -755,3 +765,53 @@ def test_a_promoted_replica_is_followed_by_answers(tmp_path: Path) -> None:
             host=str(replica.folder), port=replica.port, user="postgres", dbname=stack.database
         ) as database:
             assert load.lost(database) == set()
+
+
+@repeats
+def test_a_dump_is_loaded_into_another_server(tmp_path: Path) -> None:
+    """As the section on upgrades does it: without the repair, Permify does not see what it writes there."""
+    dump = tmp_path / "permify.dump"
+    with site(tmp_path / "before", STANDALONE) as here:
+        here.prepare()
+        for _ in range(50):  # the transactions of a server that has been used for a while
+            here.cluster.primary.sql("SELECT pg_current_xact_id()")
+        here.start()
+        write_viewer(here.permifys[0].port, "before")
+        server = [
+            "-h",
+            str(here.cluster.primary.folder),
+            "-p",
+            str(here.cluster.primary.port),
+            "-U",
+            "postgres",
+        ]
+        run([postgres_program("pg_dump"), *server, "--format=custom", f"--file={dump}", "permify"])
+        assert "TABLE DATA public relation_tuples" in run(
+            [postgres_program("pg_restore"), "--list", str(dump)]
+        )
+    with site(tmp_path / "after", STANDALONE) as here:
+        stack = here.stack
+        stack.bootstrap()
+        server = [
+            "-h",
+            str(here.cluster.primary.folder),
+            "-p",
+            str(here.cluster.primary.port),
+            "-U",
+            "postgres",
+        ]
+        run([postgres_program("pg_restore"), *server, "--exit-on-error", "--dbname=permify", str(dump)])
+        port = here.cluster.primary.port
+        uri = f"postgres://{stack.user}@{LOOPBACK}:{port}/{stack.database}?sslmode=disable"
+        repair = [program("permify"), "repair", "datastore", f"--database-uri={uri}"]
+        dry = run([*repair, "--dry-run"], stack.environment)
+        assert re.search("[1-9]", dry), dry
+        run(repair, stack.environment)
+        stack.migrate()
+        here.cluster.catch_up()
+        for _ in range(stack.pgcat_count):
+            here.start_pgcat()
+        here.start_permify()
+        write_viewer(here.permifys[0].port, "after")
+        here.cluster.catch_up()
+        assert [viewer_allowed(here.permifys[0].port, name) for name in ("before", "after")] == [True, True]
