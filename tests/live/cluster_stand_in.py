@@ -40,6 +40,10 @@ def kubectl(words: list[str], known: dict[str, Any]) -> int:
             word.replace("/run/secrets", known["secrets"]).replace("-p 6432", f"-p {pod['port']}")
             for word in rest[4:]
         ]
+        for address, here in known["servers"].items():
+            host, _, number = address.rpartition(":")
+            named = f"host={host} port={number}"
+            inside = [word.replace(named, f"host=127.0.0.1 port={here}") for word in inside]
         return subprocess.run(inside, env={**os.environ, "PATH": known["path"]}).returncode
     if command == "logs":
         print(Path(pod["log"]).read_bytes()[pod["begins"] :].decode(errors="replace"))

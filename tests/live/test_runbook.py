@@ -555,6 +555,9 @@ def test_what_took_the_connections_is_found_and_ended(standalone: Shell) -> None
             primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'permify'")
         assert hangs(load, "write", 6)
         assert 'ServerStartupError("error message"' in standalone.run("complaints")
+        assert "`from_pgcat`" in row(standalone.readme.read_text(), "Requests fail", "ServerStartupError").do
+        done = standalone.run("from_pgcat 2>&1", code=None)
+        assert done.count("connection slots are reserved") == len(here.pgcats), done
         rows = [row for row in standalone.asked(title) if "usename" in row]
         assert (rows[0]["usename"], rows[0]["client_addr"]) == ("another", LOOPBACK)
         assert int(rows[0]["count"]) > 20 and rows[0]["idle"] == rows[0]["count"] and rows[0]["of"] == "100"
@@ -600,6 +603,8 @@ def test_a_slow_network_is_told_from_a_slow_server(tmp_path: Path) -> None:
                 proxy.delay(server, 150)
             assert wait_until(lambda: slowest(opened.asked("Requests are slow")) >= 150, 40)
             rows = opened.asked("Requests are slow")
+            times = re.findall(r"Time: ([0-9.]+) ms", opened.run("from_pgcat"))
+            assert len(times) == 2 * len(here.pgcats) * 2 and min(map(float, times)) >= 150
             assert active(rows) <= 1 and {row["cl_waiting"] for row in rows if "cl_waiting" in row} == {"0"}
             began = time.monotonic()
             time.sleep(5)
@@ -769,12 +774,14 @@ def test_a_promoted_replica_is_followed_by_answers(tmp_path: Path) -> None:
 
 @repeats
 def test_a_dump_is_loaded_into_another_server(tmp_path: Path) -> None:
-    """As the section on upgrades does it: without the repair, Permify does not see what it writes there."""
+    """As the section on upgrades does it: without the repair, a write does not end what Permify remembers."""
     dump = tmp_path / "permify.dump"
     with site(tmp_path / "before", STANDALONE) as here:
         here.prepare()
-        for _ in range(50):  # the transactions of a server that has been used for a while
-            here.cluster.primary.sql("SELECT pg_current_xact_id()")
+        # The transactions of a server that has been used for a while.
+        here.cluster.primary.sql(
+            "DO $$ BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+        )
         here.start()
         write_viewer(here.permifys[0].port, "before")
         server = [
@@ -812,6 +819,9 @@ def test_a_dump_is_loaded_into_another_server(tmp_path: Path) -> None:
         for _ in range(stack.pgcat_count):
             here.start_pgcat()
         here.start_permify()
+        assert not viewer_allowed(
+            here.permifys[0].port, "after"
+        )  # which Permify remembers until the next write
         write_viewer(here.permifys[0].port, "after")
         here.cluster.catch_up()
         assert [viewer_allowed(here.permifys[0].port, name) for name in ("before", "after")] == [True, True]

@@ -90,12 +90,12 @@ def test_every_function_is_defined_before_it_is_used(deploy: Path) -> None:
     before: set[str] = set()
     for block in blocks(deploy / "README.md"):
         before |= set(re.findall(r"^(\w+)\(\) [{(]", block, re.MULTILINE))
-        assert set(re.findall(r"\b(?:ask_\w+|complaints|sessions)\b", block)) <= before, block
+        assert set(re.findall(r"\b(?:ask_\w+|complaints|sessions|from_pgcat)\b", block)) <= before, block
     text = (deploy / "README.md").read_text()
     used = {
         word
         for command in commands(text)
-        for word in re.findall(r"\bask_[a-z]+\b|\bcomplaints\b|\bsessions\b", command)
+        for word in re.findall(r"\bask_[a-z]+\b|\bcomplaints\b|\bsessions\b|\bfrom_pgcat\b", command)
     }
     assert used <= before
 
