@@ -45,7 +45,13 @@ CASES: dict[str, dict[str, Any]] = {
     "standalone, one host": {**STANDALONE, "replica_hosts": "db1.example.com:5433,db1.example.com:5434"},
     "standalone, no reads on the primary": {**STANDALONE, "replica_hosts": "r1,r2", "primary_reads": False},
     "standalone, session": {**STANDALONE, "pool_mode": "session"},
-    "standalone, operator": {**STANDALONE, "monitoring": "prometheus-operator", "postgres_metrics": True},
+    "standalone, operator": {
+        **STANDALONE,
+        **UNRELEASED,
+        "monitoring": "prometheus-operator",
+        "postgres_metrics": True,
+    },
+    "standalone, operator, no probe": {**STANDALONE, "monitoring": "prometheus-operator", "probe": False},
     "sidecar": {**STANDALONE, "topology": "sidecar", "permify_max_replicas": 4},
     "sidecar, one, operator": {
         **STANDALONE,
@@ -56,12 +62,21 @@ CASES: dict[str, dict[str, Any]] = {
     "sidecar, component": {**STANDALONE, "topology": "sidecar", "permify_install": "none"},
 }
 OPTIONAL = {
+    "PermifyAbsent",
+    "PermifyNotProbed",
+    "PermifyReadsFail",
+    "PermifyRequestsFlaky",
+    "PermifySlow",
+    "PermifyWritesFail",
+    "PgcatPaused",
+    "PgcatQueriesHang",
     "PgcatMissing",
     "PgcatExporterDown",
     "PgcatReadsOnPrimary",
     "PgcatReplicaUnused",
     "PermifyPoolExhausted",
     "PostgresAbsent",
+    "PostgresReadOnly",
     "PostgresConnectionsNearLimit",
     "PostgresOtherConnections",
     "PostgresMaxConnectionsBelowPlan",
@@ -73,7 +88,10 @@ OPTIONAL = {
 ALWAYS = {
     "PgcatAbsent",
     "PgcatRestarted",
+    "PgcatNoReads",
     "PgcatNoServer",
+    "PgcatPoolSilent",
+    "PgcatQueriesSlow",
     "PgcatWaitTooLong",
     "PgcatClientsWait",
     "PgcatPoolBusy",
@@ -187,7 +205,7 @@ def broken(expression: str) -> list[str]:
             number = f"{float(match[0]) * factor + (5 if match[0] == '0' else 0):g}"
             if float(number) != float(match[0]):
                 found.append(expression[: match.start()] + number + expression[match.end() :])
-    for match in re.finditer(r"\b(?:pgcat|pg|up)_?\w*(?=\{)", expression):
+    for match in re.finditer(r"\b(?:pgcat|pg|probe|up)_?\w*(?=\{)", expression):
         found.append(expression[: match.start()] + "other" + expression[match.end() :])
     return found
 
