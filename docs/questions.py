@@ -50,7 +50,7 @@ NEW: dict[str, tuple[str, ...]] = {
         *("distributed", "pgcat_image", "permify_image", "pgcat_cpu", "pgcat_memory", "permify_cpu"),
         *("permify_memory", "priority_class", "watch", "forge"),
     ),
-    "1.1.0": ("ip_family", "authn", "cors_allowed_origins"),
+    "1.1.0": ("ip_family", "authn", "cors_allowed_origins", "probe"),
 }
 """The questions that each version brought, the oldest version first."""
 GONE: dict[str, dict[str, str]] = {}

@@ -32,10 +32,10 @@ POD_MAKERS = frozenset(
 _RENDERED_SERVICES = frozenset(
     {
         *("postgres-primary", "postgres-replica", "bootstrap", "prometheus", "grafana", "collector"),
-        *("postgres-exporter-primary", "postgres-exporter-replica"),
+        *("postgres-exporter-primary", "postgres-exporter-replica", "permify-probe"),
     }
 )
-_RENDERED_CONTAINERS = frozenset({"wait-for-migration", "note"})
+_RENDERED_CONTAINERS = frozenset({"wait-for-migration", "note", "permify-probe"})
 """Services and containers of the template that run none of our programs."""
 _CLIENT = re.compile(r"\b(psql|pg_isready)\b")
 _BECOMES_PGCAT = re.compile(r"start\.sh|\bexec\s+pgcat\b")

@@ -85,6 +85,7 @@ OPTIONAL = {
     "PostgresReplicaLag",
     "PostgresReplicaNotStreaming",
 }
+WITH_PROBE = {alert for alert in OPTIONAL if alert.startswith("Permify")} - {"PermifyPoolExhausted"}
 ALWAYS = {
     "PgcatAbsent",
     "PgcatRestarted",
@@ -144,7 +145,7 @@ def test_alerts_pass_their_own_tests_and_each_has_some(answers: dict[str, Any], 
 
 def test_every_alert_is_rendered_somewhere(tmp_path: Path) -> None:
     found: set[str] = set()
-    for number, name in enumerate(("docker", "standalone, everything")):
+    for number, name in enumerate(("docker", "standalone, everything", "standalone, operator")):
         found |= alerts(render(tmp_path / str(number), CASES[name]) / "monitoring").keys()
     assert found == ALWAYS | OPTIONAL
 
@@ -219,8 +220,9 @@ def mutants(alert: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "which"),
     [
-        ("standalone, everything", ALWAYS | OPTIONAL),
-        ("docker", {"PgcatRestarted", "PgcatExporterDown", "PgcatReadsOnPrimary"}),
+        ("standalone, everything", (ALWAYS | OPTIONAL) - WITH_PROBE),
+        ("standalone, operator", {*WITH_PROBE, "PgcatPoolSilent"}),
+        ("docker", {"PgcatRestarted", "PgcatExporterDown", "PgcatReadsOnPrimary", "PgcatPoolSilent"}),
         ("standalone, session", {"PgcatPoolBusy"}),
     ],
 )

@@ -116,7 +116,7 @@ def connectivity(
 
 LINE = re.compile(r"(?P<source>\S+) => (?P<target>\S+) : (?P<ports>.+)")
 PORTS = re.compile(r"\{protocols:([A-Z, ]+),dst_ports:([0-9,-]+)\}")
-STACK = re.compile(r"permify/(pgcat|permify-migrate|permify)(-v[0-9-]+-[0-9a-f]{8})?(-\d+)?")
+STACK = re.compile(r"permify/(pgcat|permify-migrate|permify-probe|permify)(-v[0-9-]+-[0-9a-f]{8})?(-\d+)?")
 """Pods of the stack, with the hash of the Job and the number of the replica."""
 
 

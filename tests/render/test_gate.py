@@ -211,6 +211,16 @@ TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({**SIDECAR, "permify_install": "helm"}, "permify_install: helm cannot carry a sidecar"),
     ({"monitoring": "prometheus-operator"}, "monitoring: prometheus-operator needs Kubernetes"),
     (
+        {**STANDALONE, "monitoring": "prometheus", "probe": True},
+        "probe: asks a Permify of ours for the Prometheus Operator",
+    ),
+    (
+        {**STANDALONE, "monitoring": "prometheus-operator", "permify_install": "helm", "probe": True},
+        "probe: asks a Permify of ours for the Prometheus Operator",
+    ),
+    ({**STANDALONE, "monitoring": "prometheus-operator", "probe": True}, None),
+    ({**STANDALONE, "monitoring": "prometheus", "probe": False}, None),
+    (
         {**STANDALONE, "monitoring": "none", "postgres_metrics": True},
         "postgres_metrics: adds alerts, and with monitoring=none none are rendered",
     ),

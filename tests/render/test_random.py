@@ -80,6 +80,7 @@ plausible = st.fixed_dictionaries(
             ["", "collector:4317", "a.b:4317", "otel.example.com:443", "[fd00::5]:4317"]
         ),
         "postgres_metrics": st.booleans(),
+        "probe": st.booleans(),
         "runbook_url": st.sampled_from(["", "https://git.example.com/team/deploy/-/blob/main/README.md"]),
         "distributed": st.booleans(),
         "priority_class": labels,

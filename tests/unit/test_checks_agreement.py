@@ -8,7 +8,7 @@ import pytest
 
 from cases import DIRECT, DOCKER, ELSEWHERE, HELM, SESSION, SIDECAR, STANDALONE, codes, edit, one, rendered
 
-FAMILIES = ("PS4", "PS7", "PS8", "PS9")
+FAMILIES = ("PS4", "PS61", "PS7", "PS8", "PS9")
 PGCAT = "pgcat/pgcat.toml"
 PERMIFY = "permify/permify.yaml"
 VALUES = "permify/values.yaml"
@@ -25,12 +25,18 @@ COLLECTOR = "monitoring/collector.yaml"
 PERMIFY_SERVICE = "kubernetes/permify-service.yaml"
 MIGRATION = "kubernetes/migration-job.yaml"
 POLICIES = "kubernetes/network-policies.yaml"
+POD_MONITOR = "kubernetes/pod-monitor.yaml"
+PROBE_POD = "kubernetes/permify-probe-deployment.yaml"
+PROBE_SERVICE = "kubernetes/permify-probe-service.yaml"
+BLACKBOX = "monitoring/blackbox.yml"
 EXTERNAL = "kubernetes/external-secrets.yaml"
 
 AUTOSCALED = {**STANDALONE, "permify_max_replicas": 5}
 NO_REPLICA = {"topology": "standalone", "primary_host": "10.0.0.1"}
 OPERATOR = {**STANDALONE, "monitoring": "prometheus-operator", "secrets": "external-secrets"}
 PUSHING = {**DOCKER, "advanced": True, "otlp_endpoint": "collector:4317"}
+PROBED = {**STANDALONE, "monitoring": "prometheus-operator", "probe": True}
+KEYLESS = {**DOCKER, "authn": "none", "cors_allowed_origins": "https://app.example.com"}
 UNRELEASED = {**DOCKER, "pgcat_image": f"ghcr.io/postgresml/pgcat:{'a' * 40}"}
 DIRECT_DOCKER = {**DOCKER, "pooling": "direct"}
 SILENT_SIDECAR = {**SIDECAR, "monitoring": "none", "permify_max_replicas": 4}
@@ -54,6 +60,9 @@ CLEAN = [
     AUTOSCALED,
     NO_REPLICA,
     OPERATOR,
+    PROBED,
+    {**SIDECAR, "monitoring": "prometheus-operator", "probe": True},
+    KEYLESS,
     {**DOCKER, "permify_replicas": 3, "database": "external", "primary_host": "db1"},
     {**DIRECT_DOCKER, "database": "external", "primary_host": "db1:5433", "replica_hosts": "db2,db3"},
     {**STANDALONE, "network_policies": False, "client_namespaces": "one,two"},
@@ -171,7 +180,7 @@ CHANGES = [
     (STANDALONE, PERMIFY_SERVICE, "targetPort: http", "targetPort: 8080", {"PS423"}),
     (DOCKER, COMPOSE, "-addr=127.0.0.1:3478", "-addr=127.0.0.1:3479", {"PS423"}),
     (DOCKER, COMPOSE, ":3476:3476", ":3476:8080", {"PS423"}),
-    (DOCKER, PERMIFY, 'port: "3476"', 'port: "3477"', {"PS423"}),
+    (DOCKER, PERMIFY, 'port: "3476"', 'port: "3477"', {"PS423", "PS612"}),
     (DOCKER, COMPOSE, "-p 6432 ", "-p 6433 ", {"PS423"}),
     (AUTOSCALED, "kubernetes/permify-autoscaler.yaml", "    name: permify", "    name: permit", {"PS424"}),
     (
@@ -287,6 +296,44 @@ CHANGES = [
     (OPERATOR, "kubernetes/pod-monitor.yaml", "port: metrics", "port: postgres", {"PS460"}),
     (DOCKER, PGCAT, "enable_prometheus_exporter = true", "enable_prometheus_exporter = false", {"PS460"}),
     (OPERATOR, "kubernetes/pod-monitor.yaml", "io/name: pgcat", "io/name: cat", {"PS461"}),
+    # the probe
+    (PROBED, POD_MONITOR, "port: http", "port: grpc", {"PS612", "PS426"}),
+    (PROBED, POD_MONITOR, r"permify-probe.[$]1.svc:9115", "probe.$1.svc:9115", {"PS612"}),
+    (PROBED, POD_MONITOR, "svc:9115", "svc:9116", {"PS612"}),
+    (PROBED, POD_MONITOR, r"permify-probe.[$]1.svc:9115", "blackbox.monitoring.svc:9115", set()),
+    (PROBED, PROBE_SERVICE, "port: 9115", "port: 9116", {"PS612"}),
+    (PROBED, POD_MONITOR, "permify_read", "permify_reads", {"PS613"}),
+    (PROBED, BLACKBOX, "permify_write:", "permify_writes:", {"PS613"}),
+    (PROBED, BLACKBOX, r"      authorization: .*\n", "", {"PS614"}),
+    (PROBED, PROBE_POD, "name: permify-authn", "name: permify-keys", {"PS614"}),
+    (
+        {**PROBED, "client_namespaces": "api"},
+        POLICIES,
+        r"    - from:\n        - podSelector:\n            matchLabels:\n              app.kubernetes.io/name: permify-probe\n      ports:\n        - .*3476.\n",
+        "",
+        {"PS426"},
+    ),
+    (PROBED, POLICIES, "port: 9115", "port: 9116", {"PS426", "PS471"}),
+    (
+        DOCKER,
+        PROMETHEUS,
+        "http://permify:3476/v1/tenants/pgcat-stack-probe/data",
+        "http://permify:3478/v1/tenants/p/data",
+        {"PS612"},
+    ),
+    (
+        DOCKER,
+        PROMETHEUS,
+        "http://permify:3476/v1/tenants/pgcat-stack-probe/data",
+        "http://pgcat:3476/v1/tenants/p/data",
+        {"PS612"},
+    ),
+    (DOCKER, PROMETHEUS, "permify-probe:9115", "probe:9115", {"PS612"}),
+    (DOCKER, PROMETHEUS, "permify-probe:9115", "permify-probe:9116", {"PS612"}),
+    (DOCKER, PROMETHEUS, "__param_module: permify_write", "__param_module: permify_writes", {"PS613"}),
+    (DOCKER, BLACKBOX, r"      authorization: .*\n", "", {"PS614"}),
+    (DOCKER, COMPOSE, r"    env_file: .*\n    tmpfs: ...run.probe", '    tmpfs: ["/run/probe', {"PS614"}),
+    (KEYLESS, BLACKBOX, "permify_write:", "permify_writes:", {"PS613"}),
     (DOCKER, PROMETHEUS, "pgcat:9930", "cat:9930", {"PS461"}),
     (DOCKER, PROMETHEUS, "postgres-exporter-replica:9187", "postgres-exporter:9187", {"PS461"}),
     (DOCKER, COMPOSE, "./monitoring/dashboard.json:", "./monitoring/dashboards.json:", {"PS450"}),
@@ -309,7 +356,7 @@ CHANGES = [
     (DOCKER, RULES, r"absent\(count\(", "absent(pgcat_servers_is_banned) or absent(count(", {"PS462"}),
     (UNRELEASED, RULES, r"absent\(count\(", "absent(pgcat_servers_is_banned) or absent(count(", set()),
     (UNRELEASED, RULES, r"sum by \(host\)", "sum by (index)", set()),
-    (DOCKER, RULES, "All PgCat processes are", "All of pgcat_pools_cl_idler are", set()),
+    (DOCKER, RULES, "All PgCat containers are", "All of pgcat_pools_cl_idler are", set()),
     (DOCKER, "monitoring/rules-test.yaml", "'pgcat_pools_cl_idle", "'pgcat_pools_cl_idler", {"PS462"}),
     (OPERATOR, PROMETHEUS_RULE, "pgcat_pools_cl_waiting", "pgcat_pools_cl_wait", {"PS462", "PS463"}),
     (OPERATOR, PROMETHEUS_RULE, "for: 2m", "for: 3m", {"PS463"}),

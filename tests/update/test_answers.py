@@ -90,6 +90,14 @@ SETS: dict[str, dict[str, Any]] = {
         **{"topology": "standalone", "pooling": "direct", "primary_host": "db", "advanced": True},
         **{"database_tls": "verify-full", "database_ca": "secret/db-ca", "distributed": False},
     },
+    "watched": {
+        **{"topology": "standalone", "primary_host": "db", "monitoring": "prometheus-operator"},
+        **{"probe": True, "permify_install": "manifests"},
+    },
+    "not watched": {
+        **{"topology": "sidecar", "primary_host": "db", "monitoring": "prometheus-operator"},
+        **{"probe": False, "permify_install": "manifests"},
+    },
     "bundled": {
         "topology": "docker",
         "database": "bundled",

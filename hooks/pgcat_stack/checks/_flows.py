@@ -19,6 +19,8 @@ from pgcat_stack.checks._ports import PERMIFY_DEFAULTS, permify_ports
 from pgcat_stack.checks._reach import reach
 from pgcat_stack.checks._selectors import NAME_LABEL
 from pgcat_stack.checks.agreement_monitoring import scraped
+from pgcat_stack.checks.agreement_probe import PORT as PROBE_PORT
+from pgcat_stack.checks.agreement_probe import makers, requests
 from pgcat_stack.containers import Pod, Unit, own_pods, own_units, running
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.endpoints import Address, Uri, read_uri
@@ -89,6 +91,7 @@ def _flows(deployment: Deployment) -> Iterator[Flow]:
     for connection in [*psql_connections(deployment), *through]:
         yield from _to_servers(deployment, connection)
         yield from _to_pgcat(deployment, connection)
+    yield from _of_probes(deployment, permifys)
     for pod in dict.fromkeys([*pgcats, *permifys, *_pods(deployment, "migrate")]):
         yield Flow(pod, "Egress", 53, "UDP", "ask DNS on 53", widest="labels")
         yield Flow(pod, "Egress", 53, "TCP", "ask DNS on 53 for what fits no datagram", widest="labels")
@@ -138,6 +141,21 @@ def _of_permify(deployment: Deployment, pod: Pod) -> Iterator[Flow]:
         if peers is not None:
             yield Flow(pod, "Egress", peers, "TCP", f"ask its other pods on {peers}", pod)
             yield Flow(pod, "Ingress", peers, "TCP", f"be asked by its other pods on {peers}", pod)
+
+
+def _of_probes(deployment: Deployment, permifys: list[Pod]) -> Iterator[Flow]:
+    """From Prometheus to what makes its requests, and from there to Permify."""
+    seen = set[tuple[Pod, int]]()
+    for request in requests(deployment):
+        for pod in [unit.pod for unit in makers(deployment, request) or [] if unit.pod]:
+            if request.port is None or (pod, request.port) in seen:
+                continue
+            seen.add((pod, request.port))
+            yield Flow(pod, "Ingress", PROBE_PORT, "TCP", f"be asked on {PROBE_PORT}", widest="cluster")
+            for permify in permifys:
+                on = f"on {request.port}"
+                yield Flow(pod, "Egress", request.port, "TCP", f"reach {permify.text} {on}", permify)
+                yield Flow(permify, "Ingress", request.port, "TCP", f"be reached by {pod.text} {on}", pod)
 
 
 def psql_connections(deployment: Deployment) -> Iterator[Connection]:

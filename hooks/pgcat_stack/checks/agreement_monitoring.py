@@ -32,7 +32,16 @@ def scraped(deployment: Deployment, pod: Pod) -> bool:
     """Whether annotations or a PodMonitor ask for metrics of these pods."""
     if str(_annotations(pod).get(_SCRAPE)).lower() == "true":
         return True
-    return any(pod in monitored(deployment, monitor) for monitor in deployment.of_kind("PodMonitor"))
+    return any(
+        pod in monitored(deployment, monitor)
+        for monitor in deployment.of_kind("PodMonitor")
+        if not all(map(asks_another, as_list(monitor.get("spec", "podMetricsEndpoints"))))
+    )
+
+
+def asks_another(endpoint: object) -> bool:
+    """Whether an endpoint of a PodMonitor has somebody else asked, who then asks the pod: a probe."""
+    return any(dig(rule, "targetLabel") == "__address__" for rule in as_list(dig(endpoint, "relabelings")))
 
 
 def _annotations(pod: Pod) -> dict[str, object]:
@@ -82,6 +91,8 @@ def _asked(deployment: Deployment) -> Iterator[tuple[Location, int | str]]:
             if pod not in monitored(deployment, monitor):
                 continue
             for index, endpoint in enumerate(as_list(monitor.get("spec", "podMetricsEndpoints"))):
+                if asks_another(endpoint):
+                    continue
                 number = pod.port_number(dig(endpoint, "port"))
                 number = dig(endpoint, "portNumber") if number is None else number
                 if is_int(number):
