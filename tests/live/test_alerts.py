@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ from live.load import Load
 from live.repeats import asked_for, drawn
 from live.stack import MAX_CONNECTIONS, PgCat, Stack, pgcat_program, require_programs
 from live.support import (
+    KEY,
     Address,
     Cluster,
     Process,
@@ -40,6 +42,7 @@ from live.support import (
     listens,
     postgres_cluster,
     program,
+    run,
     running,
 )
 
@@ -49,14 +52,36 @@ HOSTS = {"primary": "127.0.0.2", "replica": "127.0.0.3"}
 SMALL = {"writer_pool_size": 2, "reader_pool_size": 2}
 QUICK_BANS: Settings = {("general", "ban_time"): 2}
 CALM_SECONDS = 8.0
+BY_PROBE = {
+    "PermifyReadsFail",
+    "PermifyWritesFail",
+    "PermifyRequestsFlaky",
+    "PermifySlow",
+    "PermifyNotProbed",
+}
 NOT_ASKED = ("database", "locks", "roles", "stat_bgwriter", "stat_user_tables", "statio_user_tables", "wal")
 """Collectors of postgres_exporter that no alert needs; they take time."""
 
 
+def installed(name: str) -> bool:
+    """Whether a program that only some alerts need is there."""
+    return shutil.which(os.environ.get(f"{name.upper()}_BIN", name)) is not None
+
+
 def by_the_second(rules: str) -> str:
-    """The rules with every minute a second long."""
-    rules = re.sub(r"(?<=for: )(\d+)m\b", r"\1s", rules)
-    return re.sub(r"\[(\d+)m(:15s)?\]", lambda m: f"[{m[1]}s{':250ms' if m[2] else ''}]", rules)
+    """The rules with every minute a second long; four seconds where they ask the probe, which takes time."""
+    name = "  - name: pgcat\n"
+    probe, found, others = rules.partition(name)
+    return _shortened(probe, 4) + found + _shortened(others, 1)
+
+
+def _shortened(rules: str, seconds: int) -> str:
+    short = f"{seconds * 250}ms"  # of 15 s
+    rules = re.sub(r"(?<=for: )(\d+)m\b", lambda m: f"{int(m[1]) * seconds}s", rules)
+    rules = re.sub(r"(for|interval): (15|30)s", lambda m: f"{m[1]}: {short}", rules)
+    return re.sub(
+        r"\[(\d+)m(:15s)?\]", lambda m: f"[{int(m[1]) * seconds}s{f':{short}' if m[2] else ''}]", rules
+    )
 
 
 @dataclass
@@ -69,6 +94,7 @@ class Watched:
     exits: contextlib.ExitStack
     prometheus: Process = field(init=False)
     port: int = field(init=False)
+    permify_port: int = 0
 
     def watch(self) -> None:
         folder = self.stack.folder / "prometheus"
@@ -79,6 +105,7 @@ class Watched:
         (folder / "rules.yaml").write_text(rules)
         rendered = yaml.safe_load((self.stack.rendered / "monitoring" / "prometheus.yml").read_text())
         (job,) = [job for job in rendered["scrape_configs"] if job["job_name"] == "pgcat"]
+        (probe,) = [job for job in rendered["scrape_configs"] if job["job_name"] == "probe"]
         targets = {"pgcat": [self.pgcat.exporter]}
         if self.asks_postgres:
             targets["postgres"] = [self._exporter(address) for _, address in self.stack.moved.values()]
@@ -94,6 +121,8 @@ class Watched:
         for job in jobs:
             if job["job_name"] == "postgres":  # an exporter's answer takes longer
                 job |= {"scrape_interval": "2s", "scrape_timeout": "2s"}
+        if self.probes:
+            jobs.append(self._probe(probe))
         config = {"global": times, "rule_files": ["rules.yaml"], "scrape_configs": jobs}
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.port = free_port()
@@ -102,7 +131,7 @@ class Watched:
         command += ["--query.lookback-delta=5s", "--log.level=warn"]
         self.prometheus = self.exits.enter_context(running(command, folder / "log", clean_environment()))
 
-        expected = sum(len(ports) for ports in targets.values())
+        expected = sum(len(ports) for ports in targets.values()) + (2 if self.probes else 0)
 
         def begun() -> bool:
             """Every target answered; slow exporters may have let their server be missed until then."""
@@ -115,7 +144,30 @@ class Watched:
     @property
     def asks_postgres(self) -> bool:
         """Whether there is a postgres_exporter; without it, alerts on PostgreSQL are left out."""
-        return shutil.which(os.environ.get("POSTGRES_EXPORTER_BIN", "postgres_exporter")) is not None
+        return installed("postgres_exporter")
+
+    @property
+    def probes(self) -> bool:
+        """Whether there is a blackbox_exporter, and a Permify to ask; else its alerts are left out."""
+        return bool(self.permify_port) and installed("blackbox_exporter")
+
+    def _probe(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The rendered job, asking this Permify by a blackbox_exporter with the rendered modules."""
+        port = free_port()
+        folder = self.stack.folder / "probe"
+        folder.mkdir()
+        (folder / "key").write_text(KEY)
+        modules = (self.stack.rendered / "monitoring" / "blackbox.yml").read_text()
+        (folder / "blackbox.yml").write_text(modules.replace("/run/probe/key", str(folder / "key")))
+        command = [program("blackbox_exporter"), f"--config.file={folder / 'blackbox.yml'}"]
+        command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", "--timeout-offset=0.1"]
+        process = self.exits.enter_context(running(command, folder / "log", clean_environment()))
+        process.wait_until(lambda: listens(port))
+        text = json.dumps(job).replace("permify-probe:9115", f"127.0.0.1:{port}")
+        here: dict[str, Any] = json.loads(
+            text.replace("http://permify:3476", f"http://127.0.0.1:{self.permify_port}")
+        )
+        return {**here, "scrape_interval": "1s", "scrape_timeout": "1s"}
 
     def _exporter(self, address: Address) -> int:
         """A postgres_exporter, whose connection string names the server as the rules do."""
@@ -142,9 +194,14 @@ class Watched:
         return {
             alert["labels"]["alertname"]
             for alert in self._get("alerts")["alerts"]
-            if alert["state"] == "firing"
-            and (self.asks_postgres or not alert["labels"]["alertname"].startswith("Postgres"))
+            if alert["state"] == "firing" and self._judged(alert["labels"]["alertname"])
         }
+
+    def _judged(self, name: str) -> bool:
+        """Whether the programs are there that this alert needs; an alert on PgCat alone needs none."""
+        if name in BY_PROBE:
+            return self.probes
+        return self.asks_postgres or not name.startswith("Postgres")
 
     def answers(self) -> bool:
         """Whether Prometheus has seen more queries than a PgCat that just started has answered."""
@@ -153,7 +210,7 @@ class Watched:
 
     def fires(self, *names: str, within: float = 30.0) -> set[str]:
         """Waits until all of them fire; returns all that do then."""
-        expected = {name for name in names if self.asks_postgres or not name.startswith("Postgres")}
+        expected = set(filter(self._judged, names))
         if not wait_until(lambda: self.firing >= expected, within):
             raise TimeoutError(f"only {self.firing} fire, not all of {names}\n{self.told()}")
         return self.firing
@@ -164,6 +221,53 @@ class Watched:
 
     def told(self) -> str:
         return get(self.pgcat.exporter, "/metrics") if listens(self.pgcat.exporter) else "no exporter"
+
+    @contextlib.contextmanager
+    def health_checks(self) -> Iterator[None]:
+        """Each pool is asked all the time, as by the health check of compose.yaml."""
+        done = threading.Event()
+
+        def ask() -> None:
+            while not done.wait(0.2):
+                for pool in ("permify_writer", "permify_reader"):
+                    with (
+                        contextlib.suppress(psycopg.Error),
+                        self.stack.connect(self.pgcat.port, pool, connect_timeout=2) as connection,
+                    ):
+                        connection.execute("SET statement_timeout = '2s'; SELECT 1")
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(10)
+
+    def console(self, command: str) -> None:
+        """In the admin database of PgCat."""
+        password = (self.stack.secrets / "pgcat_admin_password").read_text().strip()
+        psql = [program("psql"), "--no-psqlrc", "-h", "127.0.0.1", "-p", str(self.pgcat.port)]
+        run(
+            [*psql, "-U", "pgcat_admin", "-d", "pgcat", "-c", command], clean_environment(PGPASSWORD=password)
+        )
+
+    @contextlib.contextmanager
+    def reader_database(self, name: str) -> Iterator[None]:
+        """Another one for a while, in the file that PgCat reads again."""
+        file = self.stack.folder / "pgcat-0" / "run" / "pgcat.toml"
+        right = file.read_text()
+        head, found, tail = right.partition("[pools.permify_reader")
+        wrong = tail.replace(f'database = "{self.stack.database}"', f'database = "{name}"')
+        assert wrong != tail
+        try:
+            for text in (head + found + wrong, right):
+                file.write_text(text)
+                self.pgcat.process.popen.send_signal(signal.SIGHUP)
+                if text != right:
+                    yield
+        finally:
+            file.write_text(right)
 
     def restart_pgcat(self) -> None:
         """As killed and started again by Compose, on the same ports."""
@@ -229,9 +333,11 @@ def watched(
         stack.reload()
         stack.prepare()
         here = Watched(cluster, stack, exits.enter_context(stack.pgcat()), exits)
+        exits.enter_context(here.health_checks())
         if with_permify:
             permify = exits.enter_context(stack.permify(0, here.pgcat.port))
             permify.write(cluster)
+            here.permify_port = permify.port
             exits.enter_context(Load([permify.port], checkers=3, writers=1, pause_seconds=0.1))
         here.watch()
         yield here
@@ -335,8 +441,49 @@ def connect_spikes(folder: Path, pgcat: str) -> dict[str, set[str]]:
     return seen
 
 
+def nothing_waits(folder: Path) -> dict[str, set[str]]:
+    """Outages in which no client waits: a paused PgCat, a pool without its database, a primary that takes no
+    writes, a lock, slow statements."""
+    seen = {}
+    with watched(folder, {}, settings=QUICK_BANS) as here:
+        primary = here.cluster.primary
+        requests = ("PermifyReadsFail", "PermifyWritesFail")
+        here.console("PAUSE")
+        seen["paused"] = here.fires("PgcatPoolSilent", *requests)
+        here.console("RESUME")
+        here.resolves("PgcatPoolSilent", *requests)
+
+        with here.reader_database("missing"):
+            seen["no database"] = here.fires("PgcatPoolSilent", "PermifyReadsFail")
+        here.resolves("PgcatPoolSilent", "PermifyReadsFail")
+
+        primary.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+        primary.sql("SELECT pg_reload_conf()")
+        seen["read-only"] = here.fires("PostgresReadOnly", "PermifyWritesFail")
+        primary.sql("SET default_transaction_read_only = off")
+        primary.sql("ALTER SYSTEM RESET default_transaction_read_only")
+        primary.sql("SELECT pg_reload_conf()")
+        here.resolves("PostgresReadOnly", "PermifyWritesFail")
+
+        with (
+            psycopg.connect(
+                host=str(primary.folder), port=primary.port, user="postgres", dbname=here.stack.database
+            ) as lock,
+            Load([here.permify_port], checkers=0, writers=9),
+        ):
+            lock.execute("LOCK TABLE relation_tuples IN SHARE MODE")
+            seen["locked"] = here.fires("PgcatQueriesHang", "PermifyWritesFail")
+            lock.rollback()
+        here.resolves("PgcatQueriesHang", "PermifyWritesFail")
+
+        with here.clients(16, "permify_reader", 0.25):
+            seen["slow"] = here.fires("PgcatQueriesSlow")
+    return seen
+
+
 SITES: dict[str, Callable[[Path], dict[str, set[str]]]] = {
     "exhausted": calm_then_exhausted,
+    "nothing waits": nothing_waits,
     "servers lost": lambda folder: servers_lost(folder, "pgcat"),
     "servers lost, PgCat 1.3.0": lambda folder: servers_lost(folder, "pgcat-1.3.0"),
     "connect spikes": lambda folder: connect_spikes(folder, "pgcat-1.3.0"),
@@ -367,6 +514,14 @@ Sites = dict[str, "Future[dict[str, set[str]]]"]
 
 def test_a_healthy_stack_under_load_fires_nothing(sites: Sites) -> None:
     assert sites["exhausted"].result()["calm"] == set()
+
+
+def test_outages_in_which_nobody_waits(sites: Sites) -> None:
+    seen = sites["nothing waits"].result()
+    assert not seen["paused"] & {"PgcatAbsent", "PostgresReadOnly", "PgcatQueriesHang"}
+    assert not seen["no database"] & {"PermifyWritesFail", "PgcatAbsent"}
+    assert not seen["read-only"] & {"PermifyReadsFail", "PgcatPoolSilent", "PostgresRoleChanged"}
+    assert not seen["locked"] & {"PermifyReadsFail", "PgcatPoolSilent", "PostgresReadOnly"}
 
 
 def test_an_exhausted_pool(sites: Sites) -> None:

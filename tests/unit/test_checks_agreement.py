@@ -309,7 +309,7 @@ CHANGES = [
     (
         {**PROBED, "client_namespaces": "api"},
         POLICIES,
-        r"    - from:\n        - podSelector:\n            matchLabels:\n              app.kubernetes.io/name: permify-probe\n      ports:\n        - .*3476.\n",
+        r"    - from:\n.*\n.*\n              app.kubernetes.io/name: permify-probe\n      ports:\n.*3476.\n",
         "",
         {"PS426"},
     ),
