@@ -98,11 +98,15 @@ def series(shown: Sequence[str], docker: bool) -> list[dict[str, str]]:
         pod = "" if docker or "request" in labels else ",pod=pgcat-1"
         text = ",".join(
             f'{key}="{value}"'
-            for key, _, value in (pair.partition("=") for pair in f"{mine},instance=one{pod},{labels}".split(","))
+            for key, _, value in (
+                pair.partition("=") for pair in f"{mine},instance=one{pod},{labels}".split(",")
+            )
         )
         found.append({"series": f"{name}{{{text}}}", "values": _values(steady, then)})
         if not docker and name.startswith("pgcat") and pod:  # the second of two PgCat
-            found.append({"series": found[-1]["series"].replace('"one"', '"two"'), "values": found[-1]["values"]})
+            found.append(
+                {"series": found[-1]["series"].replace('"one"', '"two"'), "values": found[-1]["values"]}
+            )
     return found
 
 
@@ -117,8 +121,10 @@ def _values(steady: str, then: str) -> str:
     return f"{before} {f'{then}x{AFTER}' if len(many) == 1 else ' '.join(many * (AFTER // len(many)))}"
 
 
-def first_firing(monitoring: Path, alerts: Sequence[str], input_series: list[dict[str, str]]) -> dict[str, int]:
-    """Seconds from the fault until each alert fires first; -1 for one that fired before, none if it never does."""
+def first_firing(
+    monitoring: Path, alerts: Sequence[str], input_series: list[dict[str, str]]
+) -> dict[str, int]:
+    """Seconds from the fault until each alert fires first; below 0 for one that fired before it."""
     begins, step = BEGINS * 15, 15
     times = [begins - 15, *range(begins, begins + AFTER * 15, step)]
     cases = [{"eval_time": f"{time}s", "alertname": name} for time in times for name in alerts]
@@ -157,21 +163,23 @@ def measured(folder: Path) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
     return found
 
 
+HEAD = """\
+# Which alert tells of which fault
+
+Made by `docs/alerts.py` from `docs/alerts.yaml`. Times are seconds from the first scrape that shows the
+fault, up to 15 s after it, to the page, without what Alertmanager adds. promtool runs the rendered rules on
+what the fault shows. With `postgres_metrics` also those marked \\*, some minutes later. *Live*: the fault is
+also made with the real programs, in `tests/live/test_alerts.py`. **gap**: nothing tells of it.
+
+| fault | kind | docker, and Kubernetes with the probe | Kubernetes without it | doctor | README | live |
+|---|---|---|---|---|---|---|"""
+
+
 def page() -> str:
     """docs/alerts.md."""
     with tempfile.TemporaryDirectory() as folder:
         times = measured(Path(folder))
-    lines = [
-        "# Which alert tells of which fault",
-        "",
-        "Made by `docs/alerts.py` from `docs/alerts.yaml`. Times are seconds from the fault to the page, without what Alertmanager",
-        "adds: promtool runs the rendered rules on what the fault shows. A scrape that just missed the fault adds up to 15 s.",
-        "With `postgres_metrics` also those marked *, some minutes later.",
-        "*Live*: the fault is also made with the real programs, in `tests/live/test_alerts.py`. **gap**: nothing tells of it.",
-        "",
-        "| fault | kind | docker, and Kubernetes with the probe | Kubernetes without it | doctor | section of the README | live |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = [HEAD]
     for row in faults():
         more = row.get("exporter", [])
         with_probe = _cell(row["pages"], times["with the probe"].get(row["fault"], {}), more)
@@ -184,7 +192,7 @@ def page() -> str:
 
 
 def _cell(alerts: Sequence[str], times: Mapping[str, int], more: Sequence[str]) -> str:
-    found = [f"`{name}` {times[name]}" for name in alerts] + [f"`{name}`*" for name in more]
+    found = [f"`{name}` {times[name]}" for name in alerts] + [f"`{name}`\\*" for name in more]
     return ", ".join(found) or "**gap**"
 
 

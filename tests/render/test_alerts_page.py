@@ -40,7 +40,9 @@ def test_steady_load_fires_nothing(monitoring: tuple[str, Path]) -> None:
     assert matrix.first_firing(folder, matrix.known(folder), steady) == {}
 
 
-@pytest.mark.parametrize("row", [row for row in matrix.faults() if row["shows"]], ids=lambda row: row["fault"])
+@pytest.mark.parametrize(
+    "row", [row for row in matrix.faults() if row["shows"]], ids=lambda row: row["fault"]
+)
 def test_a_fault_pages_in_time(row: dict[str, object], monitoring: tuple[str, Path]) -> None:
     name, folder = monitoring
     wanted = row["bare" if name == "without" else "pages"]
