@@ -107,6 +107,9 @@ SECTIONS = {
     "reads-are-all-on-the-primary",
     "stale-reads",
     "requests-fail",
+    "requests-hang",
+    "requests-are-slow",
+    "writes-fail",
     "a-permify-process-never-gets-ready",
 }
 """Of the deployment's README, by their anchors."""
