@@ -95,7 +95,7 @@ SETS: dict[str, dict[str, Any]] = {
         **{"probe": True, "permify_install": "manifests"},
     },
     "not watched": {
-        **{"topology": "sidecar", "primary_host": "db", "monitoring": "prometheus-operator"},
+        **{"topology": "standalone", "primary_host": "db", "monitoring": "prometheus-operator"},
         **{"probe": False, "permify_install": "manifests"},
     },
     "bundled": {
