@@ -229,3 +229,18 @@ def test_renovates_failed_update_is_noticed(alone: InProcess, tmp_path: Path) ->
     older = alone.home.git(deploy, "show", "HEAD:./budget.yaml")
     (deploy / "budget.yaml").write_text(f"{older}\n")  # one side of a merge
     assert found(deploy) == {"PS517"}
+
+
+def test_a_state_that_becomes_a_release_is_updated_to_it(alone: InProcess, tmp_path: Path) -> None:
+    """The commit is the same, and `git describe` calls it otherwise: no line may be taken for an edit."""
+    home = alone.home
+    home.commit(home.template, "not released")
+    deploy = alone.copy(tmp_path / "deploy", "HEAD", ANSWERS["standalone"])
+    version = yaml.safe_load((deploy / "budget.yaml").read_text())["rendered"]["version"]
+    assert version.startswith(f"{NEXT}-1-g") and found(deploy) == set()
+    home.git(home.template, "tag", LATER)
+    for _ in range(2):
+        alone.update(deploy, LATER)
+        assert yaml.safe_load((deploy / "budget.yaml").read_text())["rendered"]["version"] == LATER
+        assert found(deploy) == set()
+        home.commit(deploy)
