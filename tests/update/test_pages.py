@@ -162,7 +162,7 @@ def test_update(released: Home, tmp_path: Path) -> None:
     answers.write_text(answers.read_text().replace("_commit: 1.0.0-1-g", "_commit: 1.0.0-1-gdeadbeef"))
     home.commit(deploy)
     run = home.copier("update", "--trust", "--defaults", cwd=deploy)
-    assert run.returncode == 1 and "Unknown revision" in run.stderr
+    assert run.returncode == 1 and "invalid reference: 1.0.0-1-gdeadbeef" in run.stderr
     page.run("git status --short", deploy)
     assert "_commit: 1.0.1" in answers.read_text()
     page.check_all_ran()
