@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from pgcat_stack.findings import Finding
@@ -14,6 +15,33 @@ LONGEST_VALUE = 80
 def show(value: object) -> str:
     """A user's value for a message: quoted, control characters escaped, cut when long."""
     return printable(repr(value), LONGEST_VALUE)
+
+
+_SECRET_KEY = re.compile(
+    r"passw(?:or)?d|passphrase|secret|token|credential|authn$|preshared|private_?key|(?:^|_)keys?$",
+    re.IGNORECASE,
+)
+_SECRETS_BELOW = frozenset({"stringData", "preshared", "headers", "env"})
+_LOGIN = re.compile(r"://[^/\s]*@")
+
+
+def show_at(keys: Iterable[object], value: object) -> str:
+    """The value of a key for a message, or only its kind where it may hold a secret.
+
+    Only its kind shows of a list or a table, of a value with a login in its address, and of one whose path in
+    the file names a secret. `keys` is that path, or the name alone.
+    """
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if value is None or isinstance(value, bool):
+        return show(value)
+    names = [key for key in keys if isinstance(key, str)]
+    hidden = names and (_SECRET_KEY.search(names[-1]) or not _SECRETS_BELOW.isdisjoint(names))
+    if hidden or _LOGIN.search(str(value)):
+        return "text" if isinstance(value, str) else "a number"
+    return show(value)
 
 
 def text_line(finding: Finding) -> str:

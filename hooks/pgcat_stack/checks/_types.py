@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.plain_data import Key, as_list, dig
-from pgcat_stack.report import show
+from pgcat_stack.report import show_at
 from pgcat_stack.units import is_int
 
 
@@ -196,7 +196,7 @@ def _values(data: object, path: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ..
 
 
 def complaint(location: Location, keys: tuple[Key, ...], value: object, kind: Kind) -> Problem:
-    what = "a mapping" if isinstance(value, dict) else "a list" if isinstance(value, list) else show(value)
+    what = "a mapping" if isinstance(value, dict) else show_at(keys, value)
     fix = f"write {kind.text}"
     if kind is INT and isinstance(value, str) and value.isdigit():
         fix = "remove the quotes"

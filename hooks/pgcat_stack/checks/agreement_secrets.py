@@ -17,7 +17,7 @@ from pgcat_stack.deployment import VALUES, Deployment
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import complete
 from pgcat_stack.plain_data import Key, as_list, as_mapping, as_text, dig, strings
-from pgcat_stack.report import show
+from pgcat_stack.report import show, show_at
 from pgcat_stack.secrets import KEYS, KEYS_VARIABLE, PASSWORD, PGPASS, env_files, is_keys_file
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import helm_variables
@@ -66,7 +66,8 @@ def placeholder_without_secret(deployment: Deployment) -> Iterator[Problem]:
         name = placeholder(value)
         place = pgcat.at(*keys)
         if name is None:
-            text = f"{show(value)} in {'.'.join(map(str, keys))} is not a placeholder that start.sh fills"
+            shown, where = show_at(keys, value), ".".join(map(str, keys))
+            text = f"{shown} in {where} is not a placeholder that start.sh fills"
             yield Problem(place, text, 'write "${name}", alone in the quotes')
             continue
         if f'"${{{name}}}"' not in lines[place.line - 1]:

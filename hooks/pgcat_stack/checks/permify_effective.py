@@ -27,7 +27,7 @@ from pgcat_stack.models.permify import (
     read_permify,
 )
 from pgcat_stack.plain_data import Key, as_list, as_mapping, dig, put
-from pgcat_stack.report import show
+from pgcat_stack.report import show, show_at
 from pgcat_stack.sources import Source
 from pgcat_stack.topology import read_topology
 from pgcat_stack.workloads import Workload, helm_variables
@@ -204,7 +204,8 @@ def helm_value_not_text(deployment: Deployment) -> Iterator[Problem]:
     for index, item in enumerate(as_list(dig(values.data, "extraEnvVars"))) if values else ():
         value = dig(item, "value")
         if values is not None and value is not None and not isinstance(value, str):
-            text = f"the value of {show(dig(item, 'name'))} is {show(value)}, which is no text"
+            name = dig(item, "name")
+            text = f"the value of {show(name)} is {show_at([name], value)}, which is no text"
             fix = "put it in quotes" if isinstance(value, (bool, int, float)) else "write text in quotes"
             yield Problem(values.at("extraEnvVars", index, "value"), text, fix)
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pgcat_stack.plain_data import Key
-from pgcat_stack.report import show
+from pgcat_stack.report import show_at
 
 UNKNOWN_KEY, WRONG_TYPE, MISSING_KEY = "unknown-key", "wrong-type", "missing-key"
 OUT_OF_RANGE, UNKNOWN_VALUE = "out-of-range", "unknown-value"
@@ -55,18 +55,19 @@ def issues_of(error: ValidationError) -> Iterator[Issue]:
     for item in error.errors(include_url=False):
         keys: tuple[Key, ...] = tuple(part for part in item["loc"] if not str(part).startswith("function-"))
         name, kind, context = _name(keys), item["type"], item.get("ctx", {})
+        shown = show_at(keys, item["input"])
         if kind == "extra_forbidden":
             continue
         if kind == "missing":
             yield Issue(MISSING_KEY, keys, f"`{name}` is missing {place(keys[:-1])}", f"add {name}")
         elif kind in _TYPES:
-            yield Issue(WRONG_TYPE, keys, f"`{name}` is {show(item['input'])}", f"it must be {_TYPES[kind]}")
+            yield Issue(WRONG_TYPE, keys, f"`{name}` is {shown}", f"it must be {_TYPES[kind]}")
         elif kind in _LIMITS:
             field, word = _LIMITS[kind]
             fix = f"{word} {context.get(field, '')}"
-            yield Issue(OUT_OF_RANGE, keys, f"`{name}` is {show(item['input'])}", fix)
+            yield Issue(OUT_OF_RANGE, keys, f"`{name}` is {shown}", fix)
         elif kind == "literal_error":
-            message = f"`{name}` is {show(item['input'])}"
+            message = f"`{name}` is {shown}"
             yield Issue(UNKNOWN_VALUE, keys, message, f"one of {context['expected']}")
         elif kind.startswith("issue:"):
             message = f"`{name}`: {item['msg']}"
