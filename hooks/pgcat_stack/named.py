@@ -19,7 +19,7 @@ from pgcat_stack.interpolation import interpolated
 from pgcat_stack.kustomize import climbs, exists, listed_files
 from pgcat_stack.plain_data import Key, as_list, as_mapping, as_text, dig
 from pgcat_stack.secrets import env_files
-from pgcat_stack.sources import Source, source_in
+from pgcat_stack.sources import Source, source_in, unread_source
 
 _NOT_READ = frozenset({".git", SECRETS})
 
@@ -130,5 +130,7 @@ class _Reader:
                 self.sources[path] = self.sources[inside]
             elif _NOT_READ.isdisjoint(relative.split("/")) and self.around.is_there(relative) is not False:
                 real = self.around.resolved(relative)
-                if real is None or not os.path.isdir(os.path.join(self.around.path, real)):  # noqa: PTH112, PTH118
+                if real is not None and not _NOT_READ.isdisjoint(real.split("/")):
+                    self.sources[path] = unread_source(path, "link", "a link into .git or secrets/: not read")
+                elif real is None or not os.path.isdir(os.path.join(self.around.path, real)):  # noqa: PTH112, PTH118
                     self.sources[path] = source_in(self.around, relative, path)

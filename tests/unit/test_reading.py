@@ -487,6 +487,18 @@ def test_a_link_there_that_leads_out_of_the_repository_is_not_read(monorepo: Pat
     assert found(place / "deployment") == []
 
 
+@pytest.mark.parametrize("inside", [".git", "base/secrets"])
+def test_a_link_there_to_secrets_and_git_is_not_read(monorepo: Path, inside: str) -> None:
+    place = monorepo.parent / inside
+    place.mkdir(exist_ok=True)
+    (place / "x.yaml").write_text(OUTSIDE)
+    role = monorepo.parent / "base/role.yaml"
+    role.unlink()
+    role.symlink_to(place / "x.yaml")
+    assert found(monorepo) == [("PS109", "../base/role.yaml")]
+    assert "hunter2" not in Deployment.load(monorepo).sources["../base/role.yaml"].text
+
+
 @pytest.mark.parametrize(
     ("text", "codes"),
     [
