@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pgcat_stack.deployment import VALUES, Deployment
+from pgcat_stack.deployment import COMPOSE, VALUES, Deployment
 from pgcat_stack.files import Folder, UnreadError
 from pgcat_stack.manifests import pod_containers
 from pgcat_stack.plain_data import Key, as_list, as_mapping, dig
@@ -150,7 +150,7 @@ def _wrong_with(line: str, number: int) -> str:
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in line):
         return f"has a control character in line {number}"
     if name != KEYS_VARIABLE and "=" in line and _VARIABLE.fullmatch(name):
-        return f"also sets {name}" if number > 1 else f"sets {name} first"
+        return f"sets another variable in line {number}"  # unnamed: a key may end in =
     if name != KEYS_VARIABLE or "=" not in line:
         return f"has a line {number} that does not start with {KEYS_VARIABLE}="
     if number > 1:
@@ -529,6 +529,12 @@ def _new_password() -> str:
 def _exists(file: Path) -> bool:
     """Whether the secret is there already. Raises `SecretsError` for what is no file of this folder."""
     where = f"{file.parent.name}/{file.name}"
+    try:
+        file.lstat()
+    except ValueError:  # a NUL, or half a character
+        raise SecretsError(f"{where}: no name that a file can have; correct it in {COMPOSE}") from None
+    except OSError:
+        pass
     if file.is_symlink():
         target = Path(os.path.realpath(file))
         if not target.is_relative_to(os.path.realpath(file.parent)):

@@ -487,8 +487,9 @@ def test_keys_of_others_are_kept_or_refused(folder: Path) -> None:
         ("V\n", "line 1 that", 1),
         ("\ufeffV=one\n", "line 1 that", 1),
         ("V=one\nV=two\n", "again in line 2", 2),
-        ("V=one\nOTHER=1\n", "also sets OTHER", 2),
-        ("OTHER=1\nV=one\n", "sets OTHER first", 1),
+        ("V=one\nOTHER=1\n", "sets another variable in line 2", 2),
+        ("c2VjcmV0IQ==\n", "sets another variable in line 1", 1),
+        ("OTHER=1\nV=one\n", "sets another variable in line 1", 1),
         ("V='one,two'\n", "quotes", 1),
         ('V="one"\n', "quotes", 1),
         ("V=one # ours\n", "no caller can send", 1),
@@ -512,6 +513,7 @@ def test_the_file_of_keys_is_one_bare_line(folder: Path, content: str, words: st
         make(folder)
     message = str(caught.value)
     assert words in message and "\n" not in message and caught.value.line == line
+    assert "c2VjcmV0IQ" not in message
     assert ("or delete it" in message) == (words == "is empty")
     assert file.read_bytes() == before
 
