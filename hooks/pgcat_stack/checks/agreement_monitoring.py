@@ -146,7 +146,7 @@ _EXPRESSIONS = frozenset({"expr", "query", "series", "definition"})
 """Keys of what is PromQL in rules, their tests and dashboards."""
 _QUOTED = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`[^`]*`""")
 _SERIES = re.compile(r"\b(pgcat_\w+)(?:\s*\{([^{}]*)\})?")
-_NAMES = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
+_NAMES = re.compile(r"(?<!\w)(\w+)\s*(?:=~|!~|!=|=)")
 _GROUPED = re.compile(r"\b(?:by|on|group_left|group_right)\s*\(([^()]*)\)")
 _LABELS = frozenset(label for metric in SERIES for version in VERSIONS for label in metric.labels(version))
 """Every label that some version gives to some series; any other is Prometheus's own, from the target."""

@@ -66,9 +66,11 @@ def _named_password(value: object, keys: tuple[Key, ...] = ()) -> Iterator[tuple
             yield (*keys, key), item
 
 
+# Each part has a limit, so that a long text without an address takes no longer than it is long.
 _IN_URI = re.compile(
-    r"(?:postgres(?:ql)?://[^\s/@:\"'?#]*:(?=[^\s@\"']+@)|[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/@:\"'?#]*:(?=[^\s@/\"']+@))"
-    r"(?P<password>[^\s@\"']+)@"
+    r"(?:postgres(?:ql)?://[^\s/@:\"'?#]{0,300}:(?=[^\s@\"']{1,2000}@)"
+    r"|[a-zA-Z][a-zA-Z0-9+.-]{0,30}://[^\s/@:\"'?#]{0,300}:(?=[^\s@/\"']{1,2000}@))"
+    r"(?P<password>[^\s@\"']{1,2000})@"
 )
 _DSN = re.compile(r"(?:^|\s)(?:host|dbname|user)\s*=")
 _IN_WORDS = re.compile(
