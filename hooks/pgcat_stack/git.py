@@ -24,7 +24,8 @@ ELSEWHERE = (
 )
 """Variables that lead git to another repository or index, as it sets them for its own hooks."""
 _OPTIONS = ("--no-pager", "--no-optional-locks", "-c", "core.fsmonitor=false")
-_QUIET = {"GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+# A git that is older than GIT_NO_LAZY_FETCH (2.45, and fixes of 2.39 to 2.44) allows no way to fetch instead.
+_QUIET = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "", "GIT_TERMINAL_PROMPT": "0"}
 
 
 class GitError(Exception):

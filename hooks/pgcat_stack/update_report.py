@@ -64,8 +64,9 @@ def update_report(root: Path, deployment: Deployment, answers_file: str = ANSWER
 def _committed(root: Path) -> Iterator[Deployment | None]:
     with tempfile.TemporaryDirectory(prefix="pgcat-stack-") as folder:
         try:
-            for path, (mode, content) in committed_files(root).items():
-                _write(Path(folder, path), Path(folder), mode, content)
+            files = committed_files(root)
+            for path in sorted(files, key=lambda each: files[each][0] == _LINK):  # last, so none is followed
+                _write(Path(folder, path), Path(folder), *files[path])
             before = Deployment.load(Path(folder))
         except (OSError, GitError, DeploymentError):
             before = None
