@@ -12,6 +12,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from pgcat_stack.files import MAX_FILE_BYTES
+
 ELSEWHERE = (
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -74,11 +76,16 @@ def blob(folder: Path, name: str) -> bytes:
 
 
 def committed_files(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """The files below a folder in the last commit: mode and content by path. Raises `GitError`."""
+    """The files below a folder in the last commit: mode and content by path. Raises `GitError`.
+
+    Without those that are larger than what is read of a deployment.
+    """
     entries: dict[str, tuple[int, bytes]] = {}
-    for line in git(folder, "ls-tree", "-r", "-z", "HEAD").split(b"\0"):
+    for line in git(folder, "ls-tree", "-r", "-l", "-z", "HEAD").split(b"\0"):
         about, _, path = line.partition(b"\t")
-        if len(words := about.split()) == 3 and words[1] == b"blob":
+        words = about.split()
+        huge = len(words) == 4 and words[3].isdigit() and int(words[3]) > MAX_FILE_BYTES
+        if len(words) == 4 and words[1] == b"blob" and not huge:
             entries[os.fsdecode(path)] = (int(words[0], 8), words[2])
     contents = _contents(folder, [name for _, name in entries.values()])
     return {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,7 +13,10 @@ import pytest
 from pgcat_stack import cli, git
 from pgcat_stack.checks.agreement_monitoring import _NAMES
 from pgcat_stack.checks.secrets_in_clear import _IN_URI
+from pgcat_stack.files import MAX_FILE_BYTES
 from pgcat_stack.update_report import _committed
+
+HOOKS = Path(__file__).resolve().parents[2] / "hooks"
 
 REGULAR, LINK, TREE = b"100644", b"120000", b"40000"
 
@@ -101,6 +106,47 @@ def test_a_missing_object_starts_no_program_that_the_repository_names(
     with pytest.raises(git.GitError):
         git.committed_files(repository)
     assert not ran.exists()
+
+
+def test_a_huge_file_of_a_commit_is_not_read(repository: Path) -> None:
+    (repository / "compose.yaml").write_text("services: {}\n")
+    (repository / "huge").write_bytes(bytes(MAX_FILE_BYTES + 1))
+    (repository / "full").write_bytes(bytes(MAX_FILE_BYTES))
+    ask(repository, "add", ".")
+    ask(repository, "commit", "--quiet", "-m", "x")
+    assert set(git.committed_files(repository)) == {"compose.yaml", "full"}
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from pgcat_stack import cli, update_report
+def plan(deployment):
+    print("planning", flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+update_report.plan = plan
+sys.exit(cli.hook(Path(sys.argv[2])))
+"""
+
+
+def test_an_interruption_leaves_no_copy_of_the_last_commit(repository: Path, tmp_path: Path) -> None:
+    (repository / "compose.yaml").write_text("services: {}\n")
+    (repository / "budget.yaml").write_text("servers: []\n")
+    ask(repository, "add", ".")
+    ask(repository, "commit", "--quiet", "-m", "x")
+    (tmp_path / "temporary").mkdir()
+    environment = os.environ | {"STAGE": "after", "TMPDIR": str(tmp_path / "temporary")}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, HOOKS, repository],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "planning\n", "")
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a\\0b", "a\\ud800b"])
