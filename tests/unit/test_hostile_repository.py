@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pgcat_stack import cli, git
-from pgcat_stack.checks.agreement_monitoring import _NAMES
+from pgcat_stack.checks.agreement_monitoring import _NAMES, _QUOTED
 from pgcat_stack.checks.secrets_in_clear import _IN_URI
 from pgcat_stack.files import MAX_FILE_BYTES
 from pgcat_stack.update_report import _committed
@@ -166,3 +166,9 @@ def test_a_long_text_without_an_address_is_soon_read(text: str) -> None:
     """A tenth of a second; without limits it was minutes."""
     assert _IN_URI.search(text * (200_000 // len(text))) is None
     assert _NAMES.search(text * (200_000 // len(text))) is None
+
+
+@pytest.mark.parametrize("text", ['"\\', "'\\", '"\\\n', "`"])
+def test_quotes_without_an_end_are_soon_read(text: str) -> None:
+    assert "pgcat" not in _QUOTED.sub("", text + "pgcat" + text * 100_000 + "pgcat")
+    assert _QUOTED.sub("", 'a{b="c\\"d"} + \'e\' + `f`g') == "a{b=} +  + g"

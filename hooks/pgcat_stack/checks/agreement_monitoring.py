@@ -144,7 +144,8 @@ def scrapes_nobody(deployment: Deployment) -> Iterator[Problem]:
 
 _EXPRESSIONS = frozenset({"expr", "query", "series", "definition"})
 """Keys of what is PromQL in rules, their tests and dashboards."""
-_QUOTED = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`[^`]*`""")
+# A string without an end goes to the end of the text, so that none is read anew from each quote in it.
+_QUOTED = re.compile(r"""(?s)"(?:[^"\\]|\\.)*(?:"|\\?\Z)|'(?:[^'\\]|\\.)*(?:'|\\?\Z)|`[^`]*(?:`|\Z)""")
 _SERIES = re.compile(r"\b(pgcat_\w+)(?:\s*\{([^{}]*)\})?")
 _NAMES = re.compile(r"(?<!\w)(\w+)\s*(?:=~|!~|!=|=)")
 _GROUPED = re.compile(r"\b(?:by|on|group_left|group_right)\s*\(([^()]*)\)")
