@@ -153,7 +153,8 @@ def _two_applies(was: Plan, now: Plan, answers: Mapping[str, Any], options: str)
     return f"""\
 Two applies, not one: a Deployment scales the pods that it has before it replaces them, and for a while
 those of {printable(new.name)} may open {reached} of {row.server.capacity} connections to {server}.
-From the last commit (`git reset --quiet --hard && git clean --quiet --force -d`):
+In the deployment's folder, from the last commit
+(`git reset --quiet . && git checkout --quiet . && git clean --quiet --force -d .`):
   1. {first}
   2. apply, wait until the last old pod has gone, commit
   3. {last}

@@ -485,7 +485,7 @@ def test_a_move_is_given_up_by_the_readme(
         (give_up,) = (each for each in code_blocks(section(page, title)) if "git reset" in each)
         # git brings the files back, in the shell that has the function.
         function = block.partition("pgcat-stack validate")[0]
-        back = give_up.replace("git reset --quiet --hard && git clean --quiet --force -d", "copier")
+        back = re.sub(r"git reset .* && git clean [^&]* &&", "copier &&", give_up)
         assert back != give_up
         readme.runs(f"```bash\n{function}{back}```\n", "copier")
         there = {name for name in plane.objects(namespace) if not name.startswith("ConfigMap/")}

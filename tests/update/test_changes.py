@@ -249,7 +249,7 @@ def test_more_pods_with_smaller_pools_take_two_applies(
     at_once = tree(deploy)
 
     steps = re.findall(r"^  [13]\. (.*)$", said, re.MULTILINE)
-    (undo,) = re.findall(r"From the last commit \(`(.*)`\)", said)
+    (undo,) = re.findall(r"from the last commit\n\(`(.*)`\)", said)
     subprocess.run(undo, shell=True, cwd=deploy, check=True)
     assert in_process.home.status(deploy) == ""
     for step in steps:
@@ -277,7 +277,7 @@ def test_the_two_applies_by_the_real_command(home: Home, in_process: InProcess, 
     update = f"copier update --trust --defaults --answers-file {file} --data permify_replicas=6"
     said = home.run("sh", "-c", f"{sys.executable} -m {update}", cwd=deploy).stdout
     first, third = re.findall(r"^  [13]\. (.*)$", said, re.MULTILINE)
-    (undo,) = re.findall(r"From the last commit \(`(.*)`\)", said)
+    (undo,) = re.findall(r"from the last commit\n\(`(.*)`\)", said)
     first = first.replace("this update, but with", update)
     assert third.startswith("copier update") and f"--answers-file {file}" in third
     for command in (undo, first, third):

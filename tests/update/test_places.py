@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
+from rendering import REPOSITORY
 from versions import URL, Home, data
 
 
@@ -94,3 +97,40 @@ def test_the_next_steps_fit_the_place(home: Home, tmp_path: Path, place: str) ->
     assert "160000" not in files and "deploy/three/budget.yaml" in files
     # What else was under way in the repository is not committed with it.
     assert home.status(outer) == "M theirs.txt"
+
+
+@pytest.mark.parametrize("where", ["docs/update.md", "template/readme/move.md.jinja", "the report"])
+def test_giving_an_update_up_leaves_other_folders_alone(home: Home, tmp_path: Path, where: str) -> None:
+    """Copier asks only the deployment to be committed, so a neighbour may hold work of its own."""
+    source = "hooks/pgcat_stack/update_report.py" if where == "the report" else where
+    text = (REPOSITORY / source).read_text()
+    commands = re.findall(r"git (?:reset|restore|checkout|clean) --[^&`\n]*", text[text.index("git reset") :])
+    give_up = "\n".join(commands[: 1 + [command.startswith("git clean") for command in commands].index(True)])
+    repository = tmp_path / "repository"
+    for name in ("deploy/own.yaml", "deploy/other.yaml", "neighbour/own.yaml"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text("committed\n")
+    home.git(repository, "init", "--quiet", "--initial-branch=main")
+    home.commit(repository)
+    for folder in ("deploy", "neighbour"):
+        (repository / folder / "own.yaml").write_text("half-done\n")
+        (repository / folder / "new.yaml").write_text("half-done\n")
+    (repository / "deploy/other.yaml").unlink()
+    # As a conflict leaves it: the index has the versions that met, and none that is merged.
+    blob = home.git(repository, "rev-parse", "HEAD:deploy/own.yaml").strip()
+    stages = f"0 {'0' * 40}\tdeploy/own.yaml\n"
+    stages += "".join(f"100644 {blob} {stage}\tdeploy/own.yaml\n" for stage in (1, 2, 3))
+    subprocess.run(
+        ["git", "update-index", "--index-info"], cwd=repository, input=stages, text=True, check=True
+    )
+
+    assert home.git(repository, "ls-files", "--unmerged")
+    run = home.run("sh", "-euc", give_up, cwd=repository / "deploy")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert home.git(repository, "status", "--porcelain", "deploy") == ""
+    assert (repository / "deploy/other.yaml").read_text() == "committed\n"
+    assert not (repository / "deploy/new.yaml").exists()
+    assert {path.name: path.read_text() for path in (repository / "neighbour").iterdir()} == {
+        "own.yaml": "half-done\n",
+        "new.yaml": "half-done\n",
+    }
