@@ -95,7 +95,7 @@ CHANGES = [
     (STANDALONE, BUDGET, "port: 5432", "port: 70000", {"PS502", "PS503", "PS504"}),
     (STANDALONE, BUDGET, "role: replica", "role: standby", {"PS504"}),
     (STANDALONE, BUDGET, r"servers:\n(.*\n)+", "servers: []\n", {"PS502", "PS504"}),
-    (STANDALONE, BUDGET, r"servers:\n(.*\n)+", "- 1\n", {"PS502", "PS504"}),
+    (STANDALONE, BUDGET, r"(.*\n)+", "- 1\n", {"PS502", "PS504"}),
     (STANDALONE, BUDGET, "role: replica", "role: primary", {"PS505"}),
     (STANDALONE, BUDGET, "role: primary", "role: replica", {"PS505"}),
     (STANDALONE, BUDGET, 'host: "db2"', 'host: "DB1"', {"PS502", "PS505"}),
