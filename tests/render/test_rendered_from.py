@@ -131,6 +131,8 @@ ADDRESSES = {
     ),
     "HTTPS://me:s3cret@git.example.com/x.git": ("HTTPS://git.example.com/x.git", "HTTPS://git.example.com/x"),
     "https://git.example.com/x;y.git": ("", ""),
+    "https://git.example.com/x.git\n": ("", ""),
+    "ssh://-oProxyCommand=id/x.git": ("", ""),
     "": ("", ""),
 }
 

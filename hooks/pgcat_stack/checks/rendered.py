@@ -109,7 +109,7 @@ def answers_out_of_step(deployment: Deployment) -> Iterator[Problem]:
     source = _answers_file(deployment)
     if source is None:
         text = f"{show(rendered['answers_file'])} is missing: nothing can be updated"
-        fix = "restore it from git, or remove `rendered` from here for good"
+        fix = "restore it from git; if it has another name now, correct `answers_file` here"
         yield Problem(budget.at("rendered", "answers_file"), text, fix)
         return
     digest = answers_digest(source)
