@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+import draws
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -12,6 +14,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="every combination of discrete answers, every old version, every topology live; not a draw",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    draws.every = config.getoption("--every-combination")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

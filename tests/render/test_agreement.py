@@ -15,6 +15,7 @@ from typing import Any
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from draws import examples
 from pgcat_stack.budget import plan
 from pgcat_stack.checks import run_checks
 from pgcat_stack.deployment import Deployment
@@ -47,7 +48,7 @@ answers = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=list(HealthCheck))
 @given(answers)
 def test_both_sides_agree_on_demand_and_capacity(answers: dict[str, object]) -> None:
     folder = Path(tempfile.mkdtemp())
@@ -91,7 +92,7 @@ def spellings(draw: st.DrawFn) -> str:
     return ":".join(words)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(spellings(), st.sampled_from(["", ":5433"]))
 def test_both_sides_take_the_spellings_of_an_address_for_one_server(text: str, port: str) -> None:
     found: dict[str, Any] = {}
@@ -103,7 +104,7 @@ def test_both_sides_take_the_spellings_of_an_address_for_one_server(text: str, p
         assert Address.of(f"[{text}]", int(found["port"])) == Address(found["host"], int(port[1:] or 5432))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     st.one_of(st.text("0123456789abcdef:.", max_size=40), spellings().flatmap(lambda text: mistyped(text)))
 )
@@ -148,7 +149,7 @@ hosts = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["docker", "standalone", "sidecar"]),
     st.sampled_from(["pgcat", "direct"]),

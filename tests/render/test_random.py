@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from draws import examples
 from pgcat_stack.checks import run_checks
 from pgcat_stack.deployment import Deployment
 from rendering import Refused, render
@@ -145,13 +146,13 @@ def _outcome(answers: dict[str, Any]) -> None:
         shutil.rmtree(folder)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(plausible)
 def test_plausible_answers_render_or_are_refused(answers: dict[str, Any]) -> None:
     _outcome(answers)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     plausible,
     st.sampled_from(TYPED_KEYS),

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cases import DIRECT, DOCKER, HELM, SIDECAR, STANDALONE, load, rendered
+from draws import examples
 from pgcat_stack.checks import registry
 
 FAMILIES = ("PS4", "PS7", "PS8", "PS9")
@@ -93,7 +94,7 @@ def _replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return value
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_odd_values(data: st.DataObject) -> None:
     files = rendered(data.draw(st.sampled_from(ANSWERS)))

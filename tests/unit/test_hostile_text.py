@@ -12,6 +12,7 @@ import pytest
 import tomli_w
 import yaml
 
+import draws
 from cases import DOCKER, STANDALONE, Files, rendered
 from pgcat_stack import cli
 from pgcat_stack.checks import kubernetes_schema
@@ -79,6 +80,8 @@ def test_every_command_prints_single_visible_lines(
 ) -> None:
     shown = 0
     for number, (everything, files) in enumerate(sets_of_files(answers)):
+        if not everything and number % 3 and not draws.every:
+            continue
         folder = tmp_path / str(number)
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
