@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 # Live tests share their servers, so a worker takes all of them. Rollouts and faults are another's, for they
 # mostly wait and have servers of their own; so are Kubernetes, its API server, Docker, and the doctor, who is
-# given faults to find.
+# given faults to find. The runbook, callers and failovers are long, and would make one worker the last.
 LIVE_WORKERS = {
     "test_rollouts.py": "waiting",
     "test_kubernetes.py": "kubernetes",
@@ -46,6 +46,8 @@ LIVE_WORKERS = {
     "test_doctor_trust.py": "callers",
     "test_limits.py": "callers",
     "test_failover.py": "failover",
+    "test_metrics.py": "failover",
+    "test_runbook.py": "runbook",
 }
 
 
