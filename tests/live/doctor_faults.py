@@ -492,7 +492,7 @@ def reads_in_the_writer_pool(patient: Patient) -> Iterator[list[str]]:
             del stack.more_environment["PERMIFY_DATABASE_READER_URI"]
 
 
-@fault("PD316", "takes 15", "network between")
+@fault("PD316", "takes 1", "network between")
 def a_slow_way_to_postgresql(patient: Patient) -> Iterator[list[str]]:
     """Between PgCat and its servers, not between here and them."""
     with toxiproxy(patient.root.parent) as proxy:

@@ -29,7 +29,7 @@ import yaml
 from live.failover import standby_next_time
 from live.faults import Settings, wait_until, with_settings
 from live.load import Load
-from live.repeats import asked_for, drawn
+from live.repeats import asked_for, drawn, repeats
 from live.stack import MAX_CONNECTIONS, PgCat, Stack, pgcat_program, require_programs
 from live.support import (
     KEY,
@@ -518,6 +518,7 @@ def test_a_healthy_stack_under_load_fires_nothing(sites: Sites) -> None:
     assert sites["exhausted"].result()["calm"] == set()
 
 
+@repeats  # minutes, and it needs a machine that does nothing else
 def test_outages_in_which_nobody_waits(sites: Sites) -> None:
     seen = sites["nothing waits"].result()
     assert not seen["paused"] & {"PgcatAbsent", "PostgresReadOnly", "PgcatQueriesHang"}

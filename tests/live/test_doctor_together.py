@@ -169,5 +169,6 @@ def test_under_load_the_cause_is_named_each_time(
     with Load([permify.port for permify in patient.stack.permifys], checkers=4, writers=1), plant(patient):
         for number in range(TIMES):
             found = patient.findings()
-            assert_only(found, {code}, {code, "PD216", "PD215"}, f"the doctor for the {number + 1}. time")
+            also = {"PD216", "PD215", "PD316"}  # replicas lag and the machine is busy under this load
+            assert_only(found, {code}, {code, *also}, f"the doctor for the {number + 1}. time")
             time.sleep(0.3)

@@ -61,7 +61,12 @@ DEPLOYMENTS: dict[str, dict[str, Any]] = {
     "docker": {"topology": "docker", "database": "external", "monitoring": "prometheus"},
     "standalone": {
         **{"topology": "standalone", "client_tls": "cert-manager", "secrets": "external-secrets"},
-        **{"monitoring": "prometheus-operator", "postgres_metrics": True, "permify_max_replicas": 4},
+        **{
+            "monitoring": "prometheus-operator",
+            "postgres_metrics": True,
+            "permify_max_replicas": 4,
+            "probe": True,
+        },
     },
     "sidecar": {"topology": "sidecar", "monitoring": "prometheus"},
     "direct": {"topology": "standalone", "pooling": "direct", "database_tls": "verify-full"},

@@ -14,7 +14,7 @@ from pgcat_stack.checks import run_checks
 from pgcat_stack.deployment import Deployment
 
 MARK = "pgcat-stack-test"
-UNCHANGED = {"authn": "none"}
+UNCHANGED = {"authn": "none", "probe": False}
 """Answers that an update gives to questions which came later, so that a deployment stays as it is."""
 
 

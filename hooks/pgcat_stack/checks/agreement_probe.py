@@ -126,7 +126,7 @@ def probe_target(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(request.place, text, f"use {port}")
         found = makers(deployment, request)
         host, _, number = request.exporter.rpartition(":")
-        if found is not None and not found:
+        if found == [] and (services(deployment) or deployment.of_kind("Service")):
             text = f"{show(host)} is no service of this deployment, and is to make the probe's requests"
             yield Problem(request.place, text, "name the service of the blackbox_exporter")
         elif found and whole_text(number) not in _served(deployment, host, found):
