@@ -33,19 +33,19 @@ class Named:
     judged: bool
 
 
-def compose_names(compose: Source) -> Iterator[Named]:
+def named_by_compose(compose: Source) -> Iterator[Named]:
     """The relative paths that compose.yaml names: includes, files of services, mounts, configs and secrets.
 
     https://docs.docker.com/reference/compose-file/
     """
     data = compose.data
-    for keys, text, judged in _compose_names(data):
+    for keys, text, judged in _named_by_compose(data):
         path = interpolated(text) or ""
         if path and "://" not in path and not path.startswith(("/", "~", "$")):
             yield Named(keys, posixpath.normpath(path), judged)
 
 
-def _compose_names(data: object) -> Iterator[tuple[tuple[Key, ...], str, bool]]:
+def _named_by_compose(data: object) -> Iterator[tuple[tuple[Key, ...], str, bool]]:
     for index, item in enumerate(as_list(dig(data, "include"))):
         for path in as_list(dig(item, "path")) or [item, dig(item, "path")]:
             yield ("include", index), as_text(path), True
@@ -100,7 +100,7 @@ class _Reader:
 
     def run(self) -> None:
         compose = self.sources.get(COMPOSE)
-        for named in compose_names(compose) if compose else ():
+        for named in named_by_compose(compose) if compose else ():
             self._add(named.path, read=named.judged)
         pending, seen = [KUSTOMIZATION], set()
         while pending:

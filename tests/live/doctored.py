@@ -21,6 +21,11 @@ MIGRATIONS = ("kubernetes/migration-job.yaml", "compose.yaml")
 """Where the address of the primary stands for the migration."""
 
 
+def shown(findings: list[Finding]) -> str:
+    """Findings for the message of an assertion."""
+    return "\n".join(f"{found.code} {found.message} ({found.fix})" for found in findings)
+
+
 @dataclass
 class Patient:
     stack: Stack

@@ -30,7 +30,7 @@ from live.doctor_faults import (
     pid_of,
     port_of,
 )
-from live.doctored import Patient
+from live.doctored import Patient, shown
 from live.platform_fakes import Fake, container, pod, secret
 from live.stack import EXTERNAL, IPV6, MAX_CONNECTIONS, Stack, pgcat_program
 from live.support import LOOPBACK, Cluster, free_port, joined, postgres_cluster, program
@@ -38,7 +38,6 @@ from pages import code_blocks
 from pgcat_stack.doctor import pgcat as pgcat_module
 from pgcat_stack.doctor import postgres as postgres_module
 from pgcat_stack.doctor.write_check import TENANT
-from pgcat_stack.findings import Finding
 from rendering import REPOSITORY
 
 STANDALONE = {"topology": "standalone", **EXTERNAL}
@@ -82,10 +81,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def patient(stack: Stack, tmp_path: Path) -> Patient:
     stack.cluster.catch_up()
     return Patient(stack, tmp_path / "patient")
-
-
-def shown(findings: list[Finding]) -> str:
-    return "\n".join(f"{found.code} {found.message} ({found.fix})" for found in findings)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from live.doctor_faults import FAULTS, Fault, sql, wait_until
-from live.doctored import Patient
+from live.doctored import Patient, shown
 from live.faults import with_settings
 from live.load import Load
 from live.repeats import repeats
@@ -65,10 +65,6 @@ def patient(stack: Stack, tmp_path: Path) -> Patient:
     patient = Patient(stack, tmp_path / "patient")
     wait_until(lambda: patient.findings() == [], 90)
     return patient
-
-
-def shown(findings: list[Finding]) -> str:
-    return "\n".join(f"{found.code} {found.message} ({found.fix})" for found in findings)
 
 
 def assert_only(found: list[Finding], causes: set[str], expected: set[str], said: str) -> None:

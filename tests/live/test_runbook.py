@@ -779,6 +779,12 @@ def test_a_promoted_replica_is_followed_by_answers(tmp_path: Path) -> None:
             assert load.lost(database) == set()
 
 
+def of_the_primary(here: Site) -> list[str]:
+    """Where pg_dump and pg_restore find it."""
+    server = here.cluster.primary
+    return ["-h", str(server.folder), "-p", str(server.port), "-U", "postgres"]
+
+
 @repeats
 def test_a_dump_is_loaded_into_another_server(tmp_path: Path) -> None:
     """As the section on upgrades does it: without the repair, a write does not end what Permify remembers."""
@@ -791,14 +797,7 @@ def test_a_dump_is_loaded_into_another_server(tmp_path: Path) -> None:
         )
         here.start()
         write_viewer(here.permifys[0].port, "before")
-        server = [
-            "-h",
-            str(here.cluster.primary.folder),
-            "-p",
-            str(here.cluster.primary.port),
-            "-U",
-            "postgres",
-        ]
+        server = of_the_primary(here)
         run([postgres_program("pg_dump"), *server, "--format=custom", f"--file={dump}", "permify"])
         assert "TABLE DATA public relation_tuples" in run(
             [postgres_program("pg_restore"), "--list", str(dump)]
@@ -806,14 +805,7 @@ def test_a_dump_is_loaded_into_another_server(tmp_path: Path) -> None:
     with site(tmp_path / "after", STANDALONE) as here:
         stack = here.stack
         stack.bootstrap()
-        server = [
-            "-h",
-            str(here.cluster.primary.folder),
-            "-p",
-            str(here.cluster.primary.port),
-            "-U",
-            "postgres",
-        ]
+        server = of_the_primary(here)
         run([postgres_program("pg_restore"), *server, "--exit-on-error", "--dbname=permify", str(dump)])
         port = here.cluster.primary.port
         uri = f"postgres://{stack.user}@{LOOPBACK}:{port}/{stack.database}?sslmode=disable"

@@ -126,6 +126,14 @@ def with_pgcat(case: Case, **changes: Any) -> Case:
     return with_answers(case, pgcats=(replace(first, facts=replace(first.facts, **mine), **rest), *others))
 
 
+def refused_by_permify(case: Case, said: str, **credentials: Any) -> Case:
+    """Permify refuses to list tenants, with these credentials."""
+    return with_answers(
+        replace(case, credentials=replace(case.credentials, **credentials)),
+        permifys=(PermifyAnswer("p", Place("h", 1), tenants=Trouble("login", said)),),
+    )
+
+
 def with_answers(case: Case, **changes: Any) -> Case:
     return replace(case, answers=replace(case.answers, **changes))
 
@@ -278,37 +286,25 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = 
     "without a key": (
         "PD407",
         STANDALONE,
-        lambda c: with_answers(
-            replace(c, credentials=replace(c.credentials, token="", no_token="set PERMIFY_TOKEN")),
-            permifys=(PermifyAnswer("p", Place("h", 1), tenants=Trouble("login", "status 500: x")),),
-        ),
+        lambda c: refused_by_permify(c, "status 500: x", token="", no_token="set PERMIFY_TOKEN"),
         "set PERMIFY_TOKEN",
     ),
     "with another key": (
         "PD407",
         STANDALONE,
-        lambda c: with_answers(
-            replace(c, credentials=replace(c.credentials, token="k")),
-            permifys=(PermifyAnswer("p", Place("h", 1), tenants=Trouble("login", "status 401: x")),),
-        ),
+        lambda c: refused_by_permify(c, "status 401: x", token="k"),
         "refuses the key: status 401",
     ),
     "with keys that Compose reads anew": (
         "PD407",
         DOCKER,
-        lambda c: with_answers(
-            replace(c, credentials=replace(c.credentials, token="k")),
-            permifys=(PermifyAnswer("p", Place("h", 1), tenants=Trouble("login", "status 401: x")),),
-        ),
+        lambda c: refused_by_permify(c, "status 401: x", token="k"),
         "run docker compose up --wait --no-deps permify if the keys were changed",
     ),
     "with keys that a rollout reads anew": (
         "PD407",
         STANDALONE,
-        lambda c: with_answers(
-            replace(c, credentials=replace(c.credentials, token="k")),
-            permifys=(PermifyAnswer("p", Place("h", 1), tenants=Trouble("login", "status 401: x")),),
-        ),
+        lambda c: refused_by_permify(c, "status 401: x", token="k"),
         "restart it (kubectl rollout restart) if the keys were changed",
     ),
     "open to anyone": (

@@ -9,7 +9,7 @@ from pgcat_stack.deployment import SECRETS, Deployment
 from pgcat_stack.files import repository_of
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.kustomize import climbs, kustomizations, listed_files, made_of
-from pgcat_stack.named import compose_names
+from pgcat_stack.named import named_by_compose
 from pgcat_stack.report import show
 
 
@@ -59,7 +59,7 @@ def outside_the_repository(deployment: Deployment) -> Iterator[Problem]:
             if not entry.elsewhere and climbs(entry.target) > deployment.reach:
                 found.append((source.at(*entry.keys), entry.text))
     compose = deployment.compose
-    for named in compose_names(compose) if compose else ():
+    for named in named_by_compose(compose) if compose else ():
         if compose and climbs(named.path) > deployment.reach:
             found.append((compose.at(*named.keys), named.path))
     if not found:

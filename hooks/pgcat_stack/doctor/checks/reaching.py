@@ -221,8 +221,7 @@ def postgresql_not_asked(case: Case) -> Iterator[Problem]:
         if trouble is not None and trouble.kind == "unmet":
             message = (
                 f"the {server.role} {server.address} was not asked: {trouble.text}, and PgCat gave other"
-                f" servers of"
-                " its pool"
+                " servers of its pool"
             )
             fix = f"is it up? if it is, reach it by --reach {server.address}=HOST:PORT"
             yield Problem(case.facts.budget_at(server, "host"), message, fix)
