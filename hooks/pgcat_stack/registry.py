@@ -93,7 +93,7 @@ class Registry(Generic[Subject]):
 
 
 def _section(rule: Check[Subject]) -> str:
-    return f"### {rule.code} {rule.name}\n\n*{rule.severity}*\n\n{rule.why}\n\n**To mend it:** {rule.mend}\n"
+    return f"### {rule.code} {rule.name}\n\n*{rule.severity}*\n\n{rule.why}\n\n**To fix it:** {rule.mend}\n"
 
 
 def findings(checks: Iterable[Check[Subject]], subject: Subject) -> set[Finding]:
