@@ -47,6 +47,7 @@ PARTS = {
     "thousand": Part("copying", runs=1),
     "permify": Part("permify", runs=3),
     "tuning": Part("tuning", runs=7),
+    "statements": Part("statements", runs=3),
     "pgbench": Part("pgbench", runs=3),
     "pods": Part("pods", runs=1),
     "resources": Part("resources", runs=3),
