@@ -157,7 +157,13 @@ UNDER_LOAD: dict[str, tuple[Callable[[Patient], contextlib.AbstractContextManage
 TIMES = 5
 
 
-@pytest.mark.parametrize(("plant", "code"), UNDER_LOAD.values(), ids=UNDER_LOAD)
+@pytest.mark.parametrize(
+    ("plant", "code"),
+    [
+        pytest.param(*case, id=name, marks=[repeats] if name.endswith(" stopped") else [])
+        for name, case in UNDER_LOAD.items()
+    ],
+)
 def test_under_load_the_cause_is_named_each_time(
     patient: Patient, plant: Callable[[Patient], contextlib.AbstractContextManager[None]], code: str
 ) -> None:

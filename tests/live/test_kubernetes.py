@@ -280,7 +280,7 @@ def ends(wait: Process, within_seconds: float = SOON_SECONDS) -> bool:
     return wait.ended
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("topology", drawn(TOPOLOGIES, {"sidecar", "direct"}))
 def test_permify_waits_until_the_job_of_its_version_has_run(
     prepare: Callable[..., Stack], tmp_path: Path, topology: str
 ) -> None:
@@ -410,7 +410,7 @@ def test_a_private_ca_is_trusted(prepare: Callable[..., Stack], trusted: Path, k
             assert set(encrypted) == {(True,)}
 
 
-@pytest.mark.parametrize("wrong", ["certificate", "name"])
+@pytest.mark.parametrize("wrong", drawn(["certificate", "name"], {"name"}))
 def test_another_certificate_is_refused(
     prepare: Callable[..., Stack], trusted: Path, foreign: Path, wrong: str
 ) -> None:
@@ -644,6 +644,7 @@ SOME_FAIL = {
 
 
 REPEATED = {
+    "shared caches",
     "wrong password, sidecar",
     "new password, sidecar",
     "new password, direct",
@@ -686,7 +687,7 @@ def test_without_the_probe_it_takes_the_service_down(outcomes: Callable[[str], S
     assert all(request.error for request in written)
 
 
-@pytest.mark.parametrize("name", NO_REQUEST_FAILS)
+@pytest.mark.parametrize("name", drawn(NO_REQUEST_FAILS, REPEATED))
 def test_no_request_fails(outcomes: Callable[[str], Seen], name: str) -> None:
     seen = outcomes(name)
     assert seen.kept == 0

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from live.load import Load
+from live.repeats import asked_for, drawn
 from live.rollout import Pod
 from live.service import Service, service
 from live.stack import CHECKS, EXTERNAL, Check, Stack, pgcat_program
@@ -36,6 +37,7 @@ MOVES = {
     "to direct": {"pooling": "direct"},
 }
 """One after the other, and what each answers."""
+REPEATED = {"to sidecars", "from sidecars"}
 KEEP_SECONDS = 1.0
 """How long a client keeps a connection to Permify; an old Permify waits longer before it stops."""
 STALE_DEADLINE = re.compile(r'error="timeout: read tcp \S+: i/o timeout"')
@@ -103,7 +105,9 @@ def roll(old: list[Pod], new: Iterator[Pod], endpoints: Service) -> list[Pod]:
 
 
 @pytest.fixture(scope="module")
-def moves(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Move]]:
+def moves(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[dict[str, Move]]:
     """From direct to PgCat, to sidecars, and all the way back."""
     for name in ("git", "haproxy"):
         program(name)
@@ -124,7 +128,10 @@ def moves(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             endpoints.add(pod.port)
         old.permifys[0].write(cluster)
         moved = {}
+        left_out = asked_for(pytestconfig, REPEATED)
         for name, changed in MOVES.items():
+            if name in left_out:
+                continue
             answers = {**answers, **changed}
             before = old.planned(old.pgcat_count, old.permify_count)
             template.update(deploy, [f"{key}={value}" for key, value in changed.items()])
@@ -164,7 +171,7 @@ def moves(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield moved
 
 
-@pytest.fixture(params=MOVES)
+@pytest.fixture(params=drawn(MOVES, REPEATED))
 def move(moves: dict[str, Move], request: pytest.FixtureRequest) -> Move:
     return moves[request.param]
 

@@ -36,7 +36,7 @@ from live.faults import (
 )
 from live.load import Load
 from live.network import toxiproxy
-from live.repeats import repeats
+from live.repeats import drawn, repeats
 from live.support import (
     LOOPBACK,
     NotReady,
@@ -298,7 +298,7 @@ def blockers(opened: Shell) -> set[str]:
     return {row["who"] for row in opened.asked("Requests hang") if row.get("blocks", "0") != "0"}
 
 
-@pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE"])
+@pytest.mark.parametrize("mode", drawn(["ACCESS EXCLUSIVE", "SHARE"], {"ACCESS EXCLUSIVE"}))
 def test_a_lock_of_another_user_is_found_and_ended(standalone: Shell, mode: str) -> None:
     """An idle session holds it; SHARE, as of CREATE INDEX, stops writes alone."""
     here, stack = standalone.here, standalone.here.stack
@@ -703,7 +703,7 @@ MIGRATION_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", MIGRATION_FAULTS)
+@pytest.mark.parametrize("fault", drawn(MIGRATION_FAULTS, {"tables of another"}))
 def test_a_failed_migration_says_why_in_one_line(fault: str, tmp_path: Path) -> None:
     statement, words = MIGRATION_FAULTS[fault]
     with site(tmp_path / "site", STANDALONE) as here, shell(here, tmp_path) as opened:
@@ -743,6 +743,7 @@ def test_one_process_too_many_in_session_mode(tmp_path: Path) -> None:
         assert load.failed() == []
 
 
+@repeats
 def test_a_promoted_replica_is_followed_by_answers(tmp_path: Path) -> None:
     """The primary is lost for good, the replica promoted, the deployment rendered with it as the primary."""
     with started(tmp_path / "site", STANDALONE) as here:

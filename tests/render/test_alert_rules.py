@@ -139,6 +139,8 @@ REPEATED = {
     "standalone, no reads on the primary",
     "standalone, operator, no probe",
     "sidecar, component",
+    "sidecar, one, operator",
+    "docker, external, its exporters",
 }
 
 

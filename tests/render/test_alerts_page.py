@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from live.repeats import repeats
 from pgcat_stack.doctor.checks import registry
 from rendering import render
 from runbook import SYMPTOMS
@@ -40,9 +44,15 @@ def test_steady_load_fires_nothing(monitoring: tuple[str, Path]) -> None:
     assert matrix.first_firing(folder, matrix.known(folder), steady) == {}
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in matrix.faults() if row["shows"]], ids=lambda row: row["fault"]
-)
+def faults() -> Iterator[Any]:
+    """Each fault in each deployment; the usual run has each fault once, and each deployment several times."""
+    shown = [row for row in matrix.faults() if row["shows"]]
+    for (number, row), (other, name) in product(enumerate(shown), enumerate(matrix.DEPLOYMENTS)):
+        marks = [repeats] if (number + other) % len(matrix.DEPLOYMENTS) else []
+        yield pytest.param(name, row, id=f"{name}-{row['fault']}", marks=marks)
+
+
+@pytest.mark.parametrize(("monitoring", "row"), faults(), indirect=["monitoring"])
 def test_a_fault_pages_in_time(row: dict[str, object], monitoring: tuple[str, Path]) -> None:
     name, folder = monitoring
     wanted = row["bare" if name == "without" else "pages"]

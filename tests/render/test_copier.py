@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from live.repeats import drawn
 from versions import URL, Home
 
 
@@ -50,7 +51,7 @@ def reached_with_a_token(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return home
 
 
-@pytest.mark.parametrize("forge", ["none", "github"])
+@pytest.mark.parametrize("forge", drawn(["none", "github"], {"none"}))
 def test_a_token_in_the_address_of_the_template_stops_a_copy(
     reached_with_a_token: Home, tmp_path: Path, forge: str
 ) -> None:
@@ -63,7 +64,7 @@ def test_a_token_in_the_address_of_the_template_stops_a_copy(
     assert TOKEN not in shown and "Traceback" not in shown
 
 
-@pytest.mark.parametrize("forge", ["none", "github"])
+@pytest.mark.parametrize("forge", drawn(["none", "github"], {"none"}))
 def test_only_the_answers_file_has_the_address_with_its_token(
     reached_with_a_token: Home, tmp_path: Path, forge: str
 ) -> None:
@@ -115,7 +116,7 @@ def test_skip_tasks_copies_without_trust_and_says_so(home: Home, tmp_path: Path)
     assert not (tmp_path / "deploy" / "secrets").exists()
 
 
-@pytest.mark.parametrize("tasks", ["--trust", "--skip-tasks"])
+@pytest.mark.parametrize("tasks", drawn(["--trust", "--skip-tasks"], {"--trust"}))
 @pytest.mark.parametrize(
     "arguments",
     [

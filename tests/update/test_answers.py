@@ -13,6 +13,7 @@ from jinja2 import DictLoader
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
+from live.repeats import repeats
 from old_versions import NEXT, VERSIONS, InProcess, stored
 from rendering import REPOSITORY
 from versions import Home
@@ -207,19 +208,21 @@ def test_answers_that_no_longer_go_together_are_refused(
     ("answers", "now"),
     [
         ({"topology": "docker", "other_connections": 0}, {}),
-        (
+        pytest.param(
             {
                 **{"topology": "standalone", "primary_host": "db", "other_connections": 1, "advanced": True},
                 **{"writer_pool_size": 14, "reader_pool_size": 10},
             },
             {"writer_pool_size": 0, "reader_pool_size": 0},
+            marks=repeats,
         ),
-        (
+        pytest.param(
             {
                 **{"topology": "docker", "database": "external", "primary_host": "db"},
                 **{"other_connections": 1, "postgres_max_connections": 6},
             },
             {"postgres_max_connections": 8},
+            marks=repeats,
         ),
     ],
     ids=["alone", "sizes", "max_connections"],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from live.repeats import drawn
+from live.repeats import drawn, repeats
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.update_report import update_report
@@ -53,8 +53,6 @@ DRAWN = (
     "docker to standalone",
     "standalone to sidecar",
     "direct to pgcat",
-    "session to transaction",
-    "scaled",
 )
 
 
@@ -111,6 +109,7 @@ def test_edits_that_would_go_stop_the_update(home: Home, in_process: InProcess, 
     assert (deploy / "kubernetes/pgcat-deployment.yaml").read_text().startswith("# ours\n")
 
 
+@repeats
 def test_without_edits_that_go_none_are_listed(home: Home, in_process: InProcess, tmp_path: Path) -> None:
     deploy = in_process.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
     (deploy / "budget.yaml").write_text("# ours\n" + (deploy / "budget.yaml").read_text())
@@ -134,6 +133,7 @@ def test_a_file_that_a_new_version_lacks_is_looked_for(alone: InProcess, tmp_pat
     assert alone.home.status(deploy) == ""
 
 
+@repeats
 def test_a_file_that_new_rules_exclude_is_looked_for(alone: InProcess, tmp_path: Path) -> None:
     deploy = alone.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
     file = deploy / "postgres/bootstrap.sql"
@@ -164,7 +164,10 @@ def test_edits_that_went_by_an_answer_at_the_prompt_are_reported(
     ("key", "question", "typed", "remedy"),
     [
         ("pgcat_replicas", "How many PgCat pods?", "\x7f70\r", "try primary_reads=false, fewer "),
-        ("other_connections", "Connections to keep free", "\x7f\x7f2\r", "answer at least 3: 2 "),
+        pytest.param(
+            *("other_connections", "Connections to keep free", "\x7f\x7f2\r", "answer at least 3: 2 "),
+            marks=repeats,
+        ),
         ("database_name", "Name of Permify", " \r", '"permify " begins or'),
     ],
 )
@@ -229,6 +232,9 @@ SCALED: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
 
 
 SCALED_LIKE_OTHERS = {
+    "more sidecars",
+    "fewer sidecars",
+    "more sidecars and a replica",
     "more direct pods",
     "more PgCat, fewer Permify, session",
     "more PgCat with sizes of one's own",
@@ -266,6 +272,7 @@ def test_more_pods_with_smaller_pools_take_two_applies(
     assert stayed <= {".copier-answers.yml"}
 
 
+@repeats
 def test_the_two_applies_by_the_real_command(home: Home, in_process: InProcess, tmp_path: Path) -> None:
     """In a deployment with another answers file, and a file that only the new number brings."""
     file = ".copier-answers.eu.yml"
@@ -295,11 +302,11 @@ def test_the_two_applies_by_the_real_command(home: Home, in_process: InProcess, 
 @pytest.mark.parametrize(
     ("before", "changed"),
     [
-        (ANSWERS["docker"], {"permify_replicas": 3}),
-        (ANSWERS["standalone"], {"permify_replicas": 9}),
+        pytest.param(ANSWERS["docker"], {"permify_replicas": 3}, marks=repeats),
+        pytest.param(ANSWERS["standalone"], {"permify_replicas": 9}, marks=repeats),
         ({**ANSWERS["standalone"], "pgcat_replicas": 3}, {"pgcat_replicas": 2}),
         (ANSWERS["standalone"], {"topology": "sidecar"}),
-        (ANSWERS["standalone"], {"advanced": True, "writer_pool_size": 3}),
+        pytest.param(ANSWERS["standalone"], {"advanced": True, "writer_pool_size": 3}, marks=repeats),
     ],
 )
 def test_other_changes_take_one(

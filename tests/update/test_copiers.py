@@ -101,7 +101,7 @@ CASES = {
     for way in WAYS
     for age, packages in (("oldest", OLDEST), ("newest", NEWEST))
 }
-REPEATS = set(CASES) - {"pip --user, oldest", "uvx, newest"}
+REPEATS = set(CASES) - {"pip --user, oldest"}
 
 
 @functools.cache

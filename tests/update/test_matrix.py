@@ -92,7 +92,7 @@ def test_an_edit_of_a_line_that_changed_is_a_conflict(
         assert {(path, number) for number in marked} <= reported
 
 
-test_an_edit_of_a_line_that_changed_is_a_conflict.draw = 3  # type: ignore[attr-defined]
+test_an_edit_of_a_line_that_changed_is_a_conflict.draw = 2  # type: ignore[attr-defined]
 
 
 def kept_line(before: str, after: str) -> str:

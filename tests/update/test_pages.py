@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from live.repeats import repeats
 from old_versions import stored
 from pages import code_blocks
 from rendering import REPOSITORY
@@ -72,6 +73,7 @@ class Page:
 
 
 @pytest.mark.timeout(900)
+@repeats
 def test_update(released: Home, tmp_path: Path) -> None:
     page, home = Page("docs/update.md", released), released
     answers = ("topology=standalone", "primary_host=db")
@@ -223,6 +225,7 @@ def test_examples_page(released: Home, tmp_path: Path) -> None:
     page.check_all_ran()
 
 
+@repeats
 def test_adopt(released: Home, tmp_path: Path) -> None:
     page = Page("docs/adopt.md", released)
     (tmp_path / "pgcat.toml").write_text(ONE_POOL)

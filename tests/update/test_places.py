@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from live.repeats import drawn
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from rendering import REPOSITORY
 from versions import URL, Home, data
@@ -65,7 +66,9 @@ def as_text(answers: dict[str, object]) -> tuple[str, ...]:
     return tuple(f"{key}={value}" for key, value in answers.items())
 
 
-@pytest.mark.parametrize("place", ["alone", "inside", "worktree", "with [brackets]", "linked"])
+@pytest.mark.parametrize(
+    "place", drawn(["alone", "inside", "worktree", "with [brackets]", "linked"], {"alone", "with [brackets]"})
+)
 def test_the_next_steps_fit_the_place(home: Home, tmp_path: Path, place: str) -> None:
     """`git init` only where there is no repository: an inner one is a link to a commit for the outer one."""
     outer = tmp_path / ("mono [a-z]*" if "brackets" in place else "mono")

@@ -8,6 +8,7 @@ import copier
 import pytest
 from copier.errors import UserMessageError
 
+from live.repeats import repeats
 from old_versions import ANSWERS, NEXT, InProcess
 from versions import Home
 
@@ -27,11 +28,11 @@ def deployment(in_process: InProcess, folder: Path) -> Path:
     [
         ({"other_connections": 99}, "refuses budget|refuses other_connections"),
         ({"pool_mode": "session", "advanced": True, "permify_replicas": 90}, "refuses session mode"),
-        ({"topology": "swarm"}, "refuses topology"),
+        pytest.param({"topology": "swarm"}, "refuses topology", marks=repeats),
         ({"replicas": 3}, 'refuses "replicas": is not an answer'),
-        ({"permify_replicas": "lots"}, "refuses permify_replicas"),
+        pytest.param({"permify_replicas": "lots"}, "refuses permify_replicas", marks=repeats),
         ({"drain_seconds": 90}, "answer advanced=true, too"),
-        ({"topology": "sidecar", "pooling": "direct"}, "refuses pooling"),
+        pytest.param({"topology": "sidecar", "pooling": "direct"}, "refuses pooling", marks=repeats),
     ],
     ids=str,
 )
@@ -70,7 +71,7 @@ def test_by_a_hand_in_the_answers_file(
     "arguments",
     [
         ["--defaults", "--conflict", "rej", "--data-file", "impossible.yml", "."],
-        ["--skip-answered", "--data", "other_connections=99", "."],
+        pytest.param(["--skip-answered", "--data", "other_connections=99", "."], marks=repeats),
         ["--data", "other_connections=99"],
     ],
     ids=" ".join,
