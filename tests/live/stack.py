@@ -161,10 +161,20 @@ class Permify:
 
     def write(self, cluster: Cluster) -> None:
         """A schema, and who owns and who may view each document."""
-        post(self.port, f"{TENANT}/schemas/write", {"schema": SCHEMA})
-        cluster.catch_up()  # Permify looks its schema up among the readers.
-        post(self.port, f"{TENANT}/data/write", write_body(*tuples()))
-        cluster.catch_up()
+        with self.explained():
+            post(self.port, f"{TENANT}/schemas/write", {"schema": SCHEMA})
+            cluster.catch_up()  # Permify looks its schema up among the readers.
+            post(self.port, f"{TENANT}/data/write", write_body(*tuples()))
+            cluster.catch_up()
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """A request that fails is reported with the end of Permify's log, which alone says why."""
+        try:
+            yield
+        except AssertionError as error:
+            error.add_note(self.process.log.read_text(errors="replace")[-3000:])
+            raise
 
     def check(self, check: Check) -> bool:
         answer = post(self.port, f"{TENANT}/permissions/check", check.body)
@@ -610,11 +620,8 @@ class Stack:
 
         def one(job: tuple[Permify, Check]) -> None:
             permify, check = job
-            try:
+            with permify.explained():
                 answers[check].add(permify.check(check))
-            except AssertionError as error:
-                error.add_note(permify.process.log.read_text(errors="replace")[-3000:])
-                raise
 
         with Peaks(self.cluster, self.user) as self.load_peaks, ThreadPoolExecutor(24) as pool:
             while True:
