@@ -319,9 +319,12 @@ def started_without_replica(here: Site) -> Outcome:
     with here.load() as load:
         calm(load)
         here.cluster.replica.start()
+        here.cluster.catch_up()
+        level = time.monotonic()
         again = here.wait_for_use(here.cluster.replica, here.ban_seconds + 30)
         calm(load)
-        return here.outcome(load, began, began, permifys_start_seconds=starts_seconds, used_again=again)
+        seen = {"permifys_start_seconds": starts_seconds, "caught_up": level, "used_again": again}
+        return here.outcome(load, began, began, **seen)
 
 
 def write_all(port: int) -> None:

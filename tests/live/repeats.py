@@ -15,7 +15,7 @@ LATEST = pytest.param("pgcat-1.3.0", marks=repeats)
 """The unreleased PgCat, where the released one shows the same."""
 
 
-def drawn(names: Iterable[str], repeated: Collection[str]) -> list[Any]:
+def drawn(names: Iterable[Any], repeated: Collection[Any]) -> list[Any]:
     """Parameters of a test, those that repeat others marked so."""
     return [pytest.param(name, marks=repeats) if name in repeated else name for name in names]
 

@@ -38,6 +38,8 @@ class Scenario:
 
 
 REPEATED = {
+    "docker, direct",
+    "standalone, no replica",
     "docker, no replica",
     "docker, IPv6",
     "sidecar, IPv6",
@@ -56,7 +58,9 @@ def scenarios() -> Iterator[Any]:
     }
     for version in ("pgcat", "pgcat-1.3.0"):
         yield pytest.param(
-            Scenario({"topology": "standalone", **IPV6}, version), id=f"standalone, IPv6, {version}"
+            Scenario({"topology": "standalone", **IPV6}, version),
+            id=f"standalone, IPv6, {version}",
+            marks=[repeats] if version == "pgcat" else [],
         )
     for name, answers in every_version.items():
         for version in ("pgcat", "pgcat-1.3.0"):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import draws
-from live.repeats import drawn
+from live.repeats import drawn, repeats
 from rendering import combinations, render
 
 pytestmark = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not on PATH")
@@ -239,7 +239,7 @@ def mutants(alert: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "which"),
     [
-        ("standalone, everything", (ALWAYS | OPTIONAL) - WITH_PROBE),
+        pytest.param("standalone, everything", (ALWAYS | OPTIONAL) - WITH_PROBE, marks=repeats),
         ("standalone, operator", {*WITH_PROBE, "PgcatPoolSilent"}),
         ("docker", {"PgcatRestarted", "PgcatExporterDown", "PgcatReadsOnPrimary", "PgcatPoolSilent"}),
         ("standalone, session", {"PgcatPoolBusy"}),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from live.repeats import drawn
+from live.repeats import drawn, repeats
 from versions import URL, Home
 
 
@@ -121,10 +121,12 @@ def test_skip_tasks_copies_without_trust_and_says_so(home: Home, tmp_path: Path)
     "arguments",
     [
         ["--defaults", "--data", "topology=standalone"],
-        ["--defaults", "--data", "permify_replicas=lots"],
+        pytest.param(["--defaults", "--data", "permify_replicas=lots"], marks=repeats),
         ["--defaults", "--data", "pool_mode=session", "--data", "permify_replicas=90"],
         ["--data", "topology=standalone", "--data", "primary_host=db!1"],
-        ["--defaults", "--data", "topology=standalone", "--data", "primary_host=db_1"],
+        pytest.param(
+            ["--defaults", "--data", "topology=standalone", "--data", "primary_host=db_1"], marks=repeats
+        ),
         ["--data-file", "answers.yml", "--defaults"],
     ],
     ids=" ".join,

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from draws import examples
-from live.repeats import drawn
+from live.repeats import drawn, repeats
 from pgcat_stack.budget import plan
 from pgcat_stack.deployment import Deployment
 from rendering import Refused, render
@@ -292,7 +292,8 @@ def follow(deploy: Path, title: str) -> str:
     return "smaller" if last else "fits"
 
 
-@settings(max_examples=examples(9), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@repeats
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(answer_sets())
 def test_any_move_fits_and_is_accepted(answers: dict[str, Any]) -> None:
     folder = Path(tempfile.mkdtemp())

@@ -78,7 +78,15 @@ def committed(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("command", "options"), CASES, ids=lambda part: part.replace(" ", ""))
+REPEATED = {("copier recopy", options) for _, options in CASES if options != "--trust"}
+REPEATED |= {("copier copy", "--trust --skip-tasks"), ("copier copy", "--trust --pretend")}
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [pytest.param(*case, marks=[repeats] if case in REPEATED else []) for case in CASES],
+    ids=lambda part: part.replace(" ", ""),
+)
 def test_what_runs(
     home: Home, committed: Path, tmp_path: Path, record: Path, command: str, options: str
 ) -> None:

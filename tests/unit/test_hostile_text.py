@@ -14,6 +14,7 @@ import yaml
 
 import draws
 from cases import DOCKER, STANDALONE, Files, rendered
+from live.repeats import repeats
 from pgcat_stack import cli
 from pgcat_stack.checks import kubernetes_schema
 from pgcat_stack.sources import parse_source
@@ -71,7 +72,9 @@ def check_lines(captured: str) -> int:
     return len(lines)
 
 
-@pytest.mark.parametrize("answers", [DOCKER, STANDALONE], ids=["docker", "standalone"])
+@pytest.mark.parametrize(
+    "answers", [pytest.param(DOCKER, id="docker", marks=repeats), pytest.param(STANDALONE, id="standalone")]
+)
 def test_every_command_prints_single_visible_lines(
     answers: dict[str, object],
     tmp_path: Path,

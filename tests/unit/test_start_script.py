@@ -23,6 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from live.repeats import repeats
 from rendering import render
 
 MEGABYTE = 1_000_000
@@ -165,8 +166,8 @@ def rendered() -> Iterator[Path]:
 @pytest.fixture(
     params=[
         pytest.param(("dash", "mawk"), id="dash-mawk"),  # as in PgCat's image
-        pytest.param(("dash", "gawk"), id="dash-gawk"),
-        pytest.param(("dash", "original-awk"), id="dash-original-awk"),
+        pytest.param(("dash", "gawk"), id="dash-gawk", marks=repeats),
+        pytest.param(("dash", "original-awk"), id="dash-original-awk", marks=repeats),
         pytest.param(("bash --posix", "busybox"), id="bash-busybox-awk"),
         pytest.param(("busybox sh", "busybox"), id="busybox"),
     ],

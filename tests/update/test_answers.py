@@ -13,7 +13,7 @@ from jinja2 import DictLoader
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
-from live.repeats import repeats
+from live.repeats import drawn, repeats
 from old_versions import NEXT, VERSIONS, InProcess, stored
 from rendering import REPOSITORY
 from versions import Home
@@ -154,7 +154,7 @@ def test_the_sets_hold_every_key_choice_and_limit() -> None:
     assert set(now.keys) - {key for key, _ in used} == set()
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", drawn(SETS, {"watched", "not watched", "pools", "external"}))
 def test_stored_answers_stay(
     in_process: InProcess, tmp_path: Path, name: str, pytestconfig: pytest.Config
 ) -> None:

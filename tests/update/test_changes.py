@@ -147,6 +147,7 @@ def test_a_file_that_new_rules_exclude_is_looked_for(alone: InProcess, tmp_path:
     assert alone.home.status(deploy) == ""
 
 
+@repeats
 def test_edits_that_went_by_an_answer_at_the_prompt_are_reported(
     home: Home, in_process: InProcess, tmp_path: Path
 ) -> None:
@@ -324,9 +325,10 @@ def test_other_changes_take_one(
             200,
             "180 connections, before 80: run it again as an administrator, before the apply",
         ),
-        (
+        pytest.param(
             90,
             "70 connections, before 80: run it again as an administrator, after the rollout",
+            marks=repeats,
         ),
     ],
 )

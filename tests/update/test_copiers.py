@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from live.repeats import drawn
 from old_versions import NEXT, stored
 from rendering import REPOSITORY
 from versions import URL, Home
@@ -101,7 +100,6 @@ CASES = {
     for way in WAYS
     for age, packages in (("oldest", OLDEST), ("newest", NEWEST))
 }
-REPEATS = set(CASES) - {"pip --user, oldest"}
 
 
 @functools.cache
@@ -137,7 +135,8 @@ def base_python() -> str:
     return str(found) if found.exists() else sys.executable
 
 
-@pytest.mark.parametrize("name", drawn(CASES, REPEATS))
+@pytest.mark.repeats
+@pytest.mark.parametrize("name", CASES)
 def test_copy_and_update(home: Home, tmp_path: Path, base_python: str, name: str) -> None:
     way, packages = CASES[name]
     copier = WAYS[way](tmp_path / "installed", packages, base_python)
