@@ -269,6 +269,7 @@ def test_the_tests_notice_a_mistake_in_any_alert(name: str, which: set[str], tmp
     assert passed == {f"{alert}-0.yaml" for alert in found}
 
 
+@repeats
 def test_combinations_pass(tmp_path: Path) -> None:
     """A draw of all ways to render; the cases above are the ones with alerts of their own."""
     tried, step = 0, 25 if draws.every else 75

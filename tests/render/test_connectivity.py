@@ -292,7 +292,11 @@ def codes(stack: Stack, policies: Iterable[dict[str, Any]]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "name", drawn([name for name in NAMES if "not_told" in table(name)], {"standalone-addresses"})
+    "name",
+    drawn(
+        [name for name in NAMES if "not_told" in table(name)],
+        {"standalone-addresses", "standalone-in-cluster"},
+    ),
 )
 def test_every_mutation_is_seen(name: str, analyzer: Path, tmp_path: Path) -> None:
     stack = deployed(table(name)["answers"], tmp_path / "deploy")
