@@ -272,7 +272,7 @@ class TestDefault:
         assert {function for function, _ in asked} == {"ask_pgcat", "ask_primary", "ask_replicas"}
         for function, statement in sorted(asked):
             statement = statement.replace("PID", "0").replace("HOST", "postgres-replica")
-            if "wal_replay_resume" not in statement:
+            if not re.search("wal_replay_resume|pg_promote", statement):  # refused where all is well
                 default.follow(f'{functions}\n{function} "{statement}"')
         default.follow(f"{functions}\nask_permify | grep -q tenants")
         default.follow(f"{functions}\ncomplaints")
