@@ -503,7 +503,7 @@ SITES: dict[str, Callable[[Path], dict[str, set[str]]]] = {
 }
 
 
-REPEATED = {"nothing waits", "servers lost", "servers lost, PgCat 1.3.0"}
+REPEATED = {"nothing waits", "servers lost", "servers lost, PgCat 1.3.0", "connect spikes"}
 """They take minutes, and an idle machine: where PgCat stands still, alerts fire that are not to."""
 
 
@@ -552,12 +552,14 @@ def test_a_lost_replica_refused_logins_and_a_failover(sites: Sites, site: str) -
     assert not seen["read-only"] & {"PgcatNoServer"}
 
 
+@repeats
 def test_the_two_causes_of_connect_spikes_are_told_apart(sites: Sites) -> None:
     seen = sites["connect spikes"].result()
     assert "PgcatConnectionChurn" not in seen["all in use"]
     assert "PermifyPoolExhausted" not in seen["cold"]
 
 
+@repeats
 def test_a_pgcat_that_ends_and_comes_back(sites: Sites) -> None:
     seen = sites["connect spikes"].result()
     assert "PgcatRestarted" not in seen["killed"]
