@@ -11,6 +11,7 @@ This file must still parse on every Python that Copier runs on.
 
 from __future__ import annotations
 
+import gc
 import os
 import site
 import sys
@@ -29,17 +30,15 @@ def main(arguments: list[str]) -> int:
     root = Path(arguments[0]).resolve()
     if problem := prepare(root) or packages_problem():
         return complain(problem)
-    import gc
-
-    gc.disable()  # a process this short has nothing to collect, and looking would cost a tenth of its time
     from pgcat_stack.cli import hook
 
     return hook(root)
 
 
 def prepare(root: Path) -> str:
-    """Make the package importable, and nothing of the user's. Returns the problem in one line, or ""."""
+    """Make the package importable and quick, and nothing of the user's. Returns the problem, or ""."""
     sys.path[:] = [str(HOOKS), *trusted(sys.path, root)]
+    gc.disable()  # a process this short has nothing to collect, and looking would cost a tenth of its time
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them costs time
     return python_problem()
 
