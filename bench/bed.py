@@ -106,6 +106,15 @@ def write_tuples(permify: Permify, cluster: Cluster) -> None:
     cluster.catch_up()
 
 
+def fill(cluster: Cluster, folder: Path) -> None:
+    """Prepare the servers for several deployments at once, and write the tuples through the first."""
+    base = deployment(cluster, folder)
+    base.prepare()
+    base.lift_limit()
+    with base.pgcat() as pooler, base.permify(0, pooler.port) as first:
+        write_tuples(first, cluster)
+
+
 @dataclass(frozen=True)
 class Answers:
     """What wrk counted."""

@@ -198,11 +198,7 @@ def sweep(cluster: Cluster, folder: Path, added: bed.Latency, runs: int) -> str:
 
 def permify(folder: Path, runs: int) -> str:
     with postgres_cluster(4 * MAX_CONNECTIONS, {}) as cluster, bed.latency(cluster, folder) as added:
-        base = bed.deployment(cluster, folder / "base")
-        base.prepare()
-        base.lift_limit()
-        with base.pgcat() as pooler, base.permify(0, pooler.port) as first:
-            bed.write_tuples(first, cluster)
+        bed.fill(cluster, folder / "base")
         parts = []
         with (
             ways(cluster, folder / "near", None) as near,

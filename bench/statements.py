@@ -10,13 +10,12 @@ from pathlib import Path
 
 import bed
 from figures import table
-from permify import ratio
+from permify import LATENCIES, ratio
 
 from live.stack import MAX_CONNECTIONS, Permify
 from live.support import Cluster, Process, postgres_cluster
 
 CLIENTS = (8, 32, 128)
-LATENCIES = (0, 1, 5)
 CHECK_SECONDS = 2
 WRITE_SECONDS = 1
 CACHE_SIZE = 500
@@ -133,11 +132,7 @@ def rates(found: list[Way], what: str, milliseconds: int) -> str:
 def statements(folder: Path, runs: int) -> str:
     """Each way in turn, at each number of clients and each latency."""
     with postgres_cluster(8 * MAX_CONNECTIONS, {}) as cluster, bed.latency(cluster, folder) as added:
-        base = bed.deployment(cluster, folder / "base")
-        base.prepare()
-        base.lift_limit()
-        with base.pgcat() as pooler, base.permify(0, pooler.port) as first:
-            bed.write_tuples(first, cluster)
+        bed.fill(cluster, folder / "base")
         parts = []
         with ways(cluster, folder / "near", None) as near, ways(cluster, folder / "far", added) as far:
             for way in [*near, *far]:
