@@ -9,7 +9,7 @@ A file goes when its topology, or a new version, has it no more, and Copier remo
 They stay in git, because Copier updates committed files only, but nobody would look for them there. Before
 the update only answers from `--data` are known; what is answered at the prompt is known afterwards. A
 comparison with the old version, rendered anew, shows what was edited. That takes a second or two, so first
-`nothing_can_go` and the names of the files tell whether there is anything to compare.
+`nothing_can_go`, `nothing_is_excluded` and the names of the files tell whether there is anything to compare.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 HOOKS = Path(__file__).resolve().parent
 sys.path.insert(0, str(HOOKS))  # Python does not do it where PYTHONSAFEPATH is set
@@ -72,7 +75,7 @@ def main(arguments: list[str]) -> int:
 def before(root: Path, answers_file: str, data: dict[str, Any]) -> int:
     """Refuse the update where it would remove edited files."""
     answers = (root / answers_file).read_text(encoding="utf-8")
-    if nothing_can_go(answers, data):
+    if nothing_can_go(answers, data) or nothing_is_excluded(root, answers, data):
         return 0
     from pgcat_stack.git import git, paths
 
@@ -138,8 +141,10 @@ def tell_what_was_forgotten(root: Path, answers_file: str) -> None:
             return
         lost = {
             key: before[key]
-            for key, default in questions().items()
-            if key in before and key not in now and before[key] not in (default, USUAL.get(key), "", 0)
+            for key, question in questions().items()
+            if key in before
+            and key not in now
+            and before[key] not in (question.get("default"), USUAL.get(key), "", 0)
         }
     except (OSError, GitError, yaml.YAMLError, TypeError):
         return  # a conflict in it, or no commit: the validator says so
@@ -153,14 +158,14 @@ def tell_what_was_forgotten(root: Path, answers_file: str) -> None:
         print(f"  {printable(options, LONGEST_LINE)}\n")
 
 
-def questions() -> dict[str, Any]:
-    """The keys that this version asks for, or would with other answers, and their defaults."""
+def questions() -> dict[str, dict[str, Any]]:
+    """What this version asks for, or would with other answers, by its keys."""
     import yaml
 
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {}
     for file in sorted((TEMPLATE / "questions").glob("*.yml")):
-        asked = yaml.safe_load(file.read_text(encoding="utf-8"))
-        found |= {key: each.get("default") for key, each in asked.items() if not key.startswith("_")}
+        asked = yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        found |= {key: each for key, each in asked.items() if not key.startswith("_")}
     return found
 
 
@@ -187,6 +192,54 @@ def nothing_can_go(answers: str, data: dict[str, Any]) -> bool:
         return False
     names = names_in(old)
     return names is not None and names <= (names_in("HEAD") or set())
+
+
+def nothing_is_excluded(root: Path, answers: str, data: dict[str, Any]) -> bool:
+    """Whether the version stays, and renders every file of the deployment with these answers, too.
+
+    Stored answers and those given are all that counts where no question is asked that was not asked before.
+    True is certain; False also means that it cannot be told this way.
+    """
+    import re
+
+    import yaml
+
+    known = yaml.safe_load(answers)
+    if str(known["_commit"]) != os.environ.get("VERSION_TO", ""):
+        return False
+    asked = questions().values()
+    conditions = " ".join(str(question.get(part, "")) for question in asked for part in ("when", "choices"))
+    if any(re.search(rf"\b{re.escape(key)}\b", conditions) for key in data):
+        return False
+    from jinja2 import TemplateError
+
+    from pgcat_stack.git import git, paths
+
+    try:
+        patterns = excluded(known | data)
+    except (TemplateError, TypeError, ValueError):  # answers that the gate refuses in a moment, and says why
+        return False
+    return not any(patterns.match_file(path) for path in paths(git(root, "ls-files", "-z")))
+
+
+def excluded(answers: dict[str, Any]) -> GitIgnoreSpec:
+    """What matches the files that a deployment with these stored answers has not, rendered as Copier does it.
+
+    Copier itself would first be imported, and compile every question: more than a second.
+    """
+    import yaml
+    from jinja2 import FileSystemLoader
+    from jinja2.sandbox import SandboxedEnvironment
+    from pathspec import GitIgnoreSpec
+
+    settings = yaml.safe_load((TEMPLATE / "copier.yml").read_text(encoding="utf-8").partition("\n---\n")[0])
+    environment = SandboxedEnvironment(
+        loader=FileSystemLoader(TEMPLATE),
+        extensions=["jinja2_ansible_filters.AnsibleCoreFiltersExtension"],
+        **{name: value for name, value in settings["_envops"].items() if name != "undefined"},
+    )
+    patterns = environment.get_template("questions/excluded.jinja").render(answers)
+    return GitIgnoreSpec.from_lines(patterns.splitlines())
 
 
 def rules(commit: str) -> bytes | None:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import draws
+import update
 from pgcat_stack.checks import run_checks
 from pgcat_stack.deployment import Deployment
-from rendering import combinations, render
+from rendering import combinations, render, template
 
 PARTS = 4
 
@@ -33,3 +36,18 @@ def test_every_combination_is_valid(part: int, tmp_path: Path, pytestconfig: pyt
             if not (finding.code == "PS321" and answers.get("permify_install") == "none")
         ]
     assert not faults, "\n".join(faults)
+
+
+def test_the_update_hook_knows_what_is_not_rendered(tmp_path: Path) -> None:
+    """It tells so from stored answers by an environment of its own, for Copier's takes long to make."""
+    files = {path.relative_to(template() / "template") for path in (template() / "template").rglob("*")}
+    names = {str(path).removesuffix(".jinja") for path in files if (template() / "template" / path).is_file()}
+    seen = set()
+    for number, answers in enumerate(combinations()[:: 9 if draws.every else 45]):
+        deploy = render(tmp_path / str(number), answers, advanced=True, forge=("none", "github")[number % 2])
+        stored = yaml.safe_load((deploy / ".copier-answers.yml").read_text())
+        left_out = set(update.excluded(stored).match_files(names))
+        there = {str(path.relative_to(deploy)) for path in deploy.rglob("*") if path.is_file()}
+        assert names - left_out == there - {".copier-answers.yml"} | {"{{ _copier_conf.answers_file }}"}
+        seen |= left_out
+    assert len(seen) > 25

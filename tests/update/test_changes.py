@@ -109,6 +109,21 @@ def test_edits_that_would_go_stop_the_update(home: Home, in_process: InProcess, 
     assert (deploy / "kubernetes/pgcat-deployment.yaml").read_text().startswith("# ours\n")
 
 
+def test_a_number_that_removes_an_edited_file_stops_the_update(
+    home: Home, in_process: InProcess, tmp_path: Path
+) -> None:
+    """No other question is asked than before: what goes is told without rendering."""
+    answers = {**ANSWERS["standalone"], "permify_replicas": 2, "permify_max_replicas": 4}
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, answers)
+    file = deploy / "kubernetes/permify-autoscaler.yaml"
+    file.write_text("# ours\n" + file.read_text())
+    home.commit(deploy, "edits")
+    run = home.copier("update", "--trust", "--defaults", "--data", "permify_max_replicas=0", str(deploy))
+    assert run.returncode == 1
+    assert "files that you have edited: kubernetes/permify-autoscaler.yaml; nothing" in run.stderr
+    assert home.status(deploy) == ""
+
+
 @repeats
 def test_without_edits_that_go_none_are_listed(home: Home, in_process: InProcess, tmp_path: Path) -> None:
     deploy = in_process.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
