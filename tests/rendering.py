@@ -9,23 +9,29 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import copy
 import functools
+import hashlib
 import itertools
+import os
+import pickle
 import random
 import shutil
 import tempfile
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import copier
 import copier._template
+import jinja2
 from copier._main import Worker
 from copier.errors import UserMessageError
 from jinja2 import Template
 from jinja2.sandbox import SandboxedEnvironment
+
+from compiled.kept import keep_compiled
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEMPLATE_PARTS = ("copier.yml", "questions", "template", "hooks")
@@ -55,6 +61,7 @@ def template() -> Path:
 @functools.cache
 def environment() -> SandboxedEnvironment:
     """Copier's own environment for the template, with compiled strings kept."""
+    keep_compiled()
     with Worker(src_path=str(template()), dst_path=Path(tempfile.gettempdir()) / "unused") as worker:
         env = Worker.jinja_env.func(worker)  # type: ignore[attr-defined]
     env.cache = dict[Any, Any]()
@@ -72,8 +79,8 @@ def environment() -> SandboxedEnvironment:
 
 
 @functools.cache
-def _configuration(path: Path) -> dict[str, Any]:
-    return _load_configuration(path)
+def _configuration(path: Path) -> bytes:
+    return pickle.dumps(_load_configuration(path))
 
 
 _load_configuration = copier._template.load_template_config
@@ -84,7 +91,7 @@ _one_at_a_time = threading.Lock()
 def _compiled_once() -> Iterator[None]:
     ours, own = environment(), Worker.jinja_env
     Worker.jinja_env = ours  # type: ignore[assignment]
-    copier._template.load_template_config = lambda path, quiet=False: copy.deepcopy(_configuration(path))
+    copier._template.load_template_config = lambda path, quiet=False: pickle.loads(_configuration(path))
     try:
         yield
     finally:
@@ -95,8 +102,64 @@ def _compiled_once() -> Iterator[None]:
 def render(destination: Path, answers: Mapping[str, Any] | None = None, /, **more: Any) -> Path:
     """Render a deployment with these answers and defaults for the others, without hooks.
 
+    It is kept under `.pytest_cache`, and not rendered again for the same answers until the template changes.
     Raises `Refused` with Copier's line when the gate refuses, after checking that nothing was written.
     """
+    given = pickle.dumps(sorted({**(answers or {}), **more}.items()))
+    kept = _kept_folder() / hashlib.sha256(given).hexdigest()
+    if destination.exists():
+        return _render(destination, answers, **more)
+    try:
+        files = pickle.loads(zlib.decompress(kept.read_bytes()))
+    except OSError:
+        _render(destination, answers, **more)
+        draft = kept.with_suffix(f".{os.getpid()}")
+        draft.write_bytes(zlib.compress(pickle.dumps(_read(destination)), level=1))
+        draft.replace(kept)
+        return destination
+    for name, (mode, content) in files.items():
+        path = destination / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.replace(_TEMPLATE, os.fsencode(template())))
+        path.chmod(mode)
+    return destination
+
+
+_TEMPLATE = b"\0template\0"
+"""In a kept answers file: where the template is, which differs from process to process."""
+_KEPT_TEMPLATES = 3
+
+
+@functools.cache
+def _kept_folder() -> Path:
+    """Where deployments of the template as it is now are kept; those of earlier ones make room."""
+    digest = hashlib.sha256(f"{copier.__version__} {jinja2.__version__}".encode())
+    for part in ("copier.yml", "questions", "template"):
+        for path in sorted([template() / part, *(template() / part).rglob("*")]):
+            if path.is_file():
+                digest.update(f"{path.relative_to(template())} {path.stat().st_mode} ".encode())
+                digest.update(path.read_bytes())
+    renders = REPOSITORY / ".pytest_cache" / "renders"
+    folder = renders / digest.hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.touch()
+    for old in sorted(renders.iterdir(), key=lambda path: path.stat().st_mtime)[:-_KEPT_TEMPLATES]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _read(deployment: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        path.relative_to(deployment).as_posix(): (
+            path.stat().st_mode,
+            path.read_bytes().replace(os.fsencode(template()), _TEMPLATE),
+        )
+        for path in deployment.rglob("*")
+        if path.is_file()
+    }
+
+
+def _render(destination: Path, answers: Mapping[str, Any] | None, **more: Any) -> Path:
     try:
         with _one_at_a_time, _compiled_once():
             copier.run_copy(

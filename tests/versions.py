@@ -20,6 +20,8 @@ from typing import Any
 from rendering import REPOSITORY, TEMPLATE_PARTS
 
 URL = "gh:org/pgcat-stack"
+COMPILED = REPOSITORY / "tests/compiled"
+"""With it on PYTHONPATH Copier keeps what it compiles."""
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 """Colours, and where the cursor goes."""
 
@@ -39,14 +41,7 @@ class Home:
         kept = {
             key: value for key, value in os.environ.items() if not key.startswith(("COPIER_", "XDG_", "GIT_"))
         }
-        kept["PYTHONPATH"] = str(REPOSITORY / "tests/compiled")
-        kept["PGCAT_STACK_TEST_COMPILED"] = str(self.compiled)
-        return {**kept, "HOME": str(self.folder)}
-
-    @property
-    def compiled(self) -> Path:
-        """Where the code of compiled templates is kept."""
-        return self.folder.parent / "compiled"
+        return {**kept, "PYTHONPATH": str(COMPILED), "HOME": str(self.folder)}
 
     def prepare(self) -> Home:
         (self.folder / ".gitconfig").write_text(

@@ -1,7 +1,12 @@
-"""Keeps what Jinja makes of a template: that is half of what Copier does, and the same each time."""
+"""Keeps what Jinja makes of a template: that is most of what Copier does, and the same each time.
+
+All tests and the commands that they start share one folder, also with the runs after this one. A file in it
+is named by a digest of all that its code comes from.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import marshal
 import os
@@ -10,12 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+FOLDER = Path(__file__).resolve().parent.parent.parent / ".pytest_cache" / "compiled"
 
-def keep_compiled(folder: Path) -> Callable[..., Any]:
-    """From now on in this process; returns what compiled before."""
+
+@functools.cache
+def keep_compiled() -> None:
+    """From now on in this process."""
     import jinja2
 
-    folder.mkdir(exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     plain: Callable[..., Any] = jinja2.Environment.compile
 
     def compile_once(
@@ -32,7 +40,7 @@ def keep_compiled(folder: Path) -> Callable[..., Any]:
         text = (
             f"{jinja2.__version__} {sys.version} {options} {self.undefined} {sorted(self.filters)} {source}"
         )
-        kept = folder / hashlib.sha256(text.encode()).hexdigest()
+        kept = FOLDER / hashlib.sha256(text.encode()).hexdigest()
         try:
             return marshal.loads(kept.read_bytes())
         except (OSError, ValueError, EOFError):
@@ -43,4 +51,3 @@ def keep_compiled(folder: Path) -> Callable[..., Any]:
             return code
 
     jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
-    return plain

@@ -220,10 +220,10 @@ def test_new_password_of_the_role_alone_breaks_nothing(sites: Sites) -> None:
 
 @pytest.mark.parametrize("server", ["replica", "primary"])
 def test_silent_network_is_noticed(sites: Sites, server: str) -> None:
-    """By tcp_user_timeout: checks under way fail then; later requests go elsewhere or wait."""
+    """By tcp_user_timeout: checks that were sent there fail then; later requests go elsewhere or wait."""
     outcome = sites.outcome(f"{MAIN}, vanished", f"packets to the {server} vanish")
     checks = [request for request in outcome.requests if request.kind == "check"]
-    longest = max(request.seconds for request in checks if request.began < outcome.began + 1)
+    longest = max(request.seconds for request in checks if request.began < outcome.began + 5)
     at_least, at_most = NOTICED_SECONDS
     assert at_least < longest < at_most, outcome.errors
     assert outcome.seen["used_again"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from live.support import run
 from rendering import template
+from versions import COMPILED
 
 TAG = "0.1.0"
 GIT_CONFIGURATION = "[user]\n\tname = Test\n\temail = test@example.com\n"
@@ -33,7 +34,7 @@ class Template:
     def environment(self) -> dict[str, str]:
         """Of its git and Copier."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("COPIER_", "XDG_"))}
-        return {**kept, "HOME": str(self.home)}
+        return {**kept, "PYTHONPATH": str(COMPILED), "HOME": str(self.home)}
 
     def git(self, folder: Path, *arguments: str) -> str:
         return run(("git", *arguments), self.environment, cwd=folder)

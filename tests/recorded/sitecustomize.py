@@ -30,10 +30,8 @@ if len(sys.orig_argv) > 1 and sys.orig_argv[1].endswith(HOOKS):
     note("hook", Path(sys.orig_argv[1]).name, stage)
     sys.addaudithook(watch)
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "compiled"))
-if os.environ.get("PGCAT_STACK_TEST_COMPILED") and any(
-    argument.endswith(("copier", "update.py")) for argument in sys.orig_argv[1:]
-):
+if any(argument.endswith(("copier", "update.py")) for argument in sys.orig_argv[1:]):
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "compiled"))
     from kept import keep_compiled
 
-    keep_compiled(Path(os.environ["PGCAT_STACK_TEST_COMPILED"]))
+    keep_compiled()

@@ -12,7 +12,7 @@ from typing import Any
 from pgcat_stack.checks import registry
 from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Finding
-from pgcat_stack.sources import parse_source
+from pgcat_stack.sources import Source, parse_source
 from rendering import render
 
 SERVERS = {"primary_host": "db1", "replica_hosts": "db2"}
@@ -59,10 +59,15 @@ def edit(files: Files, path: str, pattern: str, replacement: str) -> Files:
     return {**files, path: text}
 
 
+@functools.lru_cache(maxsize=2000)
+def _source(path: str, text: str) -> Source:
+    """Most cases change one file; the others are read once for all of them."""
+    return parse_source(path, text.encode())
+
+
 def load(files: Files) -> Deployment:
     """The files as a deployment, without a folder."""
-    sources = {path: parse_source(path, text.encode()) for path, text in sorted(files.items())}
-    return Deployment(Path("deployment"), sources)
+    return Deployment(Path("deployment"), {path: _source(path, text) for path, text in sorted(files.items())})
 
 
 def findings(files: Files, *families: str) -> list[Finding]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import jinja2
 import pytest
 
 from compiled.kept import keep_compiled
@@ -48,11 +46,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(scope="session")
-def in_process(home: Home) -> Iterator[InProcess]:
+def in_process(home: Home) -> InProcess:
     """With compiled templates kept, as for the commands of this home."""
-    plain = keep_compiled(home.compiled)
-    yield InProcess(home)
-    jinja2.Environment.compile = plain  # type: ignore[method-assign]
+    keep_compiled()
+    return InProcess(home)
 
 
 @pytest.fixture
