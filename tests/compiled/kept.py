@@ -44,7 +44,12 @@ def keep_compiled() -> None:
         try:
             return marshal.loads(kept.read_bytes())
         except (OSError, ValueError, EOFError):
-            code = plain(self, source, name, filename, raw, defer_init)
+            # What Jinja computes beforehand, such as the real path of ".", holds in this process alone.
+            optimized, self.optimized = self.optimized, False
+            try:
+                code = plain(self, source, name, filename, raw, defer_init)
+            finally:
+                self.optimized = optimized
             draft = kept.with_suffix(f".{os.getpid()}")
             draft.write_bytes(marshal.dumps(code))
             draft.replace(kept)
