@@ -48,6 +48,7 @@ PARTS = {
     "permify": Part("permify", runs=3),
     "tuning": Part("tuning", runs=7),
     "statements": Part("statements", runs=3),
+    "migrations": Part("statements", runs=2),
     "pgbench": Part("pgbench", runs=3),
     "pods": Part("pods", runs=1),
     "resources": Part("resources", runs=3),

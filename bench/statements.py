@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import bed
+import psycopg
 from figures import table
 from permify import LATENCIES, ratio
 
+from live.faults import Outcome, Site, calm, site
+from live.prepared import name_statements
 from live.stack import MAX_CONNECTIONS, Permify
 from live.support import Cluster, Process, postgres_cluster
 
 CLIENTS = (8, 32, 128)
 CHECK_SECONDS = 2
 WRITE_SECONDS = 1
-CACHE_SIZE = 500
-"""Of statements that PgCat keeps for each pool."""
 GOGC = "400"
 
 Round = tuple[str, int, int]
@@ -70,19 +72,6 @@ class Way:
     results: dict[Round, list[bed.Answers]] = field(default_factory=dict)
 
 
-def with_prepared(deployment: bed.Deployment) -> None:
-    """Permify names its statements; PgCat keeps them for its servers."""
-    edits = [("permify/permify.yaml", r"cache_describe", "cache_statement")]
-    if not deployment.direct:
-        name = "prepared_statements_cache_size"
-        edits.append(("pgcat/pgcat.toml", rf"(?m)^{name} = \d+", f"{name} = {CACHE_SIZE}"))
-    for name, pattern, new in edits:
-        path = deployment.rendered / name
-        text, count = re.subn(pattern, new, path.read_text())
-        assert count, name
-        path.write_text(text)
-
-
 @contextlib.contextmanager
 def ways(cluster: Cluster, folder: Path, added: bed.Latency | None) -> Iterator[list[Way]]:
     """All of them at once, and each idle but for its turns; behind Toxiproxy where there is to be latency."""
@@ -95,7 +84,7 @@ def ways(cluster: Cluster, folder: Path, added: bed.Latency | None) -> Iterator[
                 cluster, folder / str(number), kind.pgcat or "", by=added.by if added else None, **direct
             )
             if kind.prepared:
-                with_prepared(deployment)
+                name_statements(deployment.rendered)
             if kind.collects_less:
                 deployment.more_environment = {"GOGC": GOGC}
             port = stack.enter_context(deployment.pgcat()).port if kind.pgcat else None
@@ -151,3 +140,67 @@ def statements(folder: Path, runs: int) -> str:
     parts.append(table(["Permify's most memory, no latency", "MiB"], memory))
     heads = "Minimum / median / maximum; ratios are of neighbours in the same run."
     return "\n\n".join([heads, *parts])
+
+
+# Changes of the schema under load
+
+CHANGES: dict[str, Sequence[str]] = {
+    "another type of a column that checks read": [
+        "ALTER TABLE relation_tuples ALTER COLUMN subject_id TYPE text"
+    ],
+    "a new column and an index of it": [
+        "ALTER TABLE relation_tuples ADD COLUMN more text",
+        "CREATE INDEX CONCURRENTLY more_idx ON relation_tuples (more)",
+    ],
+    "a new default, an index less": [
+        "ALTER TABLE relation_tuples ALTER COLUMN expired_tx_id SET DEFAULT '9223372036854775807'::xid8",
+        "DROP INDEX CONCURRENTLY idx_relation_tuples_txid",
+    ],
+}
+"""What migrations of Permify have done to tables, but for the first: none of 1.x has changed a type."""
+AFTER_SECONDS = 20.0
+
+
+def migrations(folder: Path, runs: int) -> str:
+    """Each change under checks and writes, with statements that have names and without."""
+    rows = []
+    for pgcat in ("pgcat", "pgcat-1.3.0"):
+        for prepared in (False, True):
+            for number, (change, statements) in enumerate(CHANGES.items()):
+                outcomes = []
+                for run in range(runs):
+                    with site(folder / f"{pgcat}-{prepared}-{number}-{run}", pgcat=pgcat) as here:
+                        outcomes.append(_changed(here, statements, prepared))
+                kind = _kind(pgcat, prepared, False)
+                rows.append([kind.name, change, *(_sum(outcomes))])
+    return table(["deployment", "change", "requests", "failed", "last failed after, s"], rows)
+
+
+def _changed(here: Site, statements: Sequence[str], prepared: bool) -> Outcome:
+    if prepared:
+        name_statements(here.stack.rendered)
+    here.prepare()
+    here.start()
+    primary = here.cluster.primary
+    with (
+        psycopg.connect(
+            host=str(primary.folder),
+            port=primary.port,
+            user="postgres",
+            dbname=here.stack.database,
+            autocommit=True,
+        ) as administrator,
+        here.load() as load,
+    ):
+        calm(load)
+        began = time.monotonic()
+        for statement in statements:
+            administrator.execute(statement.encode())
+        time.sleep(AFTER_SECONDS)
+        return here.outcome(load, began, began)
+
+
+def _sum(outcomes: Sequence[Outcome]) -> tuple[int, int, str]:
+    last = max(outcome.failed_until_seconds for outcome in outcomes)
+    failed = sum(len(outcome.failed) for outcome in outcomes)
+    return sum(len(outcome.requests) for outcome in outcomes), failed, f"{last:.1f}" if failed else "–"

@@ -21,6 +21,7 @@ import yaml
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "hooks"), str(HERE.parent / "tests")]
 
+from pgcat_stack.doctor.checks import registry  # noqa: E402
 from rendering import render  # noqa: E402
 
 STANDALONE = {"topology": "standalone", "primary_host": "db1", "replica_hosts": "db2"}
@@ -60,6 +61,15 @@ SHOWN: dict[str, tuple[tuple[str, str, str], ...]] = {
     "reader not answered": (
         ("pgcat_stats_", "permify_reader", "+0"),
         ("pgcat_pools_sv_active", "permify_reader", "0"),
+    ),
+    "writer not answered": (
+        ("pgcat_stats_", "permify_writer", "+0"),
+        ("pgcat_pools_sv_active", "permify_writer", "0"),
+        ("pgcat_pools_cl_waiting", "permify_writer", "5"),
+    ),
+    "all statements hang": (
+        ("pgcat_stats_total_query_count", "", "+8"),
+        ("pgcat_pools_sv_active", "", "8"),
     ),
     "clients wait": (("pgcat_pools_cl_waiting", "", "5"),),
     "no exporter": (("pgcat_", "", ""),),
@@ -174,6 +184,15 @@ also made with the real programs, in `tests/live/test_alerts.py`. **gap**: nothi
 | fault | kind | docker, and Kubernetes with the probe | Kubernetes without it | doctor | README | live |
 |---|---|---|---|---|---|---|"""
 
+ALONE = """
+## What the doctor alone finds
+
+No request fails by these yet, or not by them alone, so no alert is for them. Some break the next rollout,
+failover or restart: run `pgcat-stack doctor` after every change, and once a week.
+
+| code | name | severity |
+|---|---|---|"""
+
 
 def page() -> str:
     """docs/alerts.md."""
@@ -188,6 +207,9 @@ def page() -> str:
         live = "yes" if row.get("live") else ""
         cells = (row["fault"], row["kind"], with_probe, bare, doctor, row["section"] or "**gap**", live)
         lines.append(f"| {' | '.join(cells)} |")
+    paged = {code for row in faults() for code in row["doctor"]}
+    alone = [check for check in registry.all_checks() if check.code not in paged]
+    lines += [ALONE, *(f"| `{check.code}` | {check.name} | {check.severity} |" for check in alone)]
     return "\n".join(lines) + "\n"
 
 

@@ -79,7 +79,7 @@ def render_page() -> str:
     Raises `HistoryError` where the history does not name a question, or names one that is not asked.
     """
     sections = _sections()
-    since = _since([question.key for _, questions in sections for question in questions])
+    version_of = since([question.key for _, questions in sections for question in questions])
     parts = [
         "# Questions\n",
         "What `copier copy` asks, in its order. The names are the keys of `--data` and of an answers file.\n"
@@ -97,8 +97,8 @@ def render_page() -> str:
         parts.append(f"## {title}\n")
         if questions[0].advanced:
             parts.append("Asked when `advanced` is true; a condition below is a further one.\n")
-        parts += [_entry(question, since[question.key]) for question in questions]
-    parts.append(_history())
+        parts += [_entry(question, version_of[question.key]) for question in questions]
+    parts.append(history())
     return "\n".join(parts)
 
 
@@ -243,21 +243,23 @@ def _entry(question: Asked, since: str) -> str:
     return "\n".join(lines)
 
 
-def _since(keys: list[str]) -> dict[str, str]:
-    since = {key: version for version, brought in NEW.items() for key in brought}
+def since(keys: list[str]) -> dict[str, str]:
+    """The version that brought each of the keys, all that are asked. Raises `HistoryError`."""
+    found = {key: version for version, brought in NEW.items() for key in brought}
     gone = {key for names in GONE.values() for key in names}
-    missing = [key for key in keys if key not in since or key in gone]
-    left = [key for key in since if key not in keys and key not in gone]
+    missing = [key for key in keys if key not in found or key in gone]
+    left = [key for key in found if key not in keys and key not in gone]
     if missing or left:
         raise HistoryError(
             f"docs/questions.py: {', '.join(missing)} must stand in NEW"
             if missing
             else f"docs/questions.py: {', '.join(left)} must stand in GONE"
         )
-    return since
+    return found
 
 
-def _history() -> str:
+def history() -> str:
+    """The section of that name."""
     rows = []
     for version in dict.fromkeys((*NEW, *GONE)):
         brought = NEW.get(version, ())

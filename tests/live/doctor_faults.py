@@ -402,6 +402,34 @@ def a_transaction_that_nobody_ends(patient: Patient) -> Iterator[None]:
     postgresql_checks.LONG_SECONDS = usual
 
 
+@fault(
+    "PD232",
+    "waits for a synchronous standby",
+    "is 'gone'",
+    "bring that standby back",
+    last=True,
+    touches="transactions relation_tuples",
+)
+def a_synchronous_standby_that_is_gone(patient: Patient) -> Iterator[None]:
+    primary = patient.stack.cluster.primary
+    primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+    primary.sql("SELECT pg_reload_conf()")
+    wait_until(lambda: primary.sql("SHOW synchronous_standby_names") == [("gone",)])
+
+    def write() -> None:
+        with patient.stack.connect(primary.port, patient.stack.database) as connection:
+            connection.execute("INSERT INTO tenants (id, name) VALUES ('waits', 'waits')")
+            connection.execute("DELETE FROM tenants WHERE id = 'waits'")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    time.sleep(2.5)
+    yield
+    primary.sql("ALTER SYSTEM RESET synchronous_standby_names")
+    primary.sql("SELECT pg_reload_conf()")
+    writer.join()
+
+
 READ_ONLY = "default_transaction_read_only"
 
 
@@ -460,9 +488,9 @@ def everything_paused(patient: Patient) -> Iterator[None]:
         admin(patient.stack, pgcat.port, "RESUME")
 
 
-@fault("PS410", "nowhere", "permify")
+@fault("PS410", "nowhere", "permify", touches="tables")
 def a_database_that_does_not_exist(patient: Patient) -> Iterator[list[str]]:
-    """In the reader pool, by the file that PgCat runs from."""
+    """In the reader pool, by the file that PgCat runs from; it explains why reads of tables fail."""
     text = (patient.root / "pgcat/pgcat.toml").read_text()
     head, mark, tail = text.partition("[pools.permify_reader.shards.0]")
     assert 'database = "permify"' in tail

@@ -32,7 +32,7 @@ from live.doctor_faults import (
 )
 from live.doctored import Patient, shown
 from live.platform_fakes import Fake, container, pod, secret
-from live.repeats import drawn
+from live.repeats import drawn, repeats
 from live.stack import EXTERNAL, IPV6, MAX_CONNECTIONS, Stack, pgcat_program
 from live.support import LOOPBACK, Cluster, free_port, joined, postgres_cluster, program
 from pages import code_blocks
@@ -503,7 +503,13 @@ def test_docker_by_published_ports(cluster: Cluster, tmp_path: Path, monkeypatch
         assert any("Cannot connect" in note for note in patient.examined(servers, docker=True).notes)
 
 
-@pytest.mark.parametrize(("answers", "version"), HEALTHY.values(), ids=HEALTHY)
+@pytest.mark.parametrize(
+    ("answers", "version"),
+    [
+        pytest.param(*each, id=name, marks=repeats if name == "no replica" else ())
+        for name, each in HEALTHY.items()
+    ],
+)
 def test_a_healthy_deployment_is_clean(
     cluster: Cluster, tmp_path: Path, answers: dict[str, Any], version: str
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from live.load import Load
 from live.pods import run_pods
-from live.repeats import LATEST
+from live.repeats import LATEST, repeats
 from live.stack import CHECKS, EXTERNAL, Stack, pgcat_program
 from live.support import LOOPBACK, Cluster, NotReady, Peaks, Server
 from pgcat_stack.budget import plan
@@ -41,6 +41,7 @@ def default(request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path) ->
         yield stack
 
 
+@repeats
 def test_two_dozen_permify_share_the_default_pools(default: Stack) -> None:
     most = default.planned(pgcats=2, permifys=0)
     assert max(most.values()) < 2 * 24  # what they would take without PgCat, idle

@@ -141,6 +141,8 @@ REPEATED = {
     "sidecar, component",
     "sidecar, one, operator",
     "docker, external, its exporters",
+    "standalone, session",
+    "sidecar",
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from live.repeats import repeats
 from pgcat_stack.doctor.checks import registry
-from rendering import render
+from rendering import REPOSITORY, render
 from runbook import SYMPTOMS
 
 pytestmark = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not on PATH")
@@ -52,7 +52,7 @@ def faults() -> Iterator[Any]:
         yield pytest.param(name, row, id=f"{name}-{row['fault']}", marks=marks)
 
 
-@pytest.mark.parametrize(("monitoring", "row"), faults(), indirect=["monitoring"])
+@pytest.mark.parametrize(("monitoring", "row"), list(faults()), indirect=["monitoring"])
 def test_a_fault_pages_in_time(row: dict[str, object], monitoring: tuple[str, Path]) -> None:
     name, folder = monitoring
     wanted = row["bare" if name == "without" else "pages"]
@@ -68,3 +68,13 @@ def test_rows_name_what_there_is() -> None:
     for row in matrix.faults():
         assert set(row["doctor"]) <= codes
         assert row["section"] in ("", *SYMPTOMS)
+
+
+def test_every_fault_that_docs_faults_describes_has_one_row() -> None:
+    _, _, below = (REPOSITORY / "docs" / "faults.md").read_text().partition("## Fault by fault\n\n")
+    _, _, *rows = below.partition("\n\n")[0].splitlines()
+    described = [
+        row.split("|")[1].strip().removesuffix(" (*not tested*, seven trials by hand)") for row in rows
+    ]
+    assert len(described) >= 24
+    assert sorted(name for row in matrix.faults() for name in row.get("found_as", ())) == sorted(described)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from live.repeats import repeats
 from pgcat_stack.checks import run_checks
 from pgcat_stack.deployment import Deployment
 from rendering import REPOSITORY, Refused, render
@@ -373,73 +374,77 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
     assert "\n" not in str(refused.value)
 
 
+FITTING: list[dict[str, Any]] = [
+    {**STANDALONE, "postgres_max_connections": 190, "pgcat_replicas": 3, "writer_pool_size": 13}
+    | {"reader_pool_size": 20},
+    {**STANDALONE, "drain_seconds": 20},
+    {**STANDALONE, "pgcat_replicas": 3, "pgcat_max_replicas": 3},
+    {**STANDALONE, "pgcat_max_replicas": 3, "drain_seconds": 1785},
+    {**STANDALONE, "pgcat_max_replicas": 35},
+    {**STANDALONE, "pool_mode": "session", "permify_replicas": 7},
+    {**STANDALONE, "database_cidrs": "fd00::/8, 10.0.0.0/8,::/0 , 192.168.1.1/32"},
+    {**STANDALONE, "namespace": "null", "client_namespaces": "true,1e3"},
+    {"database_name": "authz-prod", "database_user": "Permify_App"},
+    {"permify_replicas": "3", "watch": "no", "postgres_max_connections": " 200 "},
+    {"other_connections": 3},
+    {**SIDECAR, "postgres_max_connections": 14, "other_connections": 3},
+    {"postgres_max_connections": 100, "other_connections": 95},
+    {**STANDALONE, "database_cidrs": "0.0.0.0/1,::/1", "otlp_endpoint": "1:43"},
+    {**STANDALONE, "replica_hosts": ",".join(f"replica-{number}" for number in range(30))},
+    {**EXTERNAL, "primary_host": "postgres_primary", "replica_hosts": "_r_:5433"},
+    {**EXTERNAL, "primary_host": "fd00::1", "ip_family": "ipv6"},
+    {
+        **STANDALONE,
+        "primary_host": "fd00::1",
+        "replica_hosts": "[FD00:0::2]:5433",
+        "database_cidrs": "FD00::/64",
+        "ip_family": "ipv6",
+        "otlp_endpoint": "[fd00:1::5]:4317",
+    },
+    {**STANDALONE, "pooling": "direct", "primary_host": "fd00::1", "replica_hosts": "fd00::2,fd00::3"},
+    {**SIDECAR, "primary_host": "fd00::1", "ip_family": "ipv6", "monitoring": "none"},
+    {**SIDECAR, "permify_max_replicas": 3, "drain_seconds": 1775},
+    {**STANDALONE, "primary_host": "10.1.2.3", "database_cidrs": "10.1.0.0/16"},
+    {**STANDALONE, "permify_install": "helm", "permify_image": f"r.io:5000/p:{'a' * 62}"},
+    {**STANDALONE, "permify_image": f"r.io:5000/p:v1@sha256:{'a' * 64}"},
+    {"pgcat_image": "", "permify_image": ""},
+    {
+        **STANDALONE,
+        "runbook_url": f"https://git.x.com:8443/a/-/{'b' * 400}?ref=main",
+        "postgres_metrics": True,
+    },
+    {**STANDALONE, "pooling": "direct", "postgres_metrics": False, "runbook_url": ""},
+    {**STANDALONE, "permify_install": "none", "authn": "none", "cors_allowed_origins": "*"},
+    {
+        "permify_install": "none",  # not asked in docker
+        "authn": "preshared",
+        "cors_allowed_origins": "https://App.example:8443, http://[::1]:3000,http://localhost:65535,"
+        "https://*.example.com,capacitor://localhost, http://a.example:443, http://10.0.0.5:3000,"
+        " https://[FD00::5],http://1.example,http://a1",
+    },
+    {**STANDALONE, "database_labels": "cnpg.io/cluster=permify-db, app=", "database_namespace": "data"},
+    {**STANDALONE, "otlp_endpoint": "collector.monitoring.svc.cluster.local:4317", "distributed": True},
+    {**STANDALONE, "pooling": "direct", "database_tls": "verify-full", "database_ca": "configmap/db.ca"},
+    {**STANDALONE, "priority_class": "system-cluster-critical", "dns_cidrs": "10.96.0.10/32"},
+    {**SIDECAR, "permify_install": "none"},
+    {
+        **STANDALONE,
+        "primary_host": "db.example",
+        "replica_hosts": "10.0.0.5",
+        "database_policy": "cilium",
+    },
+    {**STANDALONE, "database_policy": "cilium", "database_labels": "app=postgres"},
+    {**STANDALONE, "database_policy": "cilium", "network_policies": False},
+    {**STANDALONE, "client_tls": "cert-manager", "client_tls_issuer": "private.ca-1"},
+    {**SIDECAR, "client_tls": "cert-manager"},
+    {"topology": "docker", "permify_max_replicas": 10, "pgcat_replicas": 5, "namespace": "unused"},
+]
+"""At the last value that is taken, or of an odd form."""
+
+
 @pytest.mark.parametrize(
     "answers",
-    [
-        {**STANDALONE, "postgres_max_connections": 190, "pgcat_replicas": 3, "writer_pool_size": 13}
-        | {"reader_pool_size": 20},
-        {**STANDALONE, "drain_seconds": 20},
-        {**STANDALONE, "pgcat_replicas": 3, "pgcat_max_replicas": 3},
-        {**STANDALONE, "pgcat_max_replicas": 3, "drain_seconds": 1785},
-        {**STANDALONE, "pgcat_max_replicas": 35},
-        {**STANDALONE, "pool_mode": "session", "permify_replicas": 7},
-        {**STANDALONE, "database_cidrs": "fd00::/8, 10.0.0.0/8,::/0 , 192.168.1.1/32"},
-        {**STANDALONE, "namespace": "null", "client_namespaces": "true,1e3"},
-        {"database_name": "authz-prod", "database_user": "Permify_App"},
-        {"permify_replicas": "3", "watch": "no", "postgres_max_connections": " 200 "},
-        {"other_connections": 3},
-        {**SIDECAR, "postgres_max_connections": 14, "other_connections": 3},
-        {"postgres_max_connections": 100, "other_connections": 95},
-        {**STANDALONE, "database_cidrs": "0.0.0.0/1,::/1", "otlp_endpoint": "1:43"},
-        {**STANDALONE, "replica_hosts": ",".join(f"replica-{number}" for number in range(30))},
-        {**EXTERNAL, "primary_host": "postgres_primary", "replica_hosts": "_r_:5433"},
-        {**EXTERNAL, "primary_host": "fd00::1", "ip_family": "ipv6"},
-        {
-            **STANDALONE,
-            "primary_host": "fd00::1",
-            "replica_hosts": "[FD00:0::2]:5433",
-            "database_cidrs": "FD00::/64",
-            "ip_family": "ipv6",
-            "otlp_endpoint": "[fd00:1::5]:4317",
-        },
-        {**STANDALONE, "pooling": "direct", "primary_host": "fd00::1", "replica_hosts": "fd00::2,fd00::3"},
-        {**SIDECAR, "primary_host": "fd00::1", "ip_family": "ipv6", "monitoring": "none"},
-        {**SIDECAR, "permify_max_replicas": 3, "drain_seconds": 1775},
-        {**STANDALONE, "primary_host": "10.1.2.3", "database_cidrs": "10.1.0.0/16"},
-        {**STANDALONE, "permify_install": "helm", "permify_image": f"r.io:5000/p:{'a' * 62}"},
-        {**STANDALONE, "permify_image": f"r.io:5000/p:v1@sha256:{'a' * 64}"},
-        {"pgcat_image": "", "permify_image": ""},
-        {
-            **STANDALONE,
-            "runbook_url": f"https://git.x.com:8443/a/-/{'b' * 400}?ref=main",
-            "postgres_metrics": True,
-        },
-        {**STANDALONE, "pooling": "direct", "postgres_metrics": False, "runbook_url": ""},
-        {**STANDALONE, "permify_install": "none", "authn": "none", "cors_allowed_origins": "*"},
-        {
-            "permify_install": "none",  # not asked in docker
-            "authn": "preshared",
-            "cors_allowed_origins": "https://App.example:8443, http://[::1]:3000,http://localhost:65535,"
-            "https://*.example.com,capacitor://localhost, http://a.example:443, http://10.0.0.5:3000,"
-            " https://[FD00::5],http://1.example,http://a1",
-        },
-        {**STANDALONE, "database_labels": "cnpg.io/cluster=permify-db, app=", "database_namespace": "data"},
-        {**STANDALONE, "otlp_endpoint": "collector.monitoring.svc.cluster.local:4317", "distributed": True},
-        {**STANDALONE, "pooling": "direct", "database_tls": "verify-full", "database_ca": "configmap/db.ca"},
-        {**STANDALONE, "priority_class": "system-cluster-critical", "dns_cidrs": "10.96.0.10/32"},
-        {**SIDECAR, "permify_install": "none"},
-        {
-            **STANDALONE,
-            "primary_host": "db.example",
-            "replica_hosts": "10.0.0.5",
-            "database_policy": "cilium",
-        },
-        {**STANDALONE, "database_policy": "cilium", "database_labels": "app=postgres"},
-        {**STANDALONE, "database_policy": "cilium", "network_policies": False},
-        {**STANDALONE, "client_tls": "cert-manager", "client_tls_issuer": "private.ca-1"},
-        {**SIDECAR, "client_tls": "cert-manager"},
-        {"topology": "docker", "permify_max_replicas": 10, "pgcat_replicas": 5, "namespace": "unused"},
-    ],
+    [pytest.param(each, marks=repeats) if number % 2 else each for number, each in enumerate(FITTING)],
 )
 def test_the_last_answers_that_fit_are_taken(answers: dict[str, Any], tmp_path: Path) -> None:
     deployment = Deployment.load(render(tmp_path / "deploy", answers))

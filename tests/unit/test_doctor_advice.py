@@ -172,6 +172,25 @@ def test_a_replica_that_replays_a_lock_leads_to_the_primary() -> None:
     assert "terminate" not in found.fix
 
 
+def test_a_commit_that_waits_for_a_standby_is_not_to_be_ended() -> None:
+    waiting = replace(session(7), waits_for="SyncRep", transaction_seconds=400.0, statement_seconds=400.0)
+    healthy_one = replace(session(8), waits_for="SyncRep", statement_seconds=0.4)
+    case = with_server(
+        healthy(rendered(STANDALONE)),
+        "primary",
+        long=(waiting, healthy_one),
+        synchronous_standbys="FIRST 1 (a)",
+    )
+    assert set(codes(run_checks(case))) == {"PD232"}
+    found = only(run_checks(case), "PD232")
+    assert "2 commits wait" in found.message and "the longest 400 s" in found.message
+    assert "'FIRST 1 (a)'" in found.message
+    assert "terminate" not in found.fix
+
+    brief = with_server(healthy(rendered(STANDALONE)), "primary", long=(healthy_one,))
+    assert codes(run_checks(brief)) == []
+
+
 def test_who_waits_for_each_other_is_told() -> None:
     waits = ((7, (9,)), (9, (7,)))
     case = with_server(

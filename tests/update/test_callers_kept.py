@@ -52,7 +52,9 @@ def errors(deploy: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "topology",
-    drawn(["docker", "standalone", "sidecar", "direct", "helm"], {"standalone", "sidecar", "direct"}),
+    drawn(
+        ["helm", "docker", "standalone", "sidecar", "direct"], {"docker", "standalone", "sidecar", "direct"}
+    ),
 )
 def test_two_updates_in_a_row_change_nothing(releases: InProcess, tmp_path: Path, topology: str) -> None:
     deploy = releases.copy(tmp_path / "deploy", BEFORE, ANSWERS[topology])

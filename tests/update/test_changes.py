@@ -248,6 +248,7 @@ SCALED: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
 
 
 SCALED_LIKE_OTHERS = {
+    "fewer PgCat, more Permify, session",
     "more sidecars",
     "fewer sidecars",
     "more sidecars and a replica",

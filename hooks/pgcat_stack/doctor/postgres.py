@@ -92,6 +92,7 @@ SELECT json_build_object(
       GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT {MOST_ROWS}
     ) AS held
   ),
+  'synchronous_standbys', current_setting('synchronous_standby_names'),
   'tables', to_regclass('relation_tuples') IS NOT NULL AND to_regclass('schema_definitions') IS NOT NULL
     AND to_regclass('migrations') IS NOT NULL,
   'noted', to_regclass('pgcat_stack_migrations') IS NOT NULL,
@@ -111,7 +112,8 @@ _SESSION = """json_build_array(
         pid, coalesce(usename, ''), application_name, coalesce(host(client_addr), ''), coalesce(state, ''),
         extract(epoch FROM clock_timestamp() - xact_start),
         extract(epoch FROM clock_timestamp() - query_start),
-        left(query, 2000)
+        left(query, 2000),
+        coalesce(wait_event, '')
       )"""
 _SESSIONS = f"""
   -- All who wait for a lock in this database, and for whom. Everybody may see that; an ordinary role sees
@@ -219,6 +221,8 @@ class Session:
     statement_seconds: float | None
     statement: str
     """Shortened, without what stands between quotes."""
+    waits_for: str = ""
+    """PostgreSQL's `wait_event`: `SyncRep` is a commit that waits for a synchronous standby."""
 
     @property
     def visible(self) -> bool:
@@ -309,6 +313,8 @@ class ServerFacts:
     prepared: tuple[Prepared, ...] = ()
     hidden: tuple[str, ...] = ()
     """The roles whose sessions in this database the role may not look into."""
+    synchronous_standbys: str = ""
+    """`synchronous_standby_names`: whose answer each commit waits for."""
     round_trip_ms: float | None = None
     """The fastest of some, from the doctor, by the way that it was asked."""
 
@@ -535,7 +541,7 @@ _PLAIN = (
     *("address", "port", "version", "in_recovery", "max_connections", "plan_cache_mode"),
     *("reserved_superuser", "reserved_others"),
     *("track_commit_timestamp", "superuser", "connection_limit", "position", "receives", "replay_paused"),
-    *("tables", "noted"),
+    *("tables", "noted", "synchronous_standbys"),
 )
 _ROWS: dict[str, Any] = {
     "groups": Group,

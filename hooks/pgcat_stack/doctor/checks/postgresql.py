@@ -22,6 +22,8 @@ NEW_ONES_FAIL = ("mute", "refused", "failed")
 BLOCKED_SECONDS = 1.0
 """A lock that is waited for less long is everyday."""
 LONG_SECONDS = 300.0
+COMMIT_WAIT = "SyncRep"
+"""The wait event of a commit for a synchronous standby."""
 
 
 @check(
@@ -693,7 +695,9 @@ def long_transaction(case: Case) -> Iterator[Problem]:
     """Transactions that are old, prepared ones included."""
     for server, facts in case.told:
         for session in facts.long:
-            if session.transaction_seconds is not None and session.transaction_seconds >= LONG_SECONDS:
+            if session.waits_for == COMMIT_WAIT or session.transaction_seconds is None:
+                continue
+            if session.transaction_seconds >= LONG_SECONDS:
                 message = f"on {server.address} a transaction is open for long: {described(session)}"
                 fix = f"see what it does; pg_terminate_backend({session.pid}) there rolls it back"
                 yield Problem(server.location, message, fix)
@@ -863,6 +867,32 @@ def new_connections_fail(case: Case) -> Iterator[Problem]:
             yield Problem(
                 case.facts.budget_at(server, "host"), message, "see the server's log, disk and memory"
             )
+
+
+@check(
+    code="PD232",
+    name="commits-wait-for-a-standby",
+    severity="error",
+    why="Commits wait until a synchronous standby has them, and none answers: writes hang, and reads go on."
+    " PostgreSQL waits without an end, and no log says so.",
+    mend="Bring that standby back: the writes go on by themselves. If it stays away, take its name out of"
+    " `synchronous_standby_names`, by what manages the server; from then on, acknowledged writes are lost"
+    " with the primary. Do not end the sessions: their writes are there, and the clients are told otherwise.",
+)
+def commits_wait_for_a_standby(case: Case) -> Iterator[Problem]:
+    """Servers whose commits have waited for a standby for a while."""
+    for server, facts in case.told:
+        waiting = [
+            session.statement_seconds or 0.0 for session in facts.long if session.waits_for == COMMIT_WAIT
+        ]
+        if waiting and max(waiting) >= BLOCKED_SECONDS:
+            commits = "1 commit waits" if len(waiting) == 1 else f"{len(waiting)} commits wait"
+            message = (
+                f"on {server.address} {commits} for a synchronous standby, the longest {max(waiting):.0f} s;"
+                f" synchronous_standby_names is {facts.synchronous_standbys!r}"
+            )
+            fix = "bring that standby back; if it stays away, take its name out of synchronous_standby_names"
+            yield Problem(server.location, message, fix)
 
 
 def _pooler(case: Case) -> str:
