@@ -408,7 +408,7 @@ def a_transaction_that_nobody_ends(patient: Patient) -> Iterator[None]:
     "is 'gone'",
     "bring that standby back",
     last=True,
-    touches="transactions relation_tuples",
+    touches="transactions relation_tuples read-only tables login limit",
 )
 def a_synchronous_standby_that_is_gone(patient: Patient) -> Iterator[None]:
     primary = patient.stack.cluster.primary
@@ -609,7 +609,7 @@ def a_banned_server(patient: Patient) -> Iterator[list[str]]:
         yield [*reaches, f"localhost:{replica}={LOOPBACK}:{replica}"]
 
 
-@fault("PD101 PD309", "connection refused", "--reach")
+@fault("PD101 PD309", "connection refused", "--reach", touches="replica")
 def a_server_that_is_away(patient: Patient) -> Iterator[list[str]]:
     """Also for PgCat, whose file names a port where nobody is."""
     nobody = free_port()

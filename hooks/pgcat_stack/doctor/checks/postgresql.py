@@ -667,7 +667,10 @@ def _blocker(server: Server, facts: ServerFacts, pid: int, session: Session | No
         return "held by the replay of a lock that a session of the primary has taken", fix
     if session is None:
         return f"held by pid {pid}, which is gone by now", "run the doctor again"
-    end = f"see what pid {pid} does; pg_terminate_backend({pid}) there rolls its transaction back"
+    end = (
+        f"ask its owner; pg_cancel_backend({pid}) there ends its statement, pg_terminate_backend({pid}) its"
+        " session; either rolls its transaction back"
+    )
     return f"held by {described(session)}", end
 
 
@@ -724,23 +727,28 @@ def writes_refused_by_a_setting(case: Case) -> Iterator[Problem]:
     for server, facts in case.told:
         if server.role != "primary" or facts.in_recovery:
             continue
-        where = _read_only(facts)
+        where = _read_only(case, facts)
         if where is not None:
             place, fix = where
             message = (
                 f"{server.address} is the primary and refuses writes: default_transaction_read_only is on,"
                 f" set by {place}"
             )
-            yield Problem(case.facts.budget_at(server, "role"), message, f"find out why, then {fix}")
+            yield Problem(
+                case.facts.budget_at(server, "role"),
+                message,
+                f"find out why (a failover or a full disk may have set it), then {fix}",
+            )
 
 
-def _read_only(facts: ServerFacts) -> tuple[str, str] | None:
+def _read_only(case: Case, facts: ServerFacts) -> tuple[str, str] | None:
     """What sets default_transaction_read_only for a new connection of the role, and what takes it back."""
     for setting in facts.settings:
         if setting.name == READ_ONLY:
             if setting.value.lower() not in ON:
                 return None
-            return setting.where, f"{setting.where} RESET {READ_ONLY}, and restart what holds connections"
+            reset = f"{setting.where} RESET {READ_ONLY}"
+            return setting.where, f"{reset}, and restart {_pooler(case)}: its connections keep the setting"
     server = facts.read_only
     if server is None or server.setting not in ON:
         return None
