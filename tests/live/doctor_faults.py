@@ -502,7 +502,7 @@ def a_database_that_does_not_exist(patient: Patient) -> Iterator[list[str]]:
         yield reaches
 
 
-@fault("PD314", "its reads go to permify_writer", "PERMIFY_DATABASE_READER_URI")
+@fault("PD314", "its reads go to permify_writer", "PERMIFY_DATABASE_READER_URI", touches="login")
 def reads_in_the_writer_pool(patient: Patient) -> Iterator[list[str]]:
     """Both URIs of Permify lead to one pool, by its environment."""
     stack = patient.stack
