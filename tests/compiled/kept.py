@@ -38,21 +38,22 @@ def keep_compiled() -> None:
             return plain(self, source, name, filename, raw, defer_init)
         options = (name, defer_init, self.trim_blocks, self.lstrip_blocks, self.keep_trailing_newline)
         text = (
-            f"{jinja2.__version__} {sys.version} {options} {self.undefined} {sorted(self.filters)} {source}"
+            f"filters at run time {jinja2.__version__} {sys.version} {options} {self.undefined}"
+            f" {sorted(self.filters)} {source}"
         )
         kept = FOLDER / hashlib.sha256(text.encode()).hexdigest()
         try:
             return marshal.loads(kept.read_bytes())
         except (OSError, ValueError, EOFError):
-            # What Jinja computes beforehand, such as the real path of ".", holds in this process alone.
-            optimized, self.optimized = self.optimized, False
-            try:
-                code = plain(self, source, name, filename, raw, defer_init)
-            finally:
-                self.optimized = optimized
+            code = plain(self, source, name, filename, raw, defer_init)
             draft = kept.with_suffix(f".{os.getpid()}")
             draft.write_bytes(marshal.dumps(code))
             draft.replace(kept)
             return code
 
+    def at_run_time(self: Any, eval_ctx: Any = None) -> Any:
+        raise jinja2.nodes.Impossible
+
+    # What a filter makes of constants, such as the real path of ".", holds in this process alone.
+    jinja2.nodes.Filter.as_const = at_run_time  # type: ignore[method-assign]
     jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
