@@ -195,7 +195,7 @@ def nothing_can_go(answers: str, data: dict[str, Any]) -> bool:
 
 
 def nothing_is_excluded(root: Path, answers: str, data: dict[str, Any]) -> bool:
-    """Whether the version stays, and renders every file of the deployment with these answers, too.
+    """Whether the version stays, and also renders every file of the deployment with these answers.
 
     Stored answers and those given are all that counts where no question is asked that was not asked before.
     True is certain; False also means that it cannot be told this way.
@@ -226,13 +226,14 @@ def excluded(answers: dict[str, Any]) -> GitIgnoreSpec:
     Copier itself would first be imported, and compile every question: more than a second.
     """
     import yaml
-    from jinja2 import FileSystemLoader
+    from jinja2 import FileSystemLoader, StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
     from pathspec import GitIgnoreSpec
 
     settings = yaml.safe_load((TEMPLATE / "copier.yml").read_text(encoding="utf-8").partition("\n---\n")[0])
     environment = SandboxedEnvironment(
         loader=FileSystemLoader(TEMPLATE),
+        undefined=StrictUndefined,
         extensions=["jinja2_ansible_filters.AnsibleCoreFiltersExtension"],
         **{name: value for name, value in settings["_envops"].items() if name != "undefined"},
     )

@@ -683,6 +683,7 @@ def test_without_the_probe_it_takes_the_service_down(outcomes: Callable[[str], S
     assert seen.kept == 0
     last = max(request.began for request in seen.load.requests())
     written = seen.load.requests("write", last - 5) or seen.load.requests("write")[-1:]  # one may take longer
+    assert written
     assert all(request.error for request in written)
 
 

@@ -39,7 +39,7 @@ def test_every_combination_is_valid(part: int, tmp_path: Path, pytestconfig: pyt
 
 
 def test_the_update_hook_knows_what_is_not_rendered(tmp_path: Path) -> None:
-    """It tells so from stored answers by an environment of its own, for Copier's takes long to make."""
+    """It reads the stored answers in an environment of its own, because Copier's takes long to make."""
     files = {path.relative_to(template() / "template") for path in (template() / "template").rglob("*")}
     names = {str(path).removesuffix(".jinja") for path in files if (template() / "template" / path).is_file()}
     seen = set()
