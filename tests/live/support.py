@@ -420,12 +420,16 @@ def postgres_cluster(
 
 
 class Peaks:
-    """The most client connections of a role that each server had while this was watching."""
+    """The most client connections of a role that each server had while this was watching.
+
+    Entering waits until it looks at every server: what follows may take less time than a connection.
+    """
 
     def __init__(self, cluster: Cluster, user: str, every_seconds: float = 0.02):
         self._user = user
         self._every_seconds = every_seconds
         self._done = threading.Event()
+        self._watching = threading.Barrier(1 + len(cluster.servers))
         self._most = dict.fromkeys((server.role for server in cluster.servers), 0)
         self._threads = [
             threading.Thread(target=self._watch, args=(server,), daemon=True) for server in cluster.servers
@@ -434,6 +438,7 @@ class Peaks:
     def __enter__(self) -> Peaks:
         for thread in self._threads:
             thread.start()
+        self._watching.wait(30)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -451,6 +456,7 @@ class Peaks:
         with psycopg.connect(
             host=str(server.folder), port=server.port, user="postgres", dbname="postgres", autocommit=True
         ) as connection:
+            self._watching.wait(30)
             while not self._done.wait(self._every_seconds):
                 row = connection.execute(statement, [self._user]).fetchone()
                 self._most[server.role] = max(self._most[server.role], row[0] if row else 0)

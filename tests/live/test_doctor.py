@@ -348,7 +348,8 @@ def examples_of_the_page() -> list[str]:
 def alike(output: str) -> list[str]:
     """Its lines, ports and measured values aside; and notes, which go elsewhere, first."""
     text = re.sub(r"127\.0\.0\.1:\d{2,}", "127.0.0.1:PORT", output)
-    text = re.sub(r"[\d.]+ (s|ms|bytes)\b", r"N \1", text)
+    text = re.sub(r"[\d.]+ (?:bytes|kB|MB)\b", "N bytes", text)
+    text = re.sub(r"[\d.]+ (s|ms)\b", r"N \1", text)
     return sorted(text.splitlines(), key=lambda line: not line.startswith("note: "))
 
 
