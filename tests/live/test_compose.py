@@ -267,7 +267,7 @@ class TestDefault:
             assert default.service(one)["State"]["ExitCode"] == 0
 
     def test_the_functions_of_the_runbook_answer(self, default: Stack) -> None:
-        functions = default.runbook("In your shell").replace("127.0.0.1:3476", f"{default.address}:3476")
+        functions = default.runbook("In your shell")
         asked = statements((default.folder / "README.md").read_text())
         assert {function for function, _ in asked} == {"ask_pgcat", "ask_primary", "ask_replicas"}
         for function, statement in sorted(asked):
@@ -278,7 +278,7 @@ class TestDefault:
         default.follow(f"{functions}\ncomplaints")
 
     def test_the_commands_of_each_symptom_run(self, default: Stack) -> None:
-        functions = default.runbook("In your shell").replace("127.0.0.1:3476", f"{default.address}:3476")
+        functions = default.runbook("In your shell")
         command = f'pgcat-stack() {{ {sys.executable} -m pgcat_stack.cli "$@"; }}'
         hooks = f"export PYTHONPATH={REPOSITORY / 'hooks'}"
         for title in SYMPTOMS:

@@ -145,6 +145,8 @@ def test_a_healthy_case_is_clean(answers: Mapping[str, Any]) -> None:
     assert run_checks(healthy(rendered(answers))) == []
 
 
+WRONG_PASSWORD = Trouble("login", 'password authentication failed for user "permify"')
+
 FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = {
     "too old": (
         "PD210",
@@ -197,6 +199,17 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = 
             c, "replica", facts=None, lag=None, trouble=Trouble("login", "no pg_hba.conf entry for host")
         ),
         "pg_hba.conf, for PgCat's addresses",
+    ),
+    "password, on every server": (
+        "PD201",
+        DOCKER,
+        lambda c: with_answer(
+            with_answer(c, "replica", facts=None, lag=None, trouble=WRONG_PASSWORD),
+            "primary",
+            facts=None,
+            trouble=WRONG_PASSWORD,
+        ),
+        "refuse permify: password authentication failed",
     ),
     "database": (
         "PD202",

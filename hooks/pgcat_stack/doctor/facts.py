@@ -253,6 +253,12 @@ class Facts:
                     return uri.location
         return None
 
+    @property
+    def bootstraps(self) -> bool:
+        """Whether a service of compose.yaml runs bootstrap.sql."""
+        compose = self.deployment.compose
+        return compose is not None and isinstance(dig(compose.data, "services", "bootstrap"), dict)
+
     def bootstrap_at(self, pattern: str, otherwise: Location) -> Location:
         """The line of bootstrap.sql that a pattern matches first, else `otherwise`."""
         source = self.deployment.sources.get(BOOTSTRAP)

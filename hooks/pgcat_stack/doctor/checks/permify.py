@@ -61,7 +61,7 @@ def permify_has_another_database(case: Case) -> Iterator[Problem]:
     why="Permify's health check says SERVING whatever its database does. A plain read of its tenants came"
     " back with an error, as requests do.",
     mend="If PgCat or PostgreSQL are found wrong as well, fix these first: the message names the finding. If"
-    " not, its log says more: `failed to connect` is a PgCat that is gone, `AllServersDown` a pool without a"
+    " not, its log says more: `dial error` is a PgCat that is gone, `AllServersDown` a pool without a"
     " server.",
 )
 def permify_query_fails(case: Case) -> Iterator[Problem]:
@@ -100,9 +100,10 @@ def write_check_failed(case: Case) -> Iterator[Problem]:
         step, trouble = result.failed
         side = "reader" if step.startswith("check") else "writer"
         place = case.facts.permify_at("database", side, "uri")
-        yield Problem(
-            place, f"write check: “{step}” failed: {trouble.text}", "see Permify's log, and PgCat's"
-        )
+        fix = "see Permify's log, and PgCat's"
+        if side == "writer" and case.facts.fronted:
+            fix += "; `read-only transaction` there: if the database takes writes again, restart PgCat"
+        yield Problem(place, f"write check: “{step}” failed: {trouble.text}", fix)
 
 
 @check(

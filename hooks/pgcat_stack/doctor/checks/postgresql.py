@@ -36,20 +36,26 @@ COMMIT_WAIT = "SyncRep"
     " README. A rule in pg_hba.conf must let the role in.",
 )
 def login_refused(case: Case) -> Iterator[Problem]:
-    """Logins that were refused."""
+    """Logins that were refused, those for one reason together: replicas have the primary's roles."""
     login = case.facts.login
+    refused: dict[str, list[Server]] = {}
     for server, answer in case.servers:
-        if answer.trouble is not None and answer.trouble.kind == "login" and login is not None:
-            text = answer.trouble.text
-            fix = "give the role its rights: run postgres/bootstrap.sql again"
-            if "password" in text:
-                fix = (
-                    "is DATABASE_PASSWORD, or the secret, the role's password?"
-                    " DATABASE_PASSWORD=… with postgres/bootstrap.sql sets it"
-                )
-            elif "pg_hba" in text:
-                fix = f"let {login.user} in by pg_hba.conf, for PgCat's addresses and this one"
-            yield Problem(_role_at(case, server), f"{server.address} refuses {login.user}: {text}", fix)
+        if answer.trouble is not None and answer.trouble.kind == "login":
+            refused.setdefault(answer.trouble.text, []).append(server)
+    for text, servers in refused.items():
+        if login is None:
+            return
+        fix = f"give the role its rights: {_bootstrap(case)}"
+        if "password" in text:
+            fix = (
+                "is the secret, or DATABASE_PASSWORD, the role's password?"
+                f" {_bootstrap(case)} gives the role that password"
+            )
+        elif "pg_hba" in text:
+            fix = f"let {login.user} in by pg_hba.conf, for PgCat's addresses and this one"
+        where = " and ".join(str(server.address) for server in servers)
+        refuse = "refuses" if len(servers) == 1 else "refuse"
+        yield Problem(_role_at(case, servers[0]), f"{where} {refuse} {login.user}: {text}", fix)
 
 
 @check(
@@ -66,7 +72,7 @@ def database_missing(case: Case) -> Iterator[Problem]:
         if answer.trouble is not None and answer.trouble.kind == "database" and login is not None:
             place = case.facts.bootstrap_at("CREATE DATABASE", server.location)
             message = f"{server.address} has no database {login.database}"
-            yield Problem(place, message, "run postgres/bootstrap.sql on the primary, then the migration")
+            yield Problem(place, message, f"{_bootstrap(case)}, then {_migrate(case)}")
 
 
 @check(
@@ -92,9 +98,7 @@ def no_connection_left(case: Case) -> Iterator[Problem]:
             fix = "who holds them cannot be seen from here: ask pg_stat_activity as a superuser, who gets in"
         elif "for role" in answer.trouble.text:
             message += f"; the role has {_by_whom(facts)}"
-            fix = (
-                "is the role's limit the capacity (run postgres/bootstrap.sql again)? who else uses the role?"
-            )
+            fix = f"is the role's limit the capacity ({_bootstrap(case)})? who else uses the role?"
             if _beyond(server, facts):
                 planned = server.row.demand if server.row else 0
                 fix = f"the plan has at most {planned}: stop what is not of this deployment"
@@ -225,9 +229,7 @@ def role_limit_differs(case: Case) -> Iterator[Problem]:
         message = (
             f"the connection limit of the role is {limit} on {server.address}, the capacity is {capacity}"
         )
-        yield Problem(
-            _limit_at(case, server), message, "run postgres/bootstrap.sql again as an administrator"
-        )
+        yield Problem(_limit_at(case, server), message, _bootstrap(case))
 
 
 @check(
@@ -264,7 +266,7 @@ def plan_cache_mode(case: Case) -> Iterator[Problem]:
         if facts.plan_cache_mode != PLAN_CACHE_MODE:
             message = f"plan_cache_mode of the role is {facts.plan_cache_mode} on {server.address}"
             place = case.facts.bootstrap_at("plan_cache_mode", server.location)
-            fix = "run postgres/bootstrap.sql again, then restart PgCat so that its connections have it"
+            fix = f"{_bootstrap(case)}, then restart PgCat so that its connections have it"
             yield Problem(place, message, fix)
             return
 
@@ -935,6 +937,13 @@ def _capacity_at(case: Case, server: Server) -> Location:
 
 def _primary_address(case: Case) -> str:
     return str(case.facts.primary.address) if case.facts.primary else "the primary"
+
+
+def _bootstrap(case: Case) -> str:
+    """How bootstrap.sql is run again."""
+    if case.facts.bootstraps:
+        return "docker compose run --rm bootstrap"
+    return "psql -f postgres/bootstrap.sql as an administrator, as its first lines say"
 
 
 def _migrate(case: Case) -> str:
