@@ -62,8 +62,8 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
-class PostgresMetric:
-    """A series of postgres_exporter. `labels` are those that tell servers and connections apart."""
+class AskedMetric:
+    """A series of another exporter that alerts ask for. `labels` tell its sources apart."""
 
     series: str
     labels: tuple[str, ...]
@@ -221,50 +221,57 @@ PGCAT: tuple[Metric, ...] = (
     ),
 )
 
-POSTGRES: tuple[PostgresMetric, ...] = (
-    PostgresMetric("pg_settings_max_connections", ("server",), "connections", "max_connections."),
-    PostgresMetric(
+POSTGRES: tuple[AskedMetric, ...] = (
+    AskedMetric("pg_settings_max_connections", ("server",), "connections", "max_connections."),
+    AskedMetric(
         "pg_settings_superuser_reserved_connections",
         ("server",),
         "connections",
         "Those for superusers alone.",
     ),
-    PostgresMetric(
+    AskedMetric(
+        "pg_settings_default_transaction_read_only",
+        ("server",),
+        "0 or 1",
+        "default_transaction_read_only of the server.",
+        "As the exporter's own session has it: that of another role or database does not show.",
+    ),
+    AskedMetric(
         "pg_stat_activity_count",
         ("server", "datname", "usename", "state"),
         "connections",
         "Connections, those of the exporter too.",
         "Rows with an empty usename stand for what there is none of; replication is not in it.",
     ),
-    PostgresMetric(
+    AskedMetric(
         "pg_stat_database_xact_commit",
         ("datname",),
         "transactions",
         "Committed transactions, those of the exporter too.",
         "No label server: only instance tells whose it is.",
     ),
-    PostgresMetric(
+    AskedMetric(
         "pg_stat_database_tup_inserted",
         ("datname",),
         "rows",
         "Rows inserted. Every write of Permify inserts some.",
         "No label server: only instance tells whose it is. A standby counts none.",
     ),
-    PostgresMetric(
+    AskedMetric(
         "pg_replication_is_replica",
         (),
         "0 or 1",
         "Whether the server is in recovery.",
         "No label server: only instance tells whose it is.",
     ),
-    PostgresMetric(
+    AskedMetric(
         "pg_replication_lag_seconds",
         (),
         "s",
         "How old the last transaction is that the replica has replayed.",
         "0 on a replica that is cut off, for it has replayed all that it got. No label server.",
     ),
-    PostgresMetric(
+    AskedMetric(
         "pg_stat_replication_pg_wal_lsn_diff",
         ("server", "state", "application_name", "client_addr", "slot_name"),
         "bytes",
@@ -273,6 +280,24 @@ POSTGRES: tuple[PostgresMetric, ...] = (
     ),
 )
 """By the names of postgres_exporter 0.15 and later; older ones lack usename and the replication collector."""
+
+
+PROBE: tuple[AskedMetric, ...] = (
+    AskedMetric(
+        "probe_success",
+        ("request", "instance"),
+        "0 or 1",
+        "Whether Permify answered the request with 200 within 5 s.",
+        "0 is any cause: the status and the words are in the log of the exporter.",
+    ),
+    AskedMetric(
+        "probe_duration_seconds",
+        ("request", "instance"),
+        "s",
+        "How long the request took, or the wait for it.",
+    ),
+)
+"""By the names of blackbox_exporter 0.24 and later."""
 
 
 def served(version: PgcatVersion) -> Mapping[str, frozenset[str]]:
@@ -324,10 +349,20 @@ def _page() -> Iterator[str]:
         "port of its connection string, which must name the server as `budget.yaml` does.\n"
     )
     yield "| Series | Labels | Unit | Meaning | Trap |\n|---|---|---|---|---|"
-    for found in POSTGRES:
-        labels = ", ".join(f"`{label}`" for label in found.labels)
-        yield f"| `{found.series}` | {labels} | {found.unit} | {found.meaning} | {found.trap} |"
+    yield from map(_asked_row, POSTGRES)
+    yield "\n## Probe\n"
+    yield (
+        "What alerts ask of blackbox_exporter, which asks Permify for a `read` and a `write`. `up` is 1\n"
+        "while the exporter itself answers.\n"
+    )
+    yield "| Series | Labels | Unit | Meaning | Trap |\n|---|---|---|---|---|"
+    yield from map(_asked_row, PROBE)
     yield ""
+
+
+def _asked_row(metric: AskedMetric) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"| `{metric.series}` | {labels} | {metric.unit} | {metric.meaning} | {metric.trap} |"
 
 
 def _row(metric: Metric) -> str:

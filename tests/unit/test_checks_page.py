@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pgcat_stack import metrics
 from pgcat_stack.checks.page import render_page
 from rendering import REPOSITORY
@@ -15,3 +17,11 @@ def test_the_page_of_checks_is_current() -> None:
 def test_the_page_of_metrics_is_current() -> None:
     page = (REPOSITORY / "docs" / "metrics.md").read_text()
     assert page == metrics.render_page(), "run: ./dev python -m pgcat_stack.metrics > docs/metrics.md"
+
+
+def test_the_page_of_metrics_has_every_series_that_alerts_ask() -> None:
+    template = (REPOSITORY / "template" / "monitoring" / "rules.yaml.jinja").read_text()
+    expressions = re.sub(r"(?m)^ *#.*$", "", template)
+    asked = set(re.findall(r"\b((?:pgcat|pg|probe)_\w+)\{", expressions))
+    listed = {metric.series for metric in (*metrics.PGCAT, *metrics.POSTGRES, *metrics.PROBE)}
+    assert len(asked) > 15 and asked <= listed
