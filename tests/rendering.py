@@ -31,7 +31,7 @@ from copier.errors import UserMessageError
 from jinja2 import Template
 from jinja2.sandbox import SandboxedEnvironment
 
-from compiled.kept import keep_compiled
+from compiled.kept import keep_compiled, trust_modes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEMPLATE_PARTS = ("copier.yml", "questions", "template", "hooks")
@@ -62,6 +62,7 @@ def template() -> Path:
 def environment() -> SandboxedEnvironment:
     """Copier's own environment for the template, with compiled strings kept."""
     keep_compiled()
+    trust_modes()
     with Worker(src_path=str(template()), dst_path=Path(tempfile.gettempdir()) / "unused") as worker:
         env = Worker.jinja_env.func(worker)  # type: ignore[attr-defined]
     env.cache = dict[Any, Any]()

@@ -1,4 +1,4 @@
-"""Keeps what Jinja makes of a template: that is most of what Copier does, and the same each time.
+"""Spares Copier what is the same each time: what Jinja makes of a template, and what git says of each file.
 
 All tests and the commands that they start share one folder, also with the runs after this one. A file in it
 is named by a digest of all that its code comes from.
@@ -57,3 +57,15 @@ def keep_compiled() -> None:
     # What a filter makes of constants, such as the real path of ".", holds in this process alone.
     jinja2.nodes.Filter.as_const = at_run_time  # type: ignore[method-assign]
     jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
+
+
+@functools.cache
+def trust_modes() -> None:
+    """From now on in this process Copier does not ask git, for each file, whether it ignores modes.
+
+    It does not on the machines of the tests, where Copier then does nothing: its `_sync_git_index_executable_bit`.
+    """
+    from copier._main import Worker
+
+    if hasattr(Worker, "_sync_git_index_executable_bit"):
+        Worker._sync_git_index_executable_bit = lambda *_: None  # type: ignore[method-assign]

@@ -3,6 +3,8 @@
 import sys
 
 if any(argument.endswith(("copier", "update.py")) for argument in sys.orig_argv[1:]):
-    from kept import keep_compiled
+    from kept import keep_compiled, trust_modes
 
     keep_compiled()
+    if any(argument.endswith("copier") for argument in sys.orig_argv[1:]):
+        trust_modes()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compiled.kept import keep_compiled
+from compiled.kept import keep_compiled, trust_modes
 from old_versions import ANSWERS, NEXT, SINCE, VERSIONS, InProcess, has, is_here
 from versions import Home
 
@@ -49,6 +49,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def in_process(home: Home) -> InProcess:
     """With compiled templates kept, as for the commands of this home."""
     keep_compiled()
+    trust_modes()
     return InProcess(home)
 
 

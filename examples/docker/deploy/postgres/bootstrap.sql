@@ -107,3 +107,5 @@ BEGIN
   END IF;
 END
 $$;
+
+\echo 'bootstrap.sql: role permify and database permify are ready.'
