@@ -63,7 +63,7 @@ def keep_compiled() -> None:
 def trust_modes() -> None:
     """From now on in this process Copier does not ask git, for each file, whether it ignores modes.
 
-    It does not on the machines of the tests, where Copier then does nothing: its `_sync_git_index_executable_bit`.
+    On the machines of the tests it does not, and Copier then does nothing (`_sync_git_index_executable_bit`).
     """
     from copier._main import Worker
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -344,19 +345,45 @@ def certificate() -> dict[str, bytes]:
         return {name: Path(folder, name).read_bytes() for name in ("server.key", "server.crt", "ca.crt")}
 
 
+def _as_postgres() -> dict[str, Any]:
+    """Whom PostgreSQL runs as: it refuses root."""
+    if os.geteuid() != 0:
+        return {}
+    try:
+        account = pwd.getpwnam("postgres")
+    except KeyError:
+        pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+@functools.cache
+def _initialised() -> Path:
+    """A data directory that each primary begins as a copy of, made once."""
+    folder, as_user = Path(tempfile.mkdtemp(prefix="pgcat-stack-initdb-")), _as_postgres()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if as_user:
+        os.chown(folder, as_user["user"], as_user["group"])
+    command = [
+        postgres_program("initdb"),
+        "-D",
+        str(folder / "data"),
+        "-U",
+        "postgres",
+        "-A",
+        "trust",
+        "--no-sync",
+    ]
+    run(command, clean_environment(HOME=str(folder)), cwd=folder, **as_user)
+    return folder / "data"
+
+
 @contextlib.contextmanager
 def postgres_cluster(
     max_connections: int, settings: Mapping[str, str], hosts: tuple[str, str] = (LOOPBACK, LOOPBACK)
 ) -> Iterator[Cluster]:
     """A primary and its streaming replica; they share a port where each has a host of its own."""
-    binaries = {name: postgres_program(name) for name in ("initdb", "postgres", "pg_basebackup")}
-    as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # which PostgreSQL refuses to run as
-        try:
-            account = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("PostgreSQL does not run as root, and there is no user postgres")
-        as_user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    binaries = {name: postgres_program(name) for name in ("postgres", "pg_basebackup")}
+    as_user = _as_postgres()
     with contextlib.ExitStack() as stack:
         # Short, for a socket is in it.
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgcat-stack-pg-")))
@@ -366,7 +393,7 @@ def postgres_cluster(
         def tool(*command: str) -> None:
             run(command, clean_environment(HOME=str(root)), cwd=root, **as_user)
 
-        tool(binaries["initdb"], "-D", str(root / "primary"), "-U", "postgres", "-A", "trust", "--no-sync")
+        tool("cp", "-a", str(_initialised()), str(root / "primary"))
         for name, content in certificate().items():
             file = root / name
             file.touch(0o600)
