@@ -21,12 +21,12 @@ def notes(version: str, root: Path = ROOT) -> str:
     Raises `ValueError` where something does not have this version.
     """
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
-    command = re.search(r'__version__ = "(.*)"', (root / "hooks/pgcat_stack/__init__.py").read_text())
+    command = re.search(r'__version__ = "(.*)"', (root / "src/pgcat_stack/__init__.py").read_text())
     packages = tomllib.loads((root / "uv.lock").read_text())["package"]
     locked = next(package["version"] for package in packages if package["name"] == "pgcat-stack")
     places = {
         "pyproject.toml": project,
-        "hooks/pgcat_stack/__init__.py": command[1] if command else "",
+        "src/pgcat_stack/__init__.py": command[1] if command else "",
         "uv.lock": locked,
     }
     for place, found in places.items():

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY / part) for part in ("hooks", "tests")]
+sys.path[:0] = [str(REPOSITORY / part) for part in ("src", "tests")]
 
 import pytest  # noqa: E402
 

@@ -113,7 +113,7 @@ def update(folder: Path, runs: int) -> str:
 def validate(folder: Path, runs: int) -> str:
     """Reading and judging one clean deployment in a running interpreter."""
     from pgcat_stack.checks import run_checks, syntax
-    from pgcat_stack.deployment import Deployment
+    from pgcat_stack.reading.deployment import Deployment
 
     deploy = render(folder / "validate", topology="standalone", primary_host="db", replica_hosts="r1,r2")
 
@@ -141,7 +141,7 @@ _every_combination = functools.cache(functools.partial(combinations, True))
 
 def _render_and_validate(job: tuple[int, str]) -> None:
     from pgcat_stack.checks import run_checks
-    from pgcat_stack.deployment import Deployment
+    from pgcat_stack.reading.deployment import Deployment
 
     number, folder = job
     every = _every_combination()

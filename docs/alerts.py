@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "hooks"), str(HERE.parent / "tests")]
+sys.path[:0] = [str(HERE.parent / "src"), str(HERE.parent / "tests")]
 
 from pgcat_stack.doctor.checks import registry  # noqa: E402
 from rendering import render  # noqa: E402

@@ -21,7 +21,7 @@ from copier._main import Worker
 from copier._user_data import Question
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY / part) for part in ("hooks", "tests")]
+sys.path[:0] = [str(REPOSITORY / part) for part in ("src", "tests")]
 
 from pages import anchor  # noqa: E402
 from rendering import environment, template  # noqa: E402

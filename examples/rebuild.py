@@ -20,7 +20,7 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).resolve().parent
 REPOSITORY = EXAMPLES.parent
-sys.path[:0] = [str(REPOSITORY / part) for part in ("hooks", "tests")]
+sys.path[:0] = [str(REPOSITORY / part) for part in ("src", "tests")]
 
 from versions import URL, Home  # noqa: E402
 

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 HOOKS = Path(__file__).resolve().parent
+SOURCES = HOOKS.parent / "src"
 OLDEST_PYTHON = (3, 11)
 OLDEST_PYDANTIC = (2, 4, 2)
 """What Copier itself requires."""
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def prepare(root: Path) -> str:
     """Make the package importable and quick, and nothing of the user's. Returns the problem, or ""."""
-    sys.path[:] = [str(HOOKS), *trusted(sys.path, root)]
+    sys.path[:] = [str(SOURCES), *trusted(sys.path, root)]
     gc.disable()  # a process this short has nothing to collect, and looking would cost a tenth of its time
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them costs time
     return python_problem()

@@ -77,7 +77,7 @@ def before(root: Path, answers_file: str, data: dict[str, Any]) -> int:
     answers = (root / answers_file).read_text(encoding="utf-8")
     if nothing_can_go(answers, data) or nothing_is_excluded(root, answers, data):
         return 0
-    from pgcat_stack.git import git, paths
+    from pgcat_stack.files.git import git, paths
 
     with tempfile.TemporaryDirectory(prefix="pgcat-stack-") as folder:
         new = Path(folder, "new")
@@ -99,7 +99,7 @@ def before(root: Path, answers_file: str, data: dict[str, Any]) -> int:
 
 def after(root: Path, answers_file: str, discard: bool) -> int:
     """Report the edited files that the update has removed. An error, unless they were let go."""
-    from pgcat_stack.git import blob, git, paths
+    from pgcat_stack.files.git import blob, git, paths
 
     gone = paths(git(root, "ls-files", "-z", "--deleted"))
     if not gone:
@@ -132,7 +132,7 @@ def tell_what_was_forgotten(root: Path, answers_file: str) -> None:
     """Print the stored answers that no question asks for any more: Copier drops them without a word."""
     import yaml
 
-    from pgcat_stack.git import GitError, blob
+    from pgcat_stack.files.git import GitError, blob
 
     try:
         before = yaml.safe_load(blob(root, f"HEAD:./{answers_file}"))
@@ -211,7 +211,7 @@ def nothing_is_excluded(root: Path, answers: str, data: dict[str, Any]) -> bool:
     conditions = " ".join(str(question.get(part, "")) for question in asked for part in ("when", "choices"))
     if any(re.search(rf"\b{re.escape(key)}\b", conditions) for key in data):
         return False
-    from pgcat_stack.git import git, paths
+    from pgcat_stack.files.git import git, paths
 
     try:
         patterns = excluded(known | data)
@@ -243,7 +243,7 @@ def excluded(answers: dict[str, Any]) -> GitIgnoreSpec:
 
 def rules(commit: str) -> bytes | None:
     """What identifies the rules of a version; None where this clone does not have it."""
-    from pgcat_stack.git import GitError, git
+    from pgcat_stack.files.git import GitError, git
 
     try:
         return git(TEMPLATE, "rev-parse", *(f"{commit}^0:{path}" for path in DECIDING))
@@ -253,7 +253,7 @@ def rules(commit: str) -> bytes | None:
 
 def names_in(commit: str) -> set[str] | None:
     """The names of the files that a version may render; None where this clone does not have it."""
-    from pgcat_stack.git import GitError, git, paths
+    from pgcat_stack.files.git import GitError, git, paths
 
     try:
         listed = git(TEMPLATE, "ls-tree", "-r", "-z", "--name-only", f"{commit}^0", "--", f"{RENDERED}/")
@@ -295,7 +295,7 @@ def edited_files(
     """Those of the paths that the old version renders otherwise than `revision` has them; "" is the index."""
     import yaml
 
-    from pgcat_stack.git import blob
+    from pgcat_stack.files.git import blob
 
     known = yaml.safe_load(answers)
     # With `_src_path`, as Copier does it: then the template names the address of that time (`rendered_from`).

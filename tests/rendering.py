@@ -34,7 +34,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from compiled.kept import keep_compiled, trust_modes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TEMPLATE_PARTS = ("copier.yml", "questions", "template", "hooks")
+TEMPLATE_PARTS = ("copier.yml", "questions", "template", "hooks", "src")
 
 # A first deployment on Kubernetes must name its primary; everything else has a default.
 KUBERNETES = {"primary_host": "db-primary.example.com"}

@@ -21,8 +21,9 @@ import yaml
 
 from live.load import Load
 from live.stack import SCHEMA, TENANT, check_body, relation_tuple, tuples, write_body
-from pgcat_stack.deployment import Deployment
-from pgcat_stack.secrets import KEYS, make_secrets, read_keys
+from pgcat_stack.permify.callers import KEYS
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.secrets import make_secrets, read_keys
 from runbook import blocks
 
 COMMAND_SECONDS = 150

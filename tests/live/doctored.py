@@ -11,11 +11,11 @@ from typing import Any
 
 from live.stack import Stack
 from live.support import LOOPBACK, joined, readdressed
-from pgcat_stack.deployment import Deployment
-from pgcat_stack.doctor.reach import Options, ReachMapping, parse_mapping
+from pgcat_stack.doctor.routes import Options, ReachMapping, parse_mapping
 from pgcat_stack.doctor.session import Diagnosis, examine
 from pgcat_stack.doctor.verdict import verdict
 from pgcat_stack.findings import Finding
+from pgcat_stack.reading.deployment import Deployment
 
 MIGRATIONS = ("kubernetes/migration-job.yaml", "compose.yaml")
 """Where the address of the primary stands for the migration."""

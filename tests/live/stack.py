@@ -47,8 +47,9 @@ from live.support import (
     with_port,
 )
 from pgcat_stack.budget import plan
-from pgcat_stack.deployment import Deployment
-from pgcat_stack.secrets import KEYS, KEYS_VARIABLE, environment_file, make_secrets
+from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.secrets import environment_file, make_secrets
 from rendering import render
 
 MAX_CONNECTIONS = 100

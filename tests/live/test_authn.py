@@ -22,7 +22,7 @@ import pytest
 from kubernetes_cases import STANDALONE
 from live.support import LOOPBACK, clean_environment, free_port, listens, program, running
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from rendering import render
 
 REASON = re.compile(

@@ -26,8 +26,9 @@ from live.repeats import asked_for, drawn
 from live.rolling import Rollout, Seen, roll
 from live.stack import EXTERNAL, Stack, require_programs
 from live.support import KEY, LOOPBACK, clean_environment, free_port, listens, program, running
-from pgcat_stack.deployment import Deployment
-from pgcat_stack.secrets import KEYS_VARIABLE, environment_file, make_secrets, read_keys
+from pgcat_stack.permify.callers import KEYS_VARIABLE
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.secrets import environment_file, make_secrets, read_keys
 from rendering import render
 from runbook import blocks
 

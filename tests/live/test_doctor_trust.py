@@ -15,11 +15,11 @@ from live.impostor import Asks, Authority, HttpImpostor, Impostor
 from live.platform_fakes import Fake, pod, secret
 from live.stack import EXTERNAL, Stack, pgcat_program
 from live.support import LOOPBACK, Cluster, listens, postgres_cluster
-from pgcat_stack.deployment import Deployment
 from pgcat_stack.doctor.checks import run_checks
-from pgcat_stack.doctor.reach import Options, parse_mapping
+from pgcat_stack.doctor.routes import Options, parse_mapping
 from pgcat_stack.doctor.session import examine
 from pgcat_stack.findings import Finding
+from pgcat_stack.reading.deployment import Deployment
 from rendering import render
 
 NAME = "db-primary.example.com"

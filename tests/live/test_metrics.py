@@ -1,4 +1,4 @@
-"""What PgCat's exporter serves is what `pgcat_stack.metrics` lists, in both versions."""
+"""What PgCat's exporter serves is what `pgcat_stack.pgcat.metrics` lists, in both versions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from live.stack import Stack, pgcat_program
 from live.support import Cluster, get
-from pgcat_stack.metrics import PGCAT, served
-from pgcat_stack.models import PgcatVersion
+from pgcat_stack.pgcat.metrics import PGCAT, served
+from pgcat_stack.pgcat.version import PgcatVersion
 
 SAMPLE = re.compile(r"^(\w+)\{(.*)\} \d+$", re.M)
 VERSIONS: list[tuple[str, PgcatVersion]] = [("pgcat", "1.2"), ("pgcat-1.3.0", "1.3")]

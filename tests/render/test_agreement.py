@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from draws import examples
 from pgcat_stack.budget import plan
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
 from pgcat_stack.endpoints import Address
-from pgcat_stack.topology import read_topology
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.topology import read_topology
 from rendering import Refused, environment, render
 
 ROW = re.compile(r"^\| (\S+:\d+) \((primary|replica)\) \| .* = (\d+) \| (\d+) \| (-?\d+) \|$", re.MULTILINE)

@@ -11,7 +11,7 @@ import yaml
 import draws
 import update
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from rendering import combinations, render, template
 
 PARTS = 4

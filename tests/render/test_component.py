@@ -12,7 +12,7 @@ import yaml
 
 from pgcat_stack.budget import plan
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from rendering import KUBERNETES, render
 
 COMPONENT = {"topology": "sidecar", "permify_install": "none", "permify_replicas": 3, **KUBERNETES}

@@ -31,8 +31,8 @@ import yaml
 
 from live.repeats import drawn
 from pgcat_stack.checks import registry
-from pgcat_stack.deployment import Deployment
-from pgcat_stack.sources import Source, parse_source
+from pgcat_stack.files.sources import Source, parse_source
+from pgcat_stack.reading.deployment import Deployment
 from rendering import render
 
 TABLES = Path(__file__).parent / "connectivity"

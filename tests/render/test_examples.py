@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from rendering import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "examples"))

@@ -9,7 +9,7 @@ import pytest
 
 from live.repeats import repeats
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from rendering import REPOSITORY, Refused, render
 
 STANDALONE = {"topology": "standalone", "primary_host": "db"}

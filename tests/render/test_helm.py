@@ -18,7 +18,7 @@ import yaml
 
 import judges
 from pgcat_stack.checks import kubernetes_schema
-from pgcat_stack.models.permify import PermifyConfig, read_permify
+from pgcat_stack.permify.settings import PermifyConfig, read_permify
 from rendering import render
 
 CHART = os.environ.get("PERMIFY_CHART", "")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pgcat_stack.checks import kubernetes_schema, run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from rendering import render
 
 KUBERNETES = {"primary_host": "db", "replica_hosts": "10.0.0.5:5433"}

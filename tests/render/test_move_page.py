@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from draws import examples
 from live.repeats import drawn, repeats
 from pgcat_stack.budget import plan
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from rendering import Refused, render
 from runbook import section
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from draws import examples
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from rendering import Refused, render
 
 hosts = st.sampled_from(

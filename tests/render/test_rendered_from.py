@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from pgcat_stack.checks.rendered import answers_digest
-from pgcat_stack.sources import read_source
+from pgcat_stack.files.sources import read_source
 from rendering import KUBERNETES, environment, render
 
 YAML_TRAPS = (

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pgcat_stack.checks import registry
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.files.sources import Source, parse_source
 from pgcat_stack.findings import Finding
-from pgcat_stack.sources import Source, parse_source
+from pgcat_stack.reading.deployment import Deployment
 from rendering import render
 
 SERVERS = {"primary_host": "db1", "replica_hosts": "db2"}

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
 from pgcat_stack.findings import Finding
+from pgcat_stack.reading.deployment import Deployment
 
 PGCAT = """\
 [general]

@@ -9,7 +9,7 @@ import yaml
 
 from pgcat_stack.adopt import Adoption, adopt
 from pgcat_stack.cli import main
-from pgcat_stack.deployment import Deployment, DeploymentError
+from pgcat_stack.reading.deployment import Deployment, DeploymentError
 from rendering import render
 
 # Like the configuration in Permify's guide: one pool in session mode, passwords in both files.
@@ -238,7 +238,7 @@ def test_a_pgcat_is_not_taken_for_postgresql(run) -> None:
 )
 def test_the_answers_render(run, tmp_path: Path, pgcat: str, permify: str, topology: str) -> None:
     """What is rendered names the same servers, in pools of the same sizes where these were kept."""
-    from pgcat_stack.pools import read_pools
+    from pgcat_stack.pgcat.pools import read_pools
 
     answers = {**run(pgcat, permify, topology).answers, "postgres_max_connections": 200}
     deployment = Deployment.load(render(tmp_path / "deploy", answers))

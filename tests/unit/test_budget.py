@@ -18,7 +18,7 @@ from cases import (
     rendered,
 )
 from pgcat_stack.budget import Row, largest_sizes, most_replicas_that_fit, peak, plan
-from pgcat_stack.topology import read_topology
+from pgcat_stack.reading.topology import read_topology
 
 DEPLOYMENT = "kubernetes/pgcat-deployment.yaml"
 AUTOSCALER = "kubernetes/permify-autoscaler.yaml"

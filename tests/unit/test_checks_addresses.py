@@ -10,9 +10,9 @@ import pytest
 from cases import DOCKER, STANDALONE, Files, load, rendered
 from pgcat_stack.checks import registry
 from pgcat_stack.cli import main
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Finding
-from pgcat_stack.sources import Source
+from pgcat_stack.reading.deployment import Deployment
 
 ANSWERS = ".copier-answers.yml"
 SECRET = "s3cr3t-Value"

@@ -25,7 +25,7 @@ from cases import (
     rendered,
 )
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from pgcat_stack.secrets import make_secrets
 from rendering import render
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cases import DOCKER, HELM, SIDECAR, STANDALONE, codes, edit, one, rendered
-from pgcat_stack import names
+from pgcat_stack.build import names
 
 PGCAT_POD = "kubernetes/pgcat-deployment.yaml"
 PERMIFY_POD = "kubernetes/permify-deployment.yaml"

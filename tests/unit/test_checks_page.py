@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from pgcat_stack import metrics
 from pgcat_stack.checks.page import render_page
+from pgcat_stack.pgcat import metrics
 from rendering import REPOSITORY
 
 
@@ -16,7 +16,7 @@ def test_the_page_of_checks_is_current() -> None:
 
 def test_the_page_of_metrics_is_current() -> None:
     page = (REPOSITORY / "docs" / "metrics.md").read_text()
-    assert page == metrics.render_page(), "run: ./dev python -m pgcat_stack.metrics > docs/metrics.md"
+    assert page == metrics.render_page(), "run: ./dev python -m pgcat_stack.pgcat.metrics > docs/metrics.md"
 
 
 def test_the_page_of_metrics_has_every_series_that_alerts_ask() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from cases import STANDALONE, Files, codes, edit, one, rendered
 from pgcat_stack.checks.rendered import answers_digest
-from pgcat_stack.deployment import Deployment
-from pgcat_stack.sources import parse_source
+from pgcat_stack.files.sources import parse_source
+from pgcat_stack.reading.deployment import Deployment
 
 ANSWERS, BUDGET = ".copier-answers.yml", "budget.yaml"
 

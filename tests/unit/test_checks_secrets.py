@@ -8,7 +8,7 @@ import pytest
 
 from cases import DIRECT, DOCKER, HELM, STANDALONE, codes, edit, findings, rendered
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 
 FAMILIES = ("PS4", "PS7", "PS8", "PS9")
 PGCAT = "pgcat/pgcat.toml"

@@ -26,7 +26,7 @@ from cases import (
     rendered,
 )
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 
 PGCAT = "pgcat/pgcat.toml"
 BOOTSTRAP = "postgres/bootstrap.sql"

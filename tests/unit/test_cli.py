@@ -199,10 +199,13 @@ def interrupted(folder: Path, module: str, *arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("command", "modules"),
     [
-        ("validate", ["pgcat_stack.interrupts", "argparse", "pgcat_stack.deployment", "yaml", "pydantic"]),
+        (
+            "validate",
+            ["pgcat_stack.interrupts", "argparse", "pgcat_stack.reading.deployment", "yaml", "pydantic"],
+        ),
         ("plan", ["argparse", "pgcat_stack.budget"]),
-        ("secrets", ["pathlib", "pgcat_stack.sources"]),
-        ("doctor", ["pgcat_stack.cli", "psycopg", "pgcat_stack.doctor.reach"]),
+        ("secrets", ["pathlib", "pgcat_stack.files.sources"]),
+        ("doctor", ["pgcat_stack.cli", "psycopg", "pgcat_stack.doctor.routes"]),
     ],
 )
 def test_ctrl_c_while_the_command_imports_is_quiet(

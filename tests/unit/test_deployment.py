@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pgcat_stack.deployment import Deployment, DeploymentError
-from pgcat_stack.manifests import pod_containers
+from pgcat_stack.build.manifests import pod_containers
+from pgcat_stack.reading.deployment import Deployment, DeploymentError
 
 DEPLOYMENT = """\
 apiVersion: apps/v1

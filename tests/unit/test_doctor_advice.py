@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from cases import DIRECT, STANDALONE, rendered
-from pgcat_stack.doctor.answers import Case
-from pgcat_stack.doctor.asking import Broken, Trouble
+from pgcat_stack.doctor.case import Case
 from pgcat_stack.doctor.checks import run_checks
 from pgcat_stack.doctor.permify import PermifyAnswer
 from pgcat_stack.doctor.pgcat import PoolState
 from pgcat_stack.doctor.platforms import FileLimit, Place, file_limit
 from pgcat_stack.doctor.postgres import Group, Holder, Prepared, ReadOnly, Session, Setting
+from pgcat_stack.doctor.side_by_side import Broken, Trouble
 from pgcat_stack.doctor.verdict import EXPLAINED, verdict
 from pgcat_stack.findings import Finding
 from test_doctor_checks import codes, healthy, with_answer, with_answers, with_pgcat, with_server

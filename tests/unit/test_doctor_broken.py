@@ -15,23 +15,23 @@ from typing import Any
 import pytest
 
 from cases import DIRECT, DOCKER, STANDALONE
-from pgcat_stack.containers import units
-from pgcat_stack.deployment import Deployment
 from pgcat_stack.doctor import exporter as exporter_module
 from pgcat_stack.doctor import permify as permify_module
 from pgcat_stack.doctor import pgcat as pgcat_module
 from pgcat_stack.doctor import platforms as platforms_module
 from pgcat_stack.doctor import postgres as postgres_module
-from pgcat_stack.doctor import reach as reach_module
+from pgcat_stack.doctor import routes as reach_module
 from pgcat_stack.doctor import session as session_module
-from pgcat_stack.doctor.asking import Failed, Questions
 from pgcat_stack.doctor.checks import run_checks
-from pgcat_stack.doctor.facts import Facts
+from pgcat_stack.doctor.expected import Facts
 from pgcat_stack.doctor.postgres import Connector, shortened
-from pgcat_stack.doctor.reach import Options, parse_mapping
+from pgcat_stack.doctor.routes import Options, parse_mapping
 from pgcat_stack.doctor.session import Diagnosis, examine
+from pgcat_stack.doctor.side_by_side import Failed, Questions
 from pgcat_stack.findings import Finding
-from pgcat_stack.report import text_line
+from pgcat_stack.reading.containers import units
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.report.findings import text_line
 from rendering import render
 
 SEED = os.environ.get("PGCAT_STACK_SEED") or str(random.SystemRandom().randrange(10**6))

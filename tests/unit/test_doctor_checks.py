@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from cases import DIRECT, DOCKER, SIDECAR, STANDALONE, Files, edit, load, rendered
-from pgcat_stack.doctor.answers import Answers, Case, ServerAnswer
-from pgcat_stack.doctor.asking import Trouble
+from pgcat_stack.doctor.case import Answers, Case, ServerAnswer
 from pgcat_stack.doctor.checks import check, registry, run_checks
 from pgcat_stack.doctor.credentials import Credentials, Password
-from pgcat_stack.doctor.facts import Facts, Server
+from pgcat_stack.doctor.expected import Facts, Server
 from pgcat_stack.doctor.permify import PermifyAnswer
 from pgcat_stack.doctor.pgcat import Ban, PgcatAnswer, PgcatFacts, PoolServerState, PoolState
 from pgcat_stack.doctor.platforms import Place, Process
 from pgcat_stack.doctor.postgres import Group, Lag, ServerFacts
+from pgcat_stack.doctor.side_by_side import Trouble
 from pgcat_stack.doctor.write_check import Stale, WriteCheck
 from pgcat_stack.findings import Finding
 

@@ -17,24 +17,24 @@ import pytest
 
 from cases import DIRECT, DOCKER, HELM, SIDECAR, STANDALONE, edit, load, rendered
 from pgcat_stack import cli
-from pgcat_stack.deployment import Deployment, DeploymentError
 from pgcat_stack.doctor import postgres as postgres_module
-from pgcat_stack.doctor import reach as reach_module
+from pgcat_stack.doctor import routes as reach_module
 from pgcat_stack.doctor import trust as trust_module
-from pgcat_stack.doctor.answers import Answers, Case
-from pgcat_stack.doctor.asking import Failed, Trouble, cut_after, probe, resolve, together
+from pgcat_stack.doctor.case import Answers, Case
 from pgcat_stack.doctor.checks.page import MARK, with_checks
 from pgcat_stack.doctor.commands import json_of, output_of
 from pgcat_stack.doctor.credentials import Credentials, Password, read_credentials
 from pgcat_stack.doctor.display import report
-from pgcat_stack.doctor.facts import Facts, Login
+from pgcat_stack.doctor.expected import Facts, Login
 from pgcat_stack.doctor.http import fetch
 from pgcat_stack.doctor.platforms import Place, Process, _container, _pod_processes
 from pgcat_stack.doctor.postgres import Connector, ask_facts, first_line
-from pgcat_stack.doctor.reach import Options, Target, open_reach, parse_mapping
+from pgcat_stack.doctor.routes import Options, Target, open_reach, parse_mapping
+from pgcat_stack.doctor.side_by_side import Failed, Trouble, cut_after, probe, resolve, together
 from pgcat_stack.doctor.trust import Certificates, Trust, certificate_trouble
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Finding
+from pgcat_stack.reading.deployment import Deployment, DeploymentError
 from rendering import REPOSITORY, render
 
 LOOPBACK = "127.0.0.1"

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pgcat_stack import cli, git
-from pgcat_stack.checks.agreement_monitoring import _NAMES, _QUOTED
+from pgcat_stack import cli
+from pgcat_stack.checks.scraping import _NAMES, _QUOTED
 from pgcat_stack.checks.secrets_in_clear import _IN_URI
-from pgcat_stack.files import MAX_FILE_BYTES
-from pgcat_stack.update_report import _committed
+from pgcat_stack.files import git
+from pgcat_stack.files.folder import MAX_FILE_BYTES
+from pgcat_stack.report.update import _committed
 
 HOOKS = Path(__file__).resolve().parents[2] / "hooks"
 
@@ -121,7 +122,8 @@ INTERRUPTED = """
 import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from pgcat_stack import cli, update_report
+from pgcat_stack.report import update as update_report
+from pgcat_stack import cli
 def plan(deployment):
     print("planning", flush=True)
     os.kill(os.getpid(), signal.SIGINT)

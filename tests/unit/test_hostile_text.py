@@ -17,7 +17,7 @@ from cases import DOCKER, STANDALONE, Files, rendered
 from live.repeats import repeats
 from pgcat_stack import cli
 from pgcat_stack.checks import kubernetes_schema
-from pgcat_stack.sources import parse_source
+from pgcat_stack.files.sources import parse_source
 
 HOSTILE = "h\n\x1b[31m\u202e\u200b\x07\r::error::x##[error]\u2028" + "l" * 3000
 VISIBLE = "\\x1b[31m\\u202e\\u200b"

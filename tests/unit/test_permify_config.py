@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from handmade import PERMIFY, Change, Judge
-from pgcat_stack.models.permify import go_duration_seconds, read_permify
+from pgcat_stack.files.quantities import go_duration_seconds
+from pgcat_stack.permify.settings import read_permify
 
 YAML = "permify/permify.yaml"
 LAST = "  health_check_period: 10s\n"

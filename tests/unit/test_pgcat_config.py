@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from handmade import PGCAT, Change, Judge, edit
-from pgcat_stack.deployment import Deployment
-from pgcat_stack.models import pgcat_version
-from pgcat_stack.models.pgcat import read_pgcat
+from pgcat_stack.pgcat.settings import read_pgcat
+from pgcat_stack.pgcat.version import pgcat_version
+from pgcat_stack.reading.deployment import Deployment
 
 TOML = "pgcat/pgcat.toml"
 POOL = 'default_role = "primary"\n'

@@ -10,7 +10,7 @@ import pytest
 from cases import AUTOSCALED, DOCKER, ELSEWHERE, STANDALONE, Files, edit, load, rendered
 from pgcat_stack.budget import plan
 from pgcat_stack.cli import main
-from pgcat_stack.plan_report import plan_text
+from pgcat_stack.report.plan import plan_text
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_numbers_are_never_cut(width):
 
 
 def test_rich_is_imported_only_when_it_draws():
-    program = "import sys, pgcat_stack.cli, pgcat_stack.plan_report; print('rich' in sys.modules)"
+    program = "import sys, pgcat_stack.cli, pgcat_stack.report.plan; print('rich' in sys.modules)"
     hooks = Path(__file__).resolve().parents[2] / "hooks"
     run = subprocess.run(
         [sys.executable, "-c", program],

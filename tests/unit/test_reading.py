@@ -17,9 +17,9 @@ import pytest
 from handmade import COMPOSE, PERMIFY, PGCAT
 from pgcat_stack import cli
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment, DeploymentError
-from pgcat_stack.files import Folder, UnreadError
-from pgcat_stack.sources import read_source
+from pgcat_stack.files.folder import Folder, UnreadError
+from pgcat_stack.files.sources import read_source
+from pgcat_stack.reading.deployment import Deployment, DeploymentError
 
 HOOKS = Path(__file__).resolve().parents[2] / "hooks"
 WANTED = ("PS1", "PS430", "PS437", "PS450", "PS709", "PS829")
@@ -346,7 +346,7 @@ import importlib, pkgutil
 from pathlib import Path
 import pgcat_stack
 from pgcat_stack import checks, cli
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 for module in pkgutil.walk_packages(pgcat_stack.__path__, "pgcat_stack."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)

@@ -8,9 +8,9 @@ import pytest
 
 from handmade import edit
 from pgcat_stack import checks
-from pgcat_stack.deployment import Deployment
 from pgcat_stack.doctor import checks as doctor
 from pgcat_stack.findings import Location, Problem
+from pgcat_stack.reading.deployment import Deployment
 from pgcat_stack.registry import Registry, findings
 
 REGISTRIES: dict[str, Registry[Any]] = {"validator": checks.registry, "doctor": doctor.registry}
@@ -24,7 +24,9 @@ def registry(request: pytest.FixtureRequest) -> Registry[Any]:
 @pytest.fixture
 def scratch() -> Registry[str]:
     """Without checks of its own: the package has no module of a family."""
-    return Registry("pgcat_stack.models", {"PS1": "One", "PS2": "Two"}, lambda code, subject: subject == code)
+    return Registry(
+        "pgcat_stack.pgcat.version", {"PS1": "One", "PS2": "Two"}, lambda code, subject: subject == code
+    )
 
 
 def nothing(subject: str) -> Iterator[Problem]:

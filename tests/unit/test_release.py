@@ -28,7 +28,7 @@ def prepared(tmp_path: Path) -> Path:
         ".ci/release_notes.py",
         "pyproject.toml",
         "uv.lock",
-        "hooks/pgcat_stack/__init__.py",
+        "src/pgcat_stack/__init__.py",
         "CHANGELOG.md",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def test_links_of_the_notes_lead_to_the_repository(prepared: Path) -> None:
     assert f"/blob/{VERSION}/docs/update.md)" in shown
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "uv.lock", "hooks/pgcat_stack/__init__.py"])
+@pytest.mark.parametrize("name", ["pyproject.toml", "uv.lock", "src/pgcat_stack/__init__.py"])
 def test_a_place_with_another_version_stops_it(prepared: Path, name: str) -> None:
     path = prepared / name
     text = path.read_text()

@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 
 from pgcat_stack.findings import Finding
-from pgcat_stack.report import json_report, show, text_line, text_report
+from pgcat_stack.printable import show
+from pgcat_stack.report.findings import json_report, text_line, text_report
 
 FINDING = Finding("PS201", "error", "pgcat/pgcat.toml", 7, "unknown key", "did you mean `x`?")
 

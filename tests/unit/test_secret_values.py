@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pgcat_stack import cli, report
+from pgcat_stack import cli
+from pgcat_stack.report import findings as report
 
 SECRET = "hunter2SECRET"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from pgcat_stack.secrets import (
     KEYS_FILE,
     SECRETS,

@@ -9,10 +9,10 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgcat_stack.nodes import Node
-from pgcat_stack.sources import Source, parse_source, read_source
-from pgcat_stack.toml_nodes import toml_node
-from pgcat_stack.yaml_nodes import MAX_DEPTH, plain_value
+from pgcat_stack.files.nodes import Node
+from pgcat_stack.files.sources import Source, parse_source, read_source
+from pgcat_stack.files.toml_nodes import toml_node
+from pgcat_stack.files.yaml_nodes import MAX_DEPTH, plain_value
 
 MANIFEST = """\
 # a comment

@@ -4,9 +4,9 @@ import pytest
 
 from cases import AUTOSCALED, DIRECT, DOCKER, ELSEWHERE, HELM, SIDECAR, STANDALONE, edit, load, rendered
 from pgcat_stack.endpoints import Address, read_uri
+from pgcat_stack.files.quantities import duration_seconds, share_of, whole_text
 from pgcat_stack.findings import Location
-from pgcat_stack.topology import read_topology
-from pgcat_stack.units import duration_seconds, share_of, whole_text
+from pgcat_stack.reading.topology import read_topology
 
 HERE = Location("x")
 DEPLOYMENT = "kubernetes/pgcat-deployment.yaml"

@@ -14,8 +14,8 @@ from copier.errors import UserMessageError
 from live.repeats import drawn, repeats
 from old_versions import ANSWERS, NEXT, VERSIONS, InProcess, is_here, stored, tree
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
-from pgcat_stack.update_report import update_report
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.report.update import update_report
 from versions import URL, Home
 
 BEFORE, LATER = "1.0.0", "1001.0.0"

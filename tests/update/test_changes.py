@@ -13,8 +13,8 @@ import yaml
 
 from live.repeats import drawn, repeats
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
-from pgcat_stack.deployment import Deployment
-from pgcat_stack.update_report import update_report
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.report.update import update_report
 from versions import URL, Home
 
 EXTERNAL = {"primary_host": "db-1", "replica_hosts": "db-2"}

@@ -11,7 +11,7 @@ from packaging.version import Version
 
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 
 MARK = "pgcat-stack-test"
 UNCHANGED = {"authn": "none", "probe": False}

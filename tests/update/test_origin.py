@@ -13,7 +13,7 @@ import yaml
 from live.repeats import drawn, repeats
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from pgcat_stack.checks import run_checks
-from pgcat_stack.deployment import Deployment
+from pgcat_stack.reading.deployment import Deployment
 from versions import URL, Home, data
 
 LATER = "1001.0.0"

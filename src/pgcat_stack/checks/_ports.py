@@ -1,0 +1,79 @@
+"""Which ports the programs listen on, by their own configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pgcat_stack.files.plain_data import Key, as_mapping, dig
+from pgcat_stack.files.quantities import is_int, whole_text
+from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.topology import PERMIFY_PEERS_PORT, read_topology
+
+PERMIFY_DEFAULTS = {"http": 3476, "grpc": 3478}
+_PROFILER_DEFAULT = 6060
+_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+KUBELET_PROBES = ("httpGet", "tcpSocket", "grpc")
+"""Those that come from outside the pod."""
+_ASKED = {
+    "pgcat": re.compile(r"(?:-p[ =]?|/dev/tcp/[^/ ]+/)(\d+)"),
+    "permify": re.compile(r"-addr[ =][^ ,]*:(\d+)"),
+}
+
+
+def permify_ports(deployment: Deployment) -> dict[str, int] | None:
+    """Ports of Permify's APIs by name, `http` only where it is enabled; None where they cannot be told."""
+    data = deployment.permify.data if deployment.permify else None
+    if deployment.permify is None or not isinstance(data, dict):
+        return None
+    found: dict[str, int] = {}
+    for name, default in PERMIFY_DEFAULTS.items():
+        section = as_mapping(dig(data, "server", name))
+        if section.get("enabled") is not False:
+            port = whole_text(section.get("port", default))
+            if port is None:
+                return None
+            found[name] = port
+    return found
+
+
+def listening(deployment: Deployment, unit: Unit) -> set[int] | None:
+    """The ports that the unit's program listens on; None where that is not known."""
+    if unit.program == "pgcat":
+        pgcat = read_topology(deployment).pgcat
+        if pgcat is None or pgcat.port is None:
+            return None
+        return {pgcat.port} | ({pgcat.exporter} if pgcat.exporter is not None else set())
+    if unit.program == "permify":
+        if any(variable.name.startswith("PERMIFY_SERVER_") for variable in unit.variables):
+            return None
+        ports = permify_ports(deployment)
+        if ports is None:
+            return None
+        profiler = as_mapping(dig(deployment.permify.data, "profiler")) if deployment.permify else {}
+        extra = (
+            whole_text(profiler.get("port", _PROFILER_DEFAULT)) if profiler.get("enabled") is True else None
+        )
+        return {*ports.values(), PERMIFY_PEERS_PORT} | ({extra} if extra is not None else set())
+    return None
+
+
+def probes(unit: Unit) -> Iterator[tuple[tuple[Key, ...], object]]:
+    """(path in the container, port) of everything that asks a unit for its health; a port may be a name."""
+    for probe in _PROBES:
+        for kind in KUBELET_PROBES:
+            port = dig(unit.data, probe, kind, "port")
+            if is_int(port) or isinstance(port, str):
+                yield (probe, kind, "port"), port
+        yield from _asked(unit, (probe, "exec", "command"))
+    yield from _asked(unit, ("healthcheck", "test"))
+
+
+def _asked(unit: Unit, keys: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ...], int]]:
+    command = dig(unit.data, *keys)
+    words = [str(word) for word in command] if isinstance(command, list) else [str(command or "")]
+    pattern = _ASKED.get(unit.program)
+    if pattern:
+        for number in pattern.findall(" ".join(words)):
+            yield keys, int(number[:6])

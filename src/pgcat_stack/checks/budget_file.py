@@ -1,0 +1,269 @@
+"""PS504, PS505, PS509, PS513, PS516: budget.yaml itself, and what repeats its numbers elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pgcat_stack.checks import check
+from pgcat_stack.checks._uris import used_pools
+from pgcat_stack.endpoints import DEFAULT_PORT, Address
+from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
+from pgcat_stack.files.quantities import whole, whole_text
+from pgcat_stack.files.sources import Source
+from pgcat_stack.findings import Location, Problem
+from pgcat_stack.paths import BOOTSTRAP, BUDGET
+from pgcat_stack.printable import show
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.topology import BudgetServer, read_topology
+
+POSTGRES_DEFAULT_MAX_CONNECTIONS = 100
+SUPERUSER_RESERVED_CONNECTIONS = 3
+"""PostgreSQL's default, https://www.postgresql.org/docs/current/runtime-config-connection.html"""
+
+_TOP_KEYS = ("rendered", "servers", "permify_max_replicas")
+_SERVER_KEYS = ("host", "port", "role", "max_connections", "other_connections")
+_MOST_CONNECTIONS = 262_143
+"""PostgreSQL's own limit of max_connections (its `guc_tables.c`: MAX_BACKENDS)."""
+
+
+@check(
+    code="PS504",
+    name="budget-file",
+    severity="error",
+    why="Capacity comes from budget.yaml alone: what is missing or wrong there cannot be counted.",
+    mend="Write host, role, max_connections and other_connections for each server, and nothing else; port"
+    " is 5432 where it is left out.",
+)
+def budget_file(deployment: Deployment) -> Iterator[Problem]:
+    """Missing, misspelt and impossible entries of budget.yaml."""
+    source = deployment.budget
+    if source is None:
+        fix = "list each PostgreSQL server with host, port, role, max_connections and other_connections"
+        yield Problem(Location(BUDGET), "missing: nothing says how many connections there are", fix)
+        return
+    if not source.parsed:
+        return
+    if not isinstance(source.data, dict):
+        yield Problem(source.here(), f"{show(source.data)} is no mapping", "start with servers:")
+        return
+    yield from _unknown(source, (), source.mapping, _TOP_KEYS)
+    servers = source.mapping.get("servers")
+    if not isinstance(servers, list) or not servers:
+        yield Problem(source.at("servers"), "`servers` lists no server", "list each PostgreSQL server")
+    for index, server in enumerate(as_list(servers)):
+        yield from _server_problems(source, ("servers", index), server)
+    if "permify_max_replicas" in source.mapping:
+        yield from _number(source, (), "permify_max_replicas", 1, 100_000)
+
+
+def _server_problems(source: Source, at: tuple[Key, ...], server: Any) -> Iterator[Problem]:
+    if not isinstance(server, dict):
+        yield Problem(source.at(*at), f"{show(server)} is no server", "write host, port, role and numbers")
+        return
+    yield from _unknown(source, at, server, _SERVER_KEYS)
+    host, role = server.get("host"), server.get("role")
+    if not isinstance(host, str) or not host.strip():
+        yield Problem(source.at(*at, "host"), f"`host` is {_shown(host)}", "write the server's host name")
+    if role not in ("primary", "replica"):
+        yield Problem(source.at(*at, "role"), f"`role` is {_shown(role)}", "write primary or replica")
+    if "port" in server:
+        yield from _number(source, at, "port", 1, 65_535)
+    wrong = [
+        *_number(source, at, "max_connections", 1, _MOST_CONNECTIONS),
+        *_number(source, at, "other_connections", 0, _MOST_CONNECTIONS),
+    ]
+    yield from wrong
+    if not wrong and server["other_connections"] >= server["max_connections"]:
+        message = (
+            f"other_connections {server['other_connections']} leaves nothing of max_connections"
+            f" {server['max_connections']}"
+        )
+        yield Problem(source.at(*at, "other_connections"), message, "lower it below max_connections")
+
+
+def _unknown(
+    source: Source, at: tuple[Key, ...], mapping: dict[str, Any], known: tuple[str, ...]
+) -> Iterator[Problem]:
+    for key in mapping:
+        if key not in known:
+            yield Problem(source.at(*at, key), f"unknown key {show(key)}", f"the keys are {', '.join(known)}")
+
+
+def _number(source: Source, at: tuple[Key, ...], key: str, least: int, most: int) -> Iterator[Problem]:
+    value = dig(source.data, *at, key)
+    number = whole(value)
+    if number is None or not least <= number <= most:
+        yield Problem(
+            source.at(*at, key), f"`{key}` is {_shown(value)}", f"write a whole number, {least} to {most}"
+        )
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else show(value)
+
+
+@check(
+    code="PS516",
+    name="reserved-connections",
+    severity="error",
+    why="PostgreSQL keeps superuser_reserved_connections, 3 by default, for superusers: with max_connections"
+    " 100 the 98th connection of an ordinary role is refused. other_connections must contain them, or the"
+    " budget counts with connections that the role never gets.",
+    mend="Answer other_connections with at least 3, and update.",
+)
+def reserved_connections(deployment: Deployment) -> Iterator[Problem]:
+    """Servers that keep fewer connections for others than PostgreSQL keeps for superusers."""
+    source = deployment.budget
+    for index, server in enumerate(as_list(dig(source.data, "servers"))) if source else ():
+        kept = whole(dig(server, "other_connections"))
+        if source and kept is not None and 0 <= kept < SUPERUSER_RESERVED_CONNECTIONS:
+            message = (
+                f"other_connections {kept} is fewer than the {SUPERUSER_RESERVED_CONNECTIONS} that PostgreSQL"
+                " reserves for superusers"
+            )
+            fix = f"answer other_connections={SUPERUSER_RESERVED_CONNECTIONS} or more, and update"
+            yield Problem(source.at("servers", index, "other_connections"), message, fix)
+
+
+@check(
+    code="PS505",
+    name="budget-servers",
+    severity="error",
+    why="There is one primary, where migrations and writes go, and each server has one capacity.",
+    mend="List each server once, exactly one of them with the role primary.",
+)
+def budget_servers_once(deployment: Deployment) -> Iterator[Problem]:
+    """Servers that are listed twice; none or several primaries."""
+    if deployment.budget is None or not deployment.budget.parsed:
+        return
+    servers = read_topology(deployment).servers
+    seen: dict[Address, BudgetServer] = {}
+    for server in servers:
+        first = seen.setdefault(server.address, server)
+        if first is not server:
+            message = f"{server.address} is listed twice, first on line {first.location.line}"
+            yield Problem(server.location, message, "remove one of the entries")
+    primaries = [server for server in seen.values() if server.role == "primary"]
+    if any(server.role not in ("primary", "replica") for server in servers):
+        return  # PS504 says so
+    if servers and not primaries:
+        message = "no server has the role primary"
+        yield Problem(deployment.budget.at("servers"), message, "give it to the server that takes writes")
+    for server in primaries[1:]:
+        message = f"{server.address} is a second primary beside {primaries[0].address}"
+        yield Problem(server.location, message, "make it a replica")
+
+
+# The role's limit
+
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
+_ROLE = re.compile(
+    r"\b(?:ALTER|CREATE)\s+(?:ROLE|USER)\s+"
+    r"(?:\"(?P<quoted>(?:[^\"]|\"\")+)\"|(?P<bare>\w+))(?P<options>[^;]*)",
+    re.IGNORECASE,
+)
+_LIMIT = re.compile(r"\bCONNECTION\s+LIMIT\s+(-?\d+)", re.IGNORECASE)
+
+
+@check(
+    code="PS509",
+    name="role-connection-limit",
+    severity="error",
+    why="The role's CONNECTION LIMIT is the last guard, for what no arithmetic sees. Below the capacity it"
+    " refuses connections that the budget allows; above it, it protects nothing. It binds on each server"
+    " by itself.",
+    mend="Set CONNECTION LIMIT in postgres/bootstrap.sql to max_connections − other_connections, the"
+    " smallest of all servers, and run the file again.",
+)
+def role_connection_limit(deployment: Deployment) -> Iterator[Problem]:
+    """A limit in bootstrap.sql that is not the capacity in budget.yaml."""
+    script = deployment.sources.get(BOOTSTRAP)
+    servers = read_topology(deployment).servers
+    capacities = [server.capacity for server in servers if server.capacity is not None]
+    if script is None or not script.text or not capacities:
+        return
+    capacity = min(capacities)
+    roles = _roles(deployment)
+    text = _COMMENT.sub(_blank, script.text)
+    limits = [
+        (limit, _line(text, match.start("options") + limit.start()))
+        for match in _ROLE.finditer(text)
+        if not roles or (match["quoted"] or match["bare"].lower()) in roles
+        for limit in _LIMIT.finditer(match["options"])
+    ]
+    if not limits:
+        fix = f"ALTER ROLE … CONNECTION LIMIT {capacity}"
+        yield Problem(script.here(), "no CONNECTION LIMIT for the role that connects", fix)
+    for limit, line in limits:
+        if int(limit[1]) != capacity:
+            message = f"CONNECTION LIMIT is {limit[1]}, and the capacity in {BUDGET} is {capacity}"
+            yield Problem(script.here(line), message, f"CONNECTION LIMIT {capacity}")
+
+
+def _roles(deployment: Deployment) -> set[str]:
+    """The roles that PgCat and Permify log in with."""
+    topology = read_topology(deployment)
+    pools = used_pools(deployment) or topology.pools.values()
+    roles = {user.server_name for pool in pools for user in pool.users}
+    for permify in topology.permify:
+        roles |= {uri.user for _, uri in topology.direct_sides(permify) if uri.user}
+    return roles
+
+
+def _blank(match: re.Match[str]) -> str:
+    """Comments and strings as blanks that keep the lines."""
+    return re.sub(r"[^\n]", " ", match[0])
+
+
+def _line(text: str, offset: int) -> int:
+    return text.count("\n", 0, offset) + 1
+
+
+# The bundled PostgreSQL
+
+_OPTION = re.compile(r"(?:-c\s*|--)max[_-]connections=(\d+)\Z")
+
+
+@check(
+    code="PS513",
+    name="bundled-max-connections",
+    severity="error",
+    why="The bundled PostgreSQL takes max_connections from its command line; the budget is only as true as"
+    " both agree. A replica below its primary does not start.",
+    mend="Write the same number on the command lines and in budget.yaml.",
+)
+def bundled_max_connections(deployment: Deployment) -> Iterator[Problem]:
+    """PostgreSQL services of compose.yaml with another max_connections than budget.yaml."""
+    compose = deployment.compose
+    if compose is None or deployment.budget is None:
+        return
+    services = as_mapping(dig(compose.data, "services"))
+    for server in read_topology(deployment).servers:
+        address = server.address
+        service = next((name for name in services if str(name).lower() == address.host), None)
+        if service is None or address.port != DEFAULT_PORT or server.max_connections is None:
+            continue
+        found, key = _on_command_line(services[service])
+        written = POSTGRES_DEFAULT_MAX_CONNECTIONS if found is None else found
+        if written != server.max_connections:
+            default = ", its default" if found is None else ""
+            wanted = server.max_connections
+            message = f"{service} runs with max_connections {written}{default}; {BUDGET} says {wanted}"
+            fix = f"-cmax_connections={wanted}, or {written} in {BUDGET}"
+            yield Problem(compose.at("services", service, *key), message, fix)
+
+
+def _on_command_line(service: Any) -> tuple[int | None, tuple[Key, ...]]:
+    """The last max_connections in a service's command, which counts, and its place in the service."""
+    command = dig(service, "command")
+    words = command.split() if isinstance(command, str) else [str(word) for word in as_list(command)]
+    found: tuple[int | None, tuple[Key, ...]] = (None, ("command",))
+    for index, word in enumerate(words):
+        option = f"-c{word}" if index and words[index - 1] == "-c" else word
+        match = _OPTION.match(option)
+        number = whole_text(match[1]) if match else None
+        if number is not None:
+            found = (number, ("command", index) if isinstance(command, list) else ("command",))
+    return found

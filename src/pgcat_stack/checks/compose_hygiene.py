@@ -1,0 +1,251 @@
+"""PS82x: ports, restarts and addresses that behave in Compose, and on Kubernetes where the same holds.
+
+https://docs.docker.com/reference/compose-file/services/#ports
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pgcat_stack.checks import check
+from pgcat_stack.checks._uris import direct_connections
+from pgcat_stack.files.plain_data import Key, as_list, dig
+from pgcat_stack.files.quantities import whole_text
+from pgcat_stack.files.variables import filled_in, interpolated
+from pgcat_stack.findings import Problem
+from pgcat_stack.paths import PERMIFY, VALUES
+from pgcat_stack.printable import show
+from pgcat_stack.reading.containers import Unit, ending_services, running, services
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.workloads import compose_replicas
+
+EVERYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
+"""How an address is written that means all of the machine's."""
+_PORTS = re.compile(
+    r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<published>[\d-]*):)?(?P<target>\d+(?:-\d+)?)(?:/\w+)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A port on the host: address, first and last number (0: Docker chooses)."""
+
+    keys: tuple[Key, ...]
+    text: str
+    host: str
+    first: int
+    last: int
+    targets: int
+
+
+def published_ports(unit: Unit) -> Iterator[Published]:
+    """The ports of a Compose service that its host passes on."""
+    for index, entry in enumerate(as_list(unit.data.get("ports"))):
+        keys: tuple[Key, ...] = ("ports", index)
+        if isinstance(entry, dict):
+            host, published = entry.get("host_ip", ""), str(entry.get("published", ""))
+            if dig(entry, "mode") != "host" or published:
+                first, last = _range(interpolated(published) or "")
+                yield Published(keys, published, interpolated(str(host)) or "", first, last, 1)
+            continue
+        text = interpolated(str(entry))
+        match = _PORTS.fullmatch(text) if text is not None else None
+        if match is None:
+            continue
+        host = match["host"] or ""
+        published = match["published"] or ""
+        if match["published"] is None and host.replace("-", "").isdigit():
+            host, published = "", host  # `8080:80` has no address
+        first, last = _range(published)
+        low, high = _range(match["target"])
+        yield Published(keys, str(entry), host, first, last, high - low + 1)
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not low.isascii() or not low.isdigit() or len(low) > 5:
+        return 0, 0
+    return int(low), int(high) if dash and high.isascii() and high.isdigit() and len(high) < 6 else int(low)
+
+
+@check(
+    code="PS821",
+    name="port-on-all-interfaces",
+    severity="warning",
+    why="A port without an address is open on every interface of the machine, past most host firewalls.",
+    mend="Write the address in front: 127.0.0.1:3476:3476, or ${PERMIFY_BIND:-127.0.0.1}:3476:3476.",
+)
+def port_on_all_interfaces(deployment: Deployment) -> Iterator[Problem]:
+    """Published ports without an address, or with all of them."""
+    for unit in services(deployment):
+        for port in published_ports(unit) if unit.own else ():
+            if port.host in EVERYWHERE:
+                text = f"{unit.text} publishes {show(port.text)} on all interfaces"
+                yield Problem(unit.at(*port.keys), text, "write 127.0.0.1: in front, or an address")
+
+
+@check(
+    code="PS822",
+    name="port-clash",
+    severity="error",
+    why="A port of the host serves one container, so the second of two replicas, or of two"
+    " services, does not start.",
+    mend="Publish a range as long as the number of replicas, or leave the host port out.",
+)
+def port_clash(deployment: Deployment) -> Iterator[Problem]:
+    """Fewer host ports than replicas, fixed names with replicas, ports that two services publish."""
+    taken: list[tuple[Unit, Published]] = []
+    for unit in services(deployment):
+        replicas = compose_replicas(unit).value
+        if replicas > 1 and unit.data.get("container_name"):
+            text = f"{unit.text} has {replicas} replicas and a fixed container_name"
+            yield Problem(unit.at("container_name"), text, "remove the name")
+        for port in published_ports(unit):
+            count = port.last - port.first + 1
+            if port.first and count < replicas * port.targets:
+                text = (
+                    f"{unit.text} has {replicas} replicas and publishes {count} of the"
+                    f" host's ports for {show(port.text)}"
+                )
+                last = port.first + replicas * port.targets - 1
+                yield Problem(unit.at(*port.keys), text, f"publish a range, {port.first}-{last}")
+            for other, theirs in taken:
+                overlap = port.first and port.first <= theirs.last and theirs.first <= port.last
+                same = port.host == theirs.host or {port.host, theirs.host} & EVERYWHERE
+                if overlap and same:
+                    text = f"{unit.text} publishes {show(port.text)}, which {other.text} publishes, too"
+                    yield Problem(unit.at(*port.keys), text, "use another port of the host")
+            taken.append((unit, port))
+
+
+@check(
+    code="PS823",
+    name="restart-policy",
+    severity="warning",
+    why="A service without a restart policy stays down after a crash or a reboot; one that runs"
+    " to its end must not be"
+    " started again.",
+    mend='restart: unless-stopped for services that stay, restart: "no" for those that end.',
+)
+def restart_policy(deployment: Deployment) -> Iterator[Problem]:
+    """Services that stay without a restart policy, services that end with one."""
+    ending = ending_services(deployment)
+    for unit in (unit for unit in services(deployment) if unit.own):
+        policy = unit.data.get("restart")
+        policy = policy if policy is not None else dig(unit.data, "deploy", "restart_policy", "condition")
+        stays = policy is not None and policy is not False and str(policy) not in ("no", "none")
+        if unit.name in ending:
+            if str(policy) in ("always", "unless-stopped", "any"):
+                text = f"{unit.text} runs to its end, and restart: {policy} starts it again"
+                yield Problem(unit.at("restart"), text, 'set restart: "no"')
+        elif not stays:
+            yield Problem(
+                unit.at("restart"), f"{unit.text} is not started again", "set restart: unless-stopped"
+            )
+
+
+@check(
+    code="PS824",
+    name="profiler-enabled",
+    severity="warning",
+    why="Permify's profiler answers everybody who reaches its port, and costs time.",
+    mend="profiler.enabled: false, and only for an investigation true.",
+)
+def profiler_enabled(deployment: Deployment) -> Iterator[Problem]:
+    """The profiler, on by file or variable."""
+    for path, keys in ((PERMIFY, ("profiler", "enabled")), (VALUES, ("app", "profiler", "enabled"))):
+        source = deployment.sources.get(path)
+        if source is not None and dig(source.data, *keys) is True:
+            yield Problem(source.at(*keys), "the profiler is on", "set it to false")
+    for unit in running(deployment, "permify"):
+        variable = unit.variable("PERMIFY_PROFILER_ENABLED")
+        if variable is not None and str(variable.value).lower() in ("true", "1", "t"):
+            yield Problem(
+                unit.at(*variable.keys), f"the profiler of {unit.text} is on", "remove the variable"
+            )
+
+
+@check(
+    code="PS825",
+    name="loopback-database",
+    severity="warning",
+    why="Inside a container 127.0.0.1 is the container itself, where no PostgreSQL listens.",
+    mend="Name the host as the container sees it: a service, a DNS name, or host.docker.internal.",
+)
+def loopback_database(deployment: Deployment) -> Iterator[Problem]:
+    """Loopback addresses of PostgreSQL in pgcat.toml and in direct URIs."""
+    programs = running(deployment, "pgcat" if read_topology(deployment).fronted else "permify")
+    if any(_on_host(unit) for unit in programs):
+        return
+    fix = "name the host as the container sees it"
+    for pool in read_topology(deployment).pools.values():
+        for server in pool.servers:
+            if server.address.is_loopback:
+                yield Problem(server.location, f"{server.address} is PgCat's own container", fix)
+    for connection in direct_connections(deployment):
+        for address in connection.uri.servers:
+            if address.is_loopback:
+                yield Problem(connection.location, f"{address} is Permify's own container", fix)
+
+
+@check(
+    code="PS826",
+    name="log-rotation",
+    severity="warning",
+    why="Docker keeps all that a container writes unless told otherwise. A PgCat at its limit of open files"
+    " writes 10 to 50 MB a second, and a full disk ends the database beside it.",
+    mend='logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}}, or the driver local. Where'
+    " the daemon sends logs elsewhere, name its driver: logging: {driver: journald} keeps its options.",
+)
+def log_rotation(deployment: Deployment) -> Iterator[Problem]:
+    """Services that stay and whose log may grow without end."""
+    ending = ending_services(deployment)
+    for unit in services(deployment):
+        if not unit.own or unit.name in ending or "extends" in unit.data:
+            continue
+        driver = dig(unit.data, "logging", "driver")
+        named = interpolated(str(driver)) if driver is not None else "json-file"
+        size = filled_in(dig(unit.data, "logging", "options", "max-size"))
+        if named == "json-file" and str(size).strip() in (
+            "None",
+            "",
+            "0",
+            "-1",
+        ):  # Docker's words for no limit
+            yield Problem(
+                unit.at("logging"),
+                f"the log of {unit.text} grows without end",
+                'set logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}},'
+                " or name the driver of the daemon",
+            )
+
+
+_FEW_FILES = 4096
+"""Below it start.sh warns. A thousand pods of Permify are 2,000 connections, perhaps all at one PgCat."""
+
+
+@check(
+    code="PS827",
+    name="file-limit",
+    severity="warning",
+    why="Each connection is an open file. PgCat and Permify raise their limit to the hard one, and no"
+    " further. At its limit PgCat accepts no client.",
+    mend="Remove ulimits.nofile: Docker's own hard limit is high. Or set a hard limit of at least 4096.",
+)
+def file_limit(deployment: Deployment) -> Iterator[Problem]:
+    """A low hard limit of open files for PgCat or Permify in Compose; Kubernetes has no field for it."""
+    for unit in services(deployment):
+        limit = dig(unit.data, "ulimits", "nofile")
+        hard = whole_text(dig(limit, "hard") if isinstance(limit, dict) else limit)
+        if unit.program in ("pgcat", "permify") and hard is not None and 0 <= hard < _FEW_FILES:
+            text = f"{unit.text} may open {hard} files at most, fewer than its connections may need"
+            yield Problem(unit.at("ulimits", "nofile"), text, "remove ulimits.nofile")
+
+
+def _on_host(unit: Unit) -> bool:
+    if unit.pod is None:
+        return unit.data.get("network_mode") == "host"
+    return unit.pod.spec.get("hostNetwork") is True

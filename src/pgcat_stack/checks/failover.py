@@ -1,0 +1,200 @@
+"""PS219, PS220, PS223, PS417, PS418: a primary that moves to another machine is followed.
+
+PgCat's DNS cache (its `dns_cache.rs`) compares where a host name leads with where it led when a connection
+was opened, and drops the connection where that changed. Its resolver (`trust-dns-proto`, `Label::from_utf8`)
+refuses what is no host name. pgx and libpq judge target_session_attrs when they connect:
+https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-SESSION-ATTRS
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from pgcat_stack.checks import check
+from pgcat_stack.checks._flows import psql_connections
+from pgcat_stack.checks._reach import compose_names
+from pgcat_stack.checks._uris import (
+    Connection,
+    direct_connections,
+    listed,
+    migration_connections,
+    through_pgcat,
+    used_pools,
+)
+from pgcat_stack.files.plain_data import as_list, as_mapping, dig
+from pgcat_stack.files.quantities import whole
+from pgcat_stack.findings import Problem
+from pgcat_stack.pgcat.pools import PoolServer
+from pgcat_stack.reading.containers import services
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.topology import read_topology
+
+ATTRIBUTE = "target_session_attrs"
+VARIABLE = "PGTARGETSESSIONATTRS"
+"""What pgx reads where the URI is silent (its `parseEnvSettings`)."""
+WRITES = "read-write"
+_NEEDS_PRIMARY = frozenset({WRITES, "primary"})
+_NEEDS_STANDBY = frozenset({"read-only", "standby"})
+_DEFAULT_DNS_MAX_TTL_SECONDS = 30
+"""PgCat's own, in its config.rs."""
+_UNFOLLOWED = re.compile(r"[^.]_")
+"""An underscore that does not begin a label: the resolver admits those of service records, `_label`."""
+
+
+def _outside(deployment: Deployment, host: str) -> bool:
+    """Whether a server is none of compose.yaml, whose names move with the container alone."""
+    return all(host not in compose_names(unit, None) for unit in services(deployment))
+
+
+def _named(deployment: Deployment) -> list[PoolServer]:
+    """The servers of the pools in use that have a host name, each host once."""
+    found: dict[str, PoolServer] = {}
+    for pool in used_pools(deployment):
+        for server in pool.servers:
+            if server.address.is_name and _outside(deployment, server.address.host):
+                found.setdefault(server.address.host, server)
+    return list(found.values())
+
+
+@check(
+    code="PS219",
+    name="name-not-followed",
+    severity="warning",
+    why="PgCat connects to a host name that contains an underscore, but its resolver refuses it"
+    " (`disallowed_by_std3_ascii_rules` in the log). When the name moves to another server, PgCat keeps the"
+    " connections that the old one leaves open until server_lifetime is over, and writes go there.",
+    mend="Use a name without an underscore, for example a CNAME that leads to this one.",
+)
+def name_not_followed(deployment: Deployment) -> Iterator[Problem]:
+    """Host names of servers that contain an underscore."""
+    for server in _named(deployment):
+        if _UNFOLLOWED.search(server.address.host):
+            message = f"{server.address.host} contains an underscore: PgCat does not follow it in a failover"
+            yield Problem(server.location, message, "use a name without one, such as a CNAME")
+
+
+@check(
+    code="PS220",
+    name="names-without-dns-cache",
+    severity="warning",
+    why="Without the DNS cache PgCat resolves a host name only when it opens a connection. After a failover"
+    " it keeps the connections that the old primary leaves open until server_lifetime is over, and writes go"
+    " there.",
+    mend="Set `dns_cache_enabled = true` and `dns_max_ttl = 2` in [general].",
+)
+def names_without_dns_cache(deployment: Deployment) -> Iterator[Problem]:
+    """A pgcat.toml that names hosts and does not look where they lead."""
+    pgcat = deployment.pgcat
+    general = as_mapping(pgcat.mapping.get("general")) if pgcat else {}
+    seconds = whole(general.get("dns_max_ttl", _DEFAULT_DNS_MAX_TTL_SECONDS))
+    looks = general.get("dns_cache_enabled") is True
+    if pgcat is None or (looks and seconds is not None and seconds <= _DEFAULT_DNS_MAX_TTL_SECONDS):
+        return
+    hosts = [server.address.host for server in _named(deployment)]
+    followed = [host for host in hosts if not _UNFOLLOWED.search(host)]
+    if followed:
+        message = f"the DNS cache is off: PgCat does not follow {listed(followed)} in a failover"
+        if looks:
+            message = f"PgCat looks only every {seconds} s where {listed(followed)} leads"
+        yield Problem(
+            pgcat.at("general", "dns_cache_enabled"), message, "dns_cache_enabled = true, dns_max_ttl = 2"
+        )
+
+
+@check(
+    code="PS223",
+    name="writer-pool-keeps-a-standby",
+    severity="warning",
+    why="After a failover a host name can lead to the old primary, now a standby, for seconds. PgCat keeps"
+    " the connections that it opens meanwhile, and every write on them fails. PgCat runs the queries of"
+    " `prewarmer` on each new connection, and drops the connection if one of them ends it.",
+    mend="Set `query_parser_enabled = true` in the writer's pool, and add `[pools.NAME.plugins.prewarmer]`"
+    " with `enabled = true` and"
+    ' `queries = ["SELECT pg_terminate_backend(pg_backend_pid()) WHERE pg_is_in_recovery()"]`.',
+)
+def writer_pool_keeps_a_standby(deployment: Deployment) -> Iterator[Problem]:
+    """Pools of named primaries that do not end a connection to a standby."""
+    pgcat = deployment.pgcat
+    named = _named(deployment)
+    pools = {c.uri.database: pool for c, pool in through_pgcat(deployment) if c.side in ("writer", "both")}
+    for name, pool in pools.items() if pgcat else ():
+        servers = list(pool.servers)
+        primaries = all(server.role == "primary" for server in servers)
+        hosts = [server.address.host for server in servers if server in named]
+        if pgcat and primaries and hosts and not _ends_standbys(pgcat.mapping, name):
+            message = f"the pool {name} keeps connections to {listed(hosts)} when it becomes a standby"
+            yield Problem(
+                pgcat.at("pools", name), message, "end them by a prewarmer query on pg_is_in_recovery()"
+            )
+
+
+def _ends_standbys(mapping: Mapping[str, object], pool: str) -> bool:
+    """Whether a prewarmer, of the pool or of all pools, asks if the server is a standby."""
+    own = dig(mapping, "pools", pool, "plugins")
+    prewarmer = as_mapping(dig(mapping, "plugins") if own is None else own).get("prewarmer")
+    queries = as_list(dig(prewarmer, "queries"))
+    return dig(prewarmer, "enabled") is True and any("pg_is_in_recovery" in str(query) for query in queries)
+
+
+@check(
+    code="PS417",
+    name="session-attributes-unmet",
+    severity="error",
+    why="With target_session_attrs a client refuses every server that is not as it asks. Permify does not"
+    " start when no server of a URI is.",
+    mend="Write `target_session_attrs=read-write` into the writer URI, and nothing into the reader URI.",
+)
+def session_attributes_unmet(deployment: Deployment) -> Iterator[Problem]:
+    """Writers and migrations that ask for a standby, readers of replicas that ask for the primary."""
+    for connection in [*direct_connections(deployment), *_migrating(deployment)]:
+        asked = _asked(connection)
+        if connection.side != "reader" and asked in _NEEDS_STANDBY:
+            message = f"{connection.what} asks for {ATTRIBUTE}={asked} and has to write"
+            yield Problem(connection.location, message, f"{ATTRIBUTE}={WRITES}")
+        elif asked in _NEEDS_PRIMARY and _of_replicas(deployment, connection):
+            message = f"{connection.what} asks for {ATTRIBUTE}={asked} and names replicas: no read succeeds"
+            yield Problem(connection.location, message, f"remove {ATTRIBUTE}")
+
+
+def _asked(connection: Connection) -> str:
+    """What a connection asks of its server, empty for nothing."""
+    inherited = connection.unit.value(VARIABLE, "") if connection.unit else ""
+    return connection.uri.options.get(ATTRIBUTE, inherited)
+
+
+def _migrating(deployment: Deployment) -> list[Connection]:
+    return [*migration_connections(deployment), *psql_connections(deployment)]
+
+
+@check(
+    code="PS418",
+    name="session-attributes-in-a-failover",
+    severity="warning",
+    why="After a failover a host can lead to the old primary, now a standby, for a while. Without"
+    " `target_session_attrs=read-write` Permify keeps a connection that it opens then for its whole"
+    " lifetime, and every schema that it writes there fails; transactions fail once and go elsewhere. With"
+    " it, Permify refuses such a connection. On a URI that also serves reads, reads fail with the writes.",
+    mend="Write `target_session_attrs=read-write` into the writer URI alone.",
+)
+def session_attributes_in_a_failover(deployment: Deployment) -> Iterator[Problem]:
+    """Direct writer URIs that take a standby, and reads that need the primary without a reason."""
+    for connection in direct_connections(deployment):
+        asked = _asked(connection)
+        servers = connection.uri.servers
+        if not servers or all(not _outside(deployment, server.host) for server in servers):
+            continue
+        if connection.side == "writer" and asked in ("", "any", "prefer-standby"):
+            message = f"{connection.what} takes a standby: writes can fail until its connections end"
+            yield Problem(connection.location, message, f"add {ATTRIBUTE}={WRITES}")
+        elif _of_replicas(deployment, connection):
+            continue  # PS417
+        elif connection.side != "writer" and asked in _NEEDS_PRIMARY and len(servers) == 1:
+            message = f"{connection.what} serves reads, and {ATTRIBUTE}={asked} stops them without a primary"
+            yield Problem(connection.location, message, f"remove {ATTRIBUTE}, or use it on a writer URI")
+
+
+def _of_replicas(deployment: Deployment, connection: Connection) -> bool:
+    """Whether a reader's URI names no server but replicas."""
+    replicas = {s.address for s in read_topology(deployment).servers if s.role == "replica"}
+    return connection.side == "reader" and set(connection.uri.servers) <= replicas

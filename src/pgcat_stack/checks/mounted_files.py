@@ -1,0 +1,228 @@
+"""PS43x: files that kustomization.yaml lists, ConfigMaps that pods mount, files where programs read them.
+
+https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/
+start.sh says where PgCat's files are read.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+
+from pgcat_stack.build.kustomize import listed_files
+from pgcat_stack.checks import check
+from pgcat_stack.checks._uris import option
+from pgcat_stack.files.plain_data import Key, as_list, as_text, dig
+from pgcat_stack.findings import Location, Problem
+from pgcat_stack.paths import BOOTSTRAP, KUSTOMIZATION, PERMIFY, PGCAT
+from pgcat_stack.printable import show
+from pgcat_stack.reading.containers import Unit, own_pods, running, units
+from pgcat_stack.reading.deployment import Deployment
+
+START = "pgcat/start.sh"
+_START_TARGET = "/etc/pgcat/start.sh"
+_CONFIG_TARGET = "/etc/pgcat/pgcat.toml"
+_RUN_FOLDER = "/run/pgcat"
+_MANIFESTS = "kubernetes/"
+
+
+@check(
+    code="PS430",
+    name="kustomize-file-missing",
+    severity="error",
+    why="`kubectl apply -k` stops at the first file that is not there.",
+    mend="Create the file, correct its path, or remove the line.",
+)
+def kustomize_file_missing(deployment: Deployment) -> Iterator[Problem]:
+    """Resources, patches and files of generators that do not exist."""
+    for source in deployment.kustomizations:
+        for entry in listed_files(source):
+            if not deployment.remote(entry) and not deployment.exists(entry.target):
+                yield Problem(
+                    source.at(*entry.keys),
+                    f"{show(entry.text)} is not there",
+                    "create it, correct the path, or remove the line",
+                )
+
+
+@check(
+    code="PS431",
+    name="unlisted-manifest",
+    severity="warning",
+    why="A file that no kustomization lists is never applied, and looks as if it were.",
+    mend="List it under `resources` of kustomization.yaml, or delete it.",
+)
+def unlisted_manifest(deployment: Deployment) -> Iterator[Problem]:
+    """YAML files under kubernetes/ that no kustomization names."""
+    if deployment.kustomization is None or not deployment.kustomization.mapping:
+        return
+    known = deployment.kustomizations
+    listed = {entry.target for source in known for entry in listed_files(source)}
+    listed |= {source.path for source in known}
+    for path, source in deployment.sources.items():
+        if path.startswith(_MANIFESTS) and source.language == "yaml" and path not in listed:
+            fix = f"add it to resources of {KUSTOMIZATION}, or delete it"
+            yield Problem(source.here(), "no kustomization lists this file, so it is never applied", fix)
+
+
+@check(
+    code="PS432",
+    name="config-map-missing",
+    severity="error",
+    why="A pod that mounts or reads a ConfigMap which does not exist stays in ContainerCreating.",
+    mend="Use the name that configMapGenerator gives it, or add it there.",
+)
+def config_map_missing(deployment: Deployment) -> Iterator[Problem]:
+    """ConfigMaps named by pods that neither a generator nor a manifest makes.
+
+    One of which a pod takes certificates alone is the cluster's, as those of trust-manager are.
+    """
+    if not deployment.complete:
+        return
+    known = deployment.generated_files
+    for pod in own_pods(deployment):
+        for index, volume in enumerate(pod.volumes):
+            places: list[tuple[tuple[Key, ...], object]] = [(("configMap",), dig(volume, "configMap"))]
+            for number, source in enumerate(as_list(dig(volume, "projected", "sources"))):
+                places.append((("projected", "sources", number, "configMap"), dig(source, "configMap")))
+            for keys, reference in places:
+                name = dig(reference, "name")
+                if not isinstance(name, str) or name in known or _certificates_alone(reference):
+                    continue
+                if dig(reference, "optional") is not True:
+                    yield Problem(
+                        pod.manifest.at(*pod.path, "volumes", index, *keys),
+                        f"{pod.text} mounts the ConfigMap {show(name)}, which nothing makes",
+                        f"use one of {', '.join(sorted(known)) or 'configMapGenerator'}",
+                    )
+
+
+def _certificates_alone(reference: object) -> bool:
+    keys = [as_text(dig(item, "key")) for item in as_list(dig(reference, "items"))]
+    return bool(keys) and all(key.endswith((".crt", ".pem")) for key in keys)
+
+
+@check(
+    code="PS433",
+    name="config-not-mounted",
+    severity="error",
+    why="A program that does not find its configuration where it looks stops, or runs on"
+    " defaults: Permify on the"
+    " engine in memory.",
+    mend="Mount the file at the path that the command names.",
+)
+def config_not_mounted(deployment: Deployment) -> Iterator[Problem]:
+    """pgcat.toml, start.sh and permify.yaml that are not where their readers look."""
+    if deployment.kustomization is not None and not deployment.complete:
+        return
+    for unit in running(deployment, "pgcat"):
+        yield from _pgcat_files(deployment, unit)
+    for unit in running(deployment, "permify"):
+        config = option(unit.words, "--config", "-c")
+        if config:
+            yield from _stands(unit, config, PERMIFY)
+        elif deployment.permify is not None and not any(
+            variable.name.startswith("PERMIFY_DATABASE_") for variable in unit.variables
+        ):
+            yield Problem(
+                unit.at(), f"{unit.text} starts without --config", f"mount {PERMIFY} and name it by --config"
+            )
+
+
+def _pgcat_files(deployment: Deployment, unit: Unit) -> Iterator[Problem]:
+    script = next((word for word in unit.words if posixpath.basename(word) == "start.sh"), None)
+    if script is None:
+        if deployment.pgcat is not None and '"${' in deployment.pgcat.text:
+            text = f"{unit.text} does not run start.sh, so nothing fills the placeholders of {PGCAT}"
+            yield Problem(unit.at("command"), text, f'use command: ["/bin/sh", "{_START_TARGET}"]')
+        return
+    yield from _stands(unit, script, START)
+    yield from _stands(unit, unit.value("PGCAT_CONFIG", _CONFIG_TARGET), PGCAT)
+    folder = unit.value("PGCAT_RUN_DIR", _RUN_FOLDER)
+    read_only = (
+        unit.data.get("read_only") is True
+        or dig(unit.data, "securityContext", "readOnlyRootFilesystem") is True
+    )
+    if read_only and unit.origin(posixpath.join(folder, "pgcat.toml")) is None:
+        text = f"{unit.text} cannot write {folder}, where start.sh puts the filled {PGCAT}"
+        yield Problem(unit.at(), text, "mount a tmpfs or an emptyDir in memory there")
+
+
+def _stands(unit: Unit, path: str, file: str) -> Iterator[Problem]:
+    """A problem unless `file` of the deployment, or content that no file shows, stands at `path`."""
+    origin = unit.origin(path)
+    if origin is None:
+        yield Problem(
+            unit.at(), f"{unit.text} reads {show(path)}, where nothing is mounted", f"mount {file} there"
+        )
+    elif origin and origin != file and not origin.startswith(("configmap:", "secret:", "config:")):
+        yield Problem(
+            unit.at(), f"{unit.text} reads {show(path)}, where {origin} is mounted", f"mount {file} there"
+        )
+
+
+@check(
+    code="PS434",
+    name="volume-not-declared",
+    severity="error",
+    why="The API refuses a pod whose container mounts a volume that the pod does not declare.",
+    mend="Declare the volume under `volumes`, or correct its name.",
+)
+def volume_not_declared(deployment: Deployment) -> Iterator[Problem]:
+    """VolumeMounts whose name is no volume of the pod."""
+    for unit in units(deployment):
+        pod = unit.pod
+        if pod is None:
+            continue
+        known = {dig(volume, "name") for volume in pod.volumes if isinstance(dig(volume, "name"), str)}
+        # volumeClaimTemplates of a StatefulSet are volumes, too.
+        for claim in as_list(pod.manifest.get("spec", "volumeClaimTemplates")):
+            if isinstance(dig(claim, "metadata", "name"), str):
+                known.add(dig(claim, "metadata", "name"))
+        for index, mount in enumerate(as_list(unit.data.get("volumeMounts"))):
+            name = dig(mount, "name")
+            if isinstance(name, str) and name not in known:
+                yield Problem(
+                    unit.at("volumeMounts", index),
+                    f"{unit.text} mounts {show(name)}, which is no volume of the pod",
+                    f"its volumes are {', '.join(sorted(known)) or 'none'}",
+                )
+
+
+@check(
+    code="PS435",
+    name="bootstrap-missing",
+    severity="warning",
+    why="bootstrap.sql makes the role with its connection limit, the last guard of the budget, and with its"
+    " plan_cache_mode. Without the file nobody knows whether the database has them.",
+    mend="Render the file again, or take it from the history.",
+)
+def bootstrap_missing(deployment: Deployment) -> Iterator[Problem]:
+    """Deployments without postgres/bootstrap.sql. Where Compose mounts it PS450 speaks."""
+    mounted = any(mount.origin == BOOTSTRAP for unit in units(deployment) for mount in unit.mounts)
+    if BOOTSTRAP not in deployment.sources and not mounted:
+        text = "the file is missing: role, connection limit and plan_cache_mode have no source"
+        yield Problem(Location(BOOTSTRAP), text, "render it again, or take it from the history")
+
+
+@check(
+    code="PS437",
+    name="kustomization-missing",
+    severity="error",
+    why="kustomization.yaml names what is applied and makes the ConfigMaps. Without it `kubectl apply -k`"
+    " does nothing, and the validator has no object to judge.",
+    mend="Put kustomization.yaml back, or delete kubernetes/ where the deployment runs on docker.",
+)
+def kustomization_missing(deployment: Deployment) -> Iterator[Problem]:
+    """Manifests under kubernetes/ beside no kustomization.yaml."""
+    if deployment.kustomization is not None:
+        return
+    found = [
+        path
+        for path, source in deployment.sources.items()
+        if path.startswith(_MANIFESTS) and source.language == "yaml" and dig(source.data, "kind")
+    ]
+    if found:
+        text = f"the file is missing: nothing applies or judges {found[0]}"
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield Problem(Location(KUSTOMIZATION), text + more, "put it back, or delete kubernetes/")

@@ -1,0 +1,265 @@
+"""PS321 to PS324: who may call a Permify that asks for no key, and which web pages may call it.
+
+Permify takes an empty list of origins for all of them, as its own default is (github.com/rs/cors).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pgcat_stack.checks import check
+from pgcat_stack.checks._cilium import policies
+from pgcat_stack.checks._flows import flows, permify_elsewhere
+from pgcat_stack.checks._policies import (
+    any_address,
+    applies,
+    every_namespace,
+    labelled,
+    peers_of,
+    port_matches,
+    ports_of,
+    rules,
+)
+from pgcat_stack.checks.compose_hygiene import EVERYWHERE, published_ports
+from pgcat_stack.checks.permify_authn import PermifyAuthn, permifys
+from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, text_mapping
+from pgcat_stack.findings import Location, Problem
+from pgcat_stack.paths import VALUES
+from pgcat_stack.permify.settings import read_permify
+from pgcat_stack.printable import show
+from pgcat_stack.reading.containers import Pod, Unit, running
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.workloads import helm_variables
+from pgcat_stack.secrets import environment_lines
+
+_VARIABLE = "PERMIFY_HTTP_CORS_ALLOWED_ORIGINS"
+_KEYS: tuple[Key, ...] = ("server", "http", "cors_allowed_origins")
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|(?:\*\.)?[a-z0-9.-]+)(?::[0-9]{1,5})?", re.IGNORECASE | re.ASCII
+)
+_LOOPBACK = re.compile(r"127(?:\.[0-9]{1,3}){3}|\[?::1\]?|localhost")
+_ROUTES = frozenset({"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "VirtualService"})
+_ASK = "ask for a key (authn=preshared)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Origins:
+    """The origins that Permify allows, and where they stand, or would."""
+
+    origins: tuple[str, ...]
+    place: Location
+    written: bool
+    """Whether anybody wrote them; else they are Permify's default."""
+
+    @property
+    def all(self) -> bool:
+        """Whether every origin is allowed."""
+        return not self.origins or "*" in self.origins
+
+
+def _origins(deployment: Deployment, permify: PermifyAuthn) -> _Origins | None:
+    """The origins that a Permify allows; None where it serves no HTTP, or a file does not show them."""
+    unit, source, at = permify.unit, deployment.permify, _KEYS
+    if unit is None:
+        source, at = deployment.sources[VALUES], ("app", *_KEYS)
+    if unit and any(word.startswith(("--http-cors", "--http-enabled")) for word in unit.words):
+        return None
+    variables = {each.name: each for each in (unit.variables if unit else helm_variables(deployment))}
+    http = as_mapping(dig(source.data, *at[:-1])) if source else {}
+    config = read_permify({"server": {"http": http}}).config
+    if "PERMIFY_HTTP_ENABLED" in variables or config is None or not config.server.http.enabled:
+        return None
+    variable = variables.get(_VARIABLE)
+    if variable is not None and variable.value is None:
+        return None
+    if variable is not None and variable.value:  # an empty one is none to Permify
+        base = unit.at if unit else deployment.sources[VALUES].at
+        return _Origins(tuple(variable.value.split(",")), base(*variable.keys), True)
+    written = at[-1] in http and not (unit is None and not http[str(at[-1])])  # the chart drops what is empty
+    place = source.at(*at) if source else permify.at("server")
+    return _Origins(tuple(config.server.http.cors_allowed_origins) if written else ("*",), place, written)
+
+
+@check(
+    code="PS321",
+    name="permify-open-to-web-pages",
+    severity="warning",
+    why="Permify asks for no key, and any web page may call it: a page that somebody opens in a browser on a"
+    " machine that reaches Permify, a developer's own for example, can read and write everything.",
+    mend="Let it ask for a key (`authn=preshared`), or name the origins whose pages may call it"
+    " (`cors_allowed_origins`); `https://none.invalid` is one that no page has.",
+)
+def permify_open_to_web_pages(deployment: Deployment) -> Iterator[Problem]:
+    """Permify without authentication that allows every origin."""
+    for permify in permifys(deployment):
+        found = None if permify.authn.enabled else _origins(deployment, permify)
+        if found is not None and found.all:
+            text = f"{permify.name} asks for no key (authn), and web pages of any origin may call it (CORS)"
+            yield Problem(found.place, text, f"{_ASK}, or name origins in cors_allowed_origins")
+    yield from _open_elsewhere(deployment)
+
+
+def _open_elsewhere(deployment: Deployment) -> Iterator[Problem]:
+    """The same for permify.yaml where another deployment runs Permify with it, and nothing here shows how."""
+    source, values = deployment.permify, deployment.sources.get(VALUES)
+    units = running(deployment, "permify")
+    if source is None or values or any(unit.pod is None or not unit.pod.manifest.partial for unit in units):
+        return
+    config = read_permify(source.data).config
+    if config is None or config.authn.enabled or not config.server.http.enabled:
+        return
+    origins, written = config.server.http.cors_allowed_origins, dig(source.data, *_KEYS) is not None
+    if not written or not origins or "*" in origins:
+        text = (
+            "this file asks for no key (authn none), and web pages of any origin may call Permify (CORS *);"
+            " its container is deployed elsewhere, and may get keys from its own environment"
+        )
+        fix = (
+            "name origins in cors_allowed_origins, or write authn with enabled: true and method: preshared"
+            " here and give the container PERMIFY_AUTHN_PRESHARED_KEYS"
+        )
+        yield Problem(source.at(*_KEYS), text, fix)
+
+
+@check(
+    code="PS322",
+    name="permify-open-to-others",
+    severity="warning",
+    why="Permify asks for no key, and others than its clients reach its port: they may ask, and write schemas"
+    " and relationships.",
+    mend="Let it ask for a key (`authn=preshared`), or close the way: loopback in Compose; on Kubernetes a"
+    " Service of type ClusterIP, and a NetworkPolicy that names the namespaces of its clients.",
+)
+def permify_open_to_others(deployment: Deployment) -> Iterator[Problem]:
+    """Ways for others to a Permify without authentication."""
+    for permify in permifys(deployment):
+        if permify.authn.enabled:
+            continue
+        for place, how in _ways(deployment, permify):
+            yield Problem(place, f"{permify.name} asks for no key, and {how}", f"{_ASK}, or close the way")
+
+
+def _ways(deployment: Deployment, permify: PermifyAuthn) -> Iterator[tuple[Location, str]]:
+    unit = permify.unit
+    if unit is not None and unit.pod is None:
+        yield from _of_compose(deployment, unit)
+        return
+    pod = unit.pod if unit else permify_elsewhere(deployment)
+    if unit is None:
+        yield from _of_chart(deployment)
+    if pod is not None and deployment.complete:
+        yield from _through_services(deployment, pod)
+        yield from _through_policies(deployment, pod)
+
+
+def _of_compose(deployment: Deployment, unit: Unit) -> Iterator[tuple[Location, str]]:
+    if unit.data.get("network_mode") == "host":
+        yield unit.at("network_mode"), "it listens on all interfaces of the machine"
+    for port in published_ports(unit):
+        if not _LOOPBACK.fullmatch(port.host):
+            where = "all interfaces" if port.host in EVERYWHERE else port.host
+            yield unit.at(*port.keys), f"its port is published on {where}"
+    environment = deployment.sources.get(".env")
+    for line, name, value in environment_lines(environment.text) if environment else ():
+        if name == "PERMIFY_BIND" and environment and not _LOOPBACK.fullmatch(value):
+            yield environment.here(line), f"PERMIFY_BIND publishes its ports on {show(value)}"
+
+
+def _of_chart(deployment: Deployment) -> Iterator[tuple[Location, str]]:
+    values = deployment.sources[VALUES]
+    kind = dig(values.data, "service", "type")
+    if kind in ("LoadBalancer", "NodePort"):
+        yield values.at("service", "type"), f"its Service is a {kind}"
+    if dig(values.data, "ingress", "enabled") is True:
+        yield values.at("ingress", "enabled"), "an Ingress leads to it"
+
+
+def _through_services(deployment: Deployment, pod: Pod) -> Iterator[tuple[Location, str]]:
+    services = {"permify"}
+    for service in deployment.of_kind("Service"):
+        wanted = text_mapping(service.get("spec", "selector"))
+        same = service.namespace == pod.manifest.namespace
+        if not same or not wanted or any(pod.labels.get(name) != value for name, value in wanted.items()):
+            continue
+        services.add(service.name)
+        kind = service.get("spec", "type")
+        if kind in ("LoadBalancer", "NodePort"):
+            yield service.at("spec", "type"), f"the Service {service.name} is a {kind}"
+        elif as_list(service.get("spec", "externalIPs")):
+            yield service.at("spec", "externalIPs"), f"the Service {service.name} has external addresses"
+    for route in deployment.of_kind("Ingress", *_ROUTES):
+        if route.namespace == pod.manifest.namespace and services & set(_backends(route.data)):
+            yield route.at(), f"the {route.kind} {route.name} leads to it"
+
+
+def _backends(value: object, key: Key = "") -> Iterator[str]:
+    """The names of Services in an Ingress or a route: under `service`, `backendRefs` or `destination`."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if key in ("service", "backendRefs") and name == "name" and isinstance(inner, str):
+                yield inner
+            elif key == "destination" and name == "host" and isinstance(inner, str):
+                yield inner.partition(".")[0]
+            else:
+                yield from _backends(inner, name)
+    for item in as_list(value):
+        yield from _backends(item, key)
+
+
+def _through_policies(deployment: Deployment, pod: Pod) -> Iterator[tuple[Location, str]]:
+    known = policies(deployment)
+    selecting = [policy for policy in known if applies(policy, pod, "Ingress")]
+    called = [flow for flow in flows(deployment) if flow.pod is pod and flow.what.startswith("be called")]
+    if not known:  # where there are some and none selects it, PS472 says so
+        yield pod.manifest.at(), "no NetworkPolicy closes its ports, so any pod of the cluster reaches them"
+    for policy in selecting:
+        for index, rule in enumerate(rules(policy, "Ingress")):
+            ports, peers = ports_of(rule), peers_of(rule, "Ingress")
+            if ports and not any(port_matches(entry, flow) for entry in ports for flow in called):
+                continue
+            if not isinstance(rule, dict):
+                continue
+            if not peers or any(_anyone(peer) for peer in peers):
+                place = policy.at("spec", "ingress", index)
+                yield place, f"{policy.kind} {policy.name} opens it to every namespace or address"
+
+
+def _anyone(peer: object) -> bool:
+    open_pods = every_namespace(peer) and not labelled(dig(peer, "podSelector"))
+    return open_pods or any_address(peer) or dig(peer, "entity") in ("all", "world", "cluster")
+
+
+@check(
+    code="PS323",
+    name="cors-empty-list",
+    severity="warning",
+    why="Permify takes an empty list of origins for all of them, as its own default is.",
+    mend="Name the origins whose pages may call it; `https://none.invalid` is one that no page has.",
+)
+def cors_empty_list(deployment: Deployment) -> Iterator[Problem]:
+    """A list of origins that is empty."""
+    for permify in permifys(deployment):
+        found = _origins(deployment, permify)
+        if found is not None and found.written and not found.origins:
+            text = "cors_allowed_origins is empty, which allows every origin"
+            yield Problem(found.place, text, 'write ["https://none.invalid"] for none, or name origins')
+
+
+@check(
+    code="PS324",
+    name="cors-not-an-origin",
+    severity="warning",
+    why="A browser sends an origin as scheme, host and port. Permify compares it as a whole, so what has a"
+    " path, a slash at its end or no scheme allows nobody.",
+    mend="Write it like https://app.example.com, or https://app.example.com:8443.",
+)
+def cors_not_an_origin(deployment: Deployment) -> Iterator[Problem]:
+    """Entries that no browser sends."""
+    for permify in permifys(deployment):
+        found = _origins(deployment, permify)
+        for origin in found.origins if found is not None and found.written else ():
+            if found is not None and origin != "*" and not _ORIGIN.fullmatch(origin):
+                text = f"{show(origin)} in cors_allowed_origins is not an origin"
+                yield Problem(found.place, text, "write it like https://app.example.com")

@@ -1,0 +1,228 @@
+"""PS313 to PS318: what Permify takes in the end, from its environment, its arguments or its Helm chart.
+
+The environment beats permify.yaml, and arguments beat both. The chart turns a part of `app` into the
+environment and drops the rest without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pgcat_stack.checks import check
+from pgcat_stack.checks._uris import word_location
+from pgcat_stack.files.issues import OUT_OF_RANGE, Issue, nearest
+from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, put
+from pgcat_stack.files.sources import Source
+from pgcat_stack.findings import Location, Problem
+from pgcat_stack.paths import VALUES
+from pgcat_stack.permify.chart import CHART_APP, CHART_DATABASE, handed_on
+from pgcat_stack.permify.settings import (
+    AUTO_MIGRATE,
+    CONNECTIONS,
+    DATABASE_URIS,
+    DEPRECATED,
+    ENGINE,
+    VARIABLES,
+    read_permify,
+)
+from pgcat_stack.printable import show, show_at
+from pgcat_stack.reading.containers import running
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.workloads import Workload, helm_variables
+
+
+@dataclass(frozen=True, slots=True)
+class _Effective:
+    """Issues of Permify's settings as it takes them, and where the environment sets one."""
+
+    issues: tuple[Issue, ...]
+    places: Mapping[tuple[Key, ...], tuple[str, Location]]
+
+
+def _effective(settings: dict[str, Any], workload: Workload) -> _Effective:
+    """Sections of a file with the environment of a process over them."""
+    places: dict[tuple[Key, ...], tuple[str, Location]] = {}
+    for name, (value, location) in workload.environment.items():
+        keys = VARIABLES.get(name)
+        if keys is not None:
+            places[keys] = name, location
+            settings = put(settings, keys, value)
+    issues = [issue for issue in read_permify(settings).issues if not _elsewhere(issue)]
+    return _Effective(tuple(issues), places)
+
+
+def _elsewhere(issue: Issue) -> bool:
+    """Whether PS608 reports it."""
+    return issue.kind == OUT_OF_RANGE and issue.keys == ("database", "max_connection_lifetime")
+
+
+def _beside_a_file(deployment: Deployment) -> Iterator[tuple[_Effective, frozenset[Issue]]]:
+    """The processes whose environment changes permify.yaml, with the issues that the file has by itself."""
+    source = deployment.permify
+    if source is None or not source.parsed:
+        return
+    settings = {section: as_mapping(dig(source.data, section)) for section in ("database", "authn")}
+    known = frozenset(read_permify(settings).issues)
+    for permify in read_topology(deployment).permify:
+        found = _effective(settings, permify.workload)
+        if permify.workload.kind != "helm" and found.places:
+            yield found, known
+
+
+@check(
+    code="PS313",
+    name="permify-environment",
+    severity="error",
+    why="PERMIFY_DATABASE_… and PERMIFY_AUTHN_… in the environment beat permify.yaml: the file says postgres,"
+    " and Permify keeps everything in memory, or every process migrates.",
+    mend="Remove the variable and set permify.yaml, where everybody looks.",
+)
+def permify_environment(deployment: Deployment) -> Iterator[Problem]:
+    """Variables that make wrong what permify.yaml says rightly."""
+    for found, known in _beside_a_file(deployment):
+        for issue in found.issues:
+            if issue.kind != DEPRECATED and issue not in known:
+                name, place = found.places.get(issue.keys) or next(
+                    place for keys, place in found.places.items() if keys[0] == issue.keys[0]
+                )
+                text = f"{name} beats permify.yaml: {issue.message}"
+                yield Problem(place, text, f"remove {name}; in permify.yaml: {issue.fix}")
+
+
+@check(
+    code="PS314",
+    name="permify-environment-deprecated",
+    severity="warning",
+    why="Permify still reads the old variable, which a later version will drop.",
+    mend="Set the new name, in permify.yaml or, with the chart, in extraEnvVars.",
+)
+def permify_environment_deprecated(deployment: Deployment) -> Iterator[Problem]:
+    """Deprecated settings in the environment."""
+    found = [effective for effective, _ in _beside_a_file(deployment)]
+    found += [effective for effective, _ in _chart(deployment)]
+    for effective in found:
+        for issue in effective.issues:
+            if issue.kind == DEPRECATED and issue.keys in effective.places:
+                name, place = effective.places[issue.keys]
+                yield Problem(place, f"{name} is deprecated", issue.fix)
+
+
+@check(
+    code="PS315",
+    name="permify-arguments",
+    severity="error",
+    why="Arguments beat the environment and permify.yaml, and nothing here judges them.",
+    mend="Move the setting to permify.yaml, where it is judged.",
+)
+def permify_arguments(deployment: Deployment) -> Iterator[Problem]:
+    """Settings of the database and of authentication among the arguments of a serving Permify."""
+    for unit in running(deployment, "permify"):
+        for word in dict.fromkeys(unit.words):
+            name = word.partition("=")[0]
+            if name.startswith(("--database-", "--authn-")):
+                text = f"{show(name)} beats permify.yaml: settings belong there, where they are judged"
+                instead = (
+                    "set PERMIFY_AUTHN_PRESHARED_KEYS" if "preshared-keys" in name else "set permify.yaml"
+                )
+                yield Problem(word_location(unit, name), text, f"remove {name} and {instead}")
+
+
+# Helm
+
+
+def _chart(deployment: Deployment) -> Iterator[tuple[_Effective, Source]]:
+    values = deployment.sources.get(VALUES)
+    if values is None or not values.parsed:
+        return
+    for permify in read_topology(deployment).permify:
+        if permify.workload.kind == "helm":
+            yield _effective(handed_on(values.data), permify.workload), values
+
+
+@check(
+    code="PS316",
+    name="helm-values",
+    severity="error",
+    why="The chart hands a part of `app` to Permify's environment and drops what it does not know, and every"
+    " false. Without `engine: postgres` Permify keeps everything in memory, without"
+    " PERMIFY_DATABASE_AUTO_MIGRATE every process migrates.",
+    mend="Correct the key under `app`, and set what the chart drops by extraEnvVars.",
+)
+def helm_values(deployment: Deployment) -> Iterator[Problem]:
+    """Settings that the chart drops, and what Permify takes in the end."""
+    for found, values in _chart(deployment):
+        yield from _dropped(values)
+        hidden = {VARIABLES.get(variable.name) for variable in helm_variables(deployment) if variable.secret}
+        by_secret = bool(dig(values.data, "app", "database", "uri_secret")) or ("database", "uri") in hidden
+        for issue in found.issues:
+            unknown_uri = issue.kind == DATABASE_URIS and (by_secret or issue.keys in hidden)
+            if issue.kind != DEPRECATED and not unknown_uri:
+                yield _chart_problem(found, values, issue)
+
+
+def _dropped(values: Source) -> Iterator[Problem]:
+    for at, known in ((("app",), CHART_APP), (("app", "database"), CHART_DATABASE)):
+        for key in as_mapping(dig(values.data, *at)):
+            if key not in known:
+                name, near = "_".join(("PERMIFY", *at[1:], str(key))).upper(), nearest(str(key), known)
+                fix = f"did you mean {near}?" if near else "remove it"
+                if name in VARIABLES:
+                    fix = f"set {name} in extraEnvVars"
+                text = f"{show(str(key))} in {'.'.join(at)}: the chart drops it without a word"
+                yield Problem(values.at(*at, key), text, fix)
+
+
+def _chart_problem(found: _Effective, values: Source, issue: Issue) -> Problem:
+    name = next((name for name, keys in VARIABLES.items() if keys == issue.keys), "")
+    fix = issue.fix
+    place = values.at("app", *issue.keys)
+    if issue.keys in found.places:
+        place = found.places[issue.keys][1]
+        fix = f"remove {name}; under app.{issue.keys[0]}: {fix}"
+    elif issue.kind == ENGINE:
+        place = values.at("app", "database", "engine")
+    if issue.kind == AUTO_MIGRATE:
+        fix = f'{name} with the value "false" in extraEnvVars; the chart drops auto_migrate: false'
+    elif issue.kind == CONNECTIONS:
+        place = found.places[issue.keys][1] if issue.keys in found.places else values.at("extraEnvVars")
+        fix = f"{name} in extraEnvVars: {issue.fix}"
+    return Problem(place, issue.message, fix)
+
+
+@check(
+    code="PS317",
+    name="helm-value-not-text",
+    severity="error",
+    why="The API takes only text as the value of a variable, so the release fails to install.",
+    mend="Put the value in quotes.",
+)
+def helm_value_not_text(deployment: Deployment) -> Iterator[Problem]:
+    """Values in extraEnvVars that are numbers or booleans."""
+    values = deployment.sources.get(VALUES)
+    for index, item in enumerate(as_list(dig(values.data, "extraEnvVars"))) if values else ():
+        value = dig(item, "value")
+        if values is not None and value is not None and not isinstance(value, str):
+            name = dig(item, "name")
+            text = f"the value of {show(name)} is {show_at([name], value)}, which is no text"
+            fix = "put it in quotes" if isinstance(value, (bool, int, float)) else "write text in quotes"
+            yield Problem(values.at("extraEnvVars", index, "value"), text, fix)
+
+
+@check(
+    code="PS318",
+    name="helm-name",
+    severity="error",
+    why="The chart labels its pods app.kubernetes.io/name by nameOverride, and the NetworkPolicies know"
+    " Permify by the name permify: with another one nobody may talk to it, nor it to PgCat.",
+    mend="Write nameOverride: permify, and use fullnameOverride for the names of its objects.",
+)
+def helm_name(deployment: Deployment) -> Iterator[Problem]:
+    """A nameOverride that the NetworkPolicies do not know."""
+    values = deployment.sources.get(VALUES)
+    name = dig(values.data, "nameOverride") if values else None
+    if values is not None and name and name != "permify" and deployment.of_kind("NetworkPolicy"):
+        text = f"nameOverride {show(name)}: the NetworkPolicies know Permify's pods as permify"
+        yield Problem(values.at("nameOverride"), text, "nameOverride: permify")

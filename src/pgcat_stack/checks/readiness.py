@@ -1,0 +1,154 @@
+"""PS62x: a pod takes traffic when it can serve, and a node that is drained takes one pod at a time.
+
+What a probe can tell: PgCat listens before it has reached PostgreSQL, and refuses logins ("Pool down") until
+it has. Permify says SERVING once both of its pools have reached the database, and for ever after.
+https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
+https://kubernetes.io/docs/tasks/run-application/configure-pdb/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pgcat_stack.build.manifests import Manifest
+from pgcat_stack.checks import check
+from pgcat_stack.checks._reach import selected
+from pgcat_stack.checks._selectors import selects
+from pgcat_stack.files.plain_data import dig
+from pgcat_stack.files.quantities import share_of
+from pgcat_stack.findings import Problem
+from pgcat_stack.reading.containers import Pod, Unit, own_pods, running, units
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.topology import read_topology
+
+_WAIT, _NOTED = "wait-for-migration", "MIGRATION"
+
+
+@check(
+    code="PS621",
+    name="no-readiness-probe",
+    severity="error",
+    why="Without a readiness probe a pod is an endpoint of its Service as soon as its process runs. Clients"
+    " are refused until it listens, and a rollout goes on although the new pods do not work. A Permify whose"
+    " PgCat beside it is down would be asked on.",
+    mend="Add readinessProbe: tcpSocket on PgCat's port, grpc on Permify's 3478.",
+)
+def no_readiness_probe(deployment: Deployment) -> Iterator[Problem]:
+    """Containers behind a Service that are ready before they listen."""
+    served = {pod for service in deployment.of_kind("Service") for pod in selected(deployment, service)}
+    for unit in (*running(deployment, "pgcat"), *running(deployment, "permify")):
+        if unit.pod in served and not isinstance(unit.data.get("readinessProbe"), dict):
+            text = f"{unit.text} has no readiness probe: it is ready before it listens"
+            yield Problem(unit.at(), text, "add readinessProbe")
+
+
+@check(
+    code="PS622",
+    name="ready-unconnected",
+    severity="warning",
+    why="PgCat listens before it has reached PostgreSQL. With a wrong password or host such a pod would be"
+    " ready, and a rolling update would replace every working one by it.",
+    mend='Add startupProbe: exec: command: ["/bin/sh", "/etc/pgcat/ready.sh"]; the template renders it.',
+)
+def ready_unconnected(deployment: Deployment) -> Iterator[Problem]:
+    """PgCat on Kubernetes that no probe asks whether it has reached PostgreSQL."""
+    for unit in running(deployment, "pgcat"):
+        if unit.pod is None:
+            continue
+        commands = [dig(unit.data, probe, "exec", "command") for probe in ("startupProbe", "readinessProbe")]
+        asked = [word for command in commands if isinstance(command, list) for word in command]
+        if not any(isinstance(word, str) and ("ready" in word or "psql" in word) for word in asked):
+            text = f"{unit.text} is ready before it has reached PostgreSQL"
+            yield Problem(unit.at(), text, "add a startupProbe that runs /etc/pgcat/ready.sh")
+
+
+@check(
+    code="PS623",
+    name="migration-never-noted",
+    severity="error",
+    why="Permify's pods wait until the migration of their version is noted in the database. They never start"
+    " where no Job notes it.",
+    mend="Give the Job and the pods the same MIGRATION, as the template renders them.",
+)
+def migration_never_noted(deployment: Deployment) -> Iterator[Problem]:
+    """Pods that wait for a note which no Job of the deployment writes."""
+    if not deployment.complete:
+        return
+    jobs = [unit for unit in units(deployment) if unit.pod and unit.pod.manifest.kind == "Job"]
+    noted = "\n".join(word for unit in jobs for word in unit.words)
+    for unit in units(deployment):
+        variable = unit.variable(_NOTED) if unit.name == _WAIT else None
+        if variable is None or variable.value is None or f"'{variable.value}'" in noted:
+            continue
+        text = f"{unit.text} waits for the migration {variable.value}, which no Job notes"
+        yield Problem(unit.at(*variable.keys), text, _writers(jobs))
+
+
+def _writers(jobs: list[Unit]) -> str:
+    writer = next(
+        (unit for unit in jobs if any("pgcat_stack_migrations" in word for word in unit.words)), None
+    )
+    return f"write what {writer.text} notes" if writer else "list kubernetes/migration-job.yaml"
+
+
+@check(
+    code="PS624",
+    name="disruption-budget-blocks",
+    severity="error",
+    why="A PodDisruptionBudget that never lets a pod go blocks every node that is to be drained: upgrades of"
+    " the cluster hang on it.",
+    mend="Use maxUnavailable: 1, for two replicas or more.",
+)
+def disruption_budget_blocks(deployment: Deployment) -> Iterator[Problem]:
+    """Budgets that allow no eviction even when every pod is ready."""
+    for budget, pod in _budgets(deployment):
+        replicas = _fewest_replicas(deployment, pod)
+        if replicas is None:
+            continue
+        for key, allowed in (
+            ("maxUnavailable", share_of(budget.get("spec", "maxUnavailable"), replicas, up=True)),
+            (
+                "minAvailable",
+                _left(share_of(budget.get("spec", "minAvailable"), replicas, up=True), replicas),
+            ),
+        ):
+            if allowed is not None and allowed < 1:
+                text = f"{key} of {budget.name} lets none of the {replicas} pods of {pod.text} go"
+                yield Problem(budget.at("spec", key), text, "maxUnavailable: 1, for two replicas or more")
+
+
+@check(
+    code="PS625",
+    name="disruption-budgets-overlap",
+    severity="error",
+    why="Kubernetes evicts no pod that two PodDisruptionBudgets select.",
+    mend="Keep one of them.",
+)
+def disruption_budgets_overlap(deployment: Deployment) -> Iterator[Problem]:
+    """Pods with more than one budget."""
+    first: dict[Pod, Manifest] = {}
+    for budget, pod in _budgets(deployment):
+        if pod in first:
+            text = f"{budget.name} and {first[pod].name} both select the pods of {pod.text}"
+            yield Problem(budget.at("spec", "selector"), text, "keep one of them")
+        first.setdefault(pod, budget)
+
+
+def _budgets(deployment: Deployment) -> Iterator[tuple[Manifest, Pod]]:
+    for budget in deployment.of_kind("PodDisruptionBudget"):
+        for pod in own_pods(deployment):
+            same = pod.manifest.namespace == budget.namespace
+            if same and pod.manifest.kind != "Job" and selects(budget.get("spec", "selector"), pod.labels):
+                yield budget, pod
+
+
+def _left(least: int | None, replicas: int) -> int | None:
+    return None if least is None else replicas - least
+
+
+def _fewest_replicas(deployment: Deployment, pod: Pod) -> int | None:
+    """The fewest pods that run between rollouts; None where the files do not tell."""
+    for workload in read_topology(deployment).workloads:
+        if workload.unit is not None and workload.unit.pod is pod and workload.counted:
+            return workload.fewest_replicas
+    return None

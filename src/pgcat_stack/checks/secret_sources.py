@@ -1,0 +1,363 @@
+"""PS44x: every password comes from where it is kept, and the same one reaches both ends.
+
+start.sh fills `"${name}"` in pgcat.toml from the file NAME in SECRETS_DIR; pgx reads PGPASSWORD, or the
+file that PGPASSFILE names.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+
+from pgcat_stack.build.compose import env_files
+from pgcat_stack.checks import check
+from pgcat_stack.checks._uris import permify_connections
+from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig, strings
+from pgcat_stack.findings import Location, Problem
+from pgcat_stack.paths import VALUES
+from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE, is_keys_file
+from pgcat_stack.printable import show, show_at
+from pgcat_stack.reading.containers import Unit, running, services, units
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.workloads import helm_variables
+from pgcat_stack.secrets import PASSWORD, PGPASS
+
+_PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
+_SECRETS_FOLDER = "/run/secrets"
+_CERTIFICATE = "ca.crt"
+_TAKEN = re.compile(r"(?<![\w)])\.(\w+)")  # in {{ .name | trim }} of an ExternalSecret's template
+_SECRET_PATH = re.compile(r"/run/secrets/([A-Za-z0-9._-]*[A-Za-z0-9_-])")
+
+
+def placeholder(value: object) -> str | None:
+    """The name in a value that is one placeholder, as start.sh fills them."""
+    match = _PLACEHOLDER.fullmatch(value) if isinstance(value, str) else None
+    return match[1] if match else None
+
+
+def _secret_file(unit: Unit, name: str) -> str | None:
+    return unit.origin(posixpath.join(unit.value("SECRETS_DIR", _SECRETS_FOLDER), name))
+
+
+def _judged(deployment: Deployment) -> bool:
+    return deployment.kustomization is None or deployment.complete
+
+
+@check(
+    code="PS440",
+    name="placeholder-without-secret",
+    severity="error",
+    why="start.sh fills each placeholder from the secret file of its name, and stops where the"
+    " file is missing;"
+    " what does not look like a placeholder to it reaches PgCat as it stands.",
+    mend='Write "${name}", letters, digits and underscores, alone in double quotes, and mount a secret'
+    " of that name.",
+)
+def placeholder_without_secret(deployment: Deployment) -> Iterator[Problem]:
+    """Placeholders in pgcat.toml that start.sh cannot fill."""
+    pgcat = deployment.pgcat
+    if pgcat is None or "${" not in pgcat.text:
+        return
+    readers = running(deployment, "pgcat") if _judged(deployment) else []
+    lines = [*pgcat.text.splitlines(), ""]
+    for keys, value in strings(pgcat.data):
+        if "${" not in value:
+            continue
+        name = placeholder(value)
+        place = pgcat.at(*keys)
+        if name is None:
+            shown, where = show_at(keys, value), ".".join(map(str, keys))
+            text = f"{shown} in {where} is not a placeholder that start.sh fills"
+            yield Problem(place, text, 'write "${name}", alone in the quotes')
+            continue
+        if f'"${{{name}}}"' not in lines[place.line - 1]:
+            yield Problem(place, f"start.sh fills ${{{name}}} in double quotes only", f'write "${{{name}}}"')
+        for reader in readers:
+            if _secret_file(reader, name) is None:
+                folder = reader.value("SECRETS_DIR", _SECRETS_FOLDER)
+                text = f"{reader.text} has no secret {folder}/{name} for the placeholder ${{{name}}}"
+                yield Problem(place, text, f"mount the secret as {folder}/{name}")
+
+
+@check(
+    code="PS441",
+    name="passwords-differ",
+    severity="error",
+    why="PgCat, Permify and the migration log in with the password of one role; kept in two"
+    " places, the two drift"
+    " apart at the next rotation.",
+    mend="Take the password from the same Secret and key, or the same file, everywhere.",
+)
+def passwords_differ(deployment: Deployment) -> Iterator[Problem]:
+    """Permify, the migration and PgCat with different secrets for the database password."""
+    if not _judged(deployment):
+        return
+    clients, servers = _pool_secrets(deployment)
+    permify = [
+        (f"{unit.text}", secret, place)
+        for unit in running(deployment, "permify")
+        for secret, place in _password_sources(unit)
+    ]
+    permify += [
+        (
+            "Helm values",
+            f"secret:{variable.secret[0]}/{variable.secret[1]}",
+            deployment.sources[VALUES].at(*variable.keys),
+        )
+        for variable in helm_variables(deployment)
+        if variable.name == "PGPASSWORD" and variable.secret
+    ]
+    migration = [
+        (f"{unit.text}", secret, place)
+        for unit in running(deployment, "migrate")
+        for secret, place in _password_sources(unit)
+    ]
+    direct = {secret for _, secret, _ in permify} if not read_topology(deployment).fronted else set()
+    for users, expected in ((permify, clients), (migration, servers or direct)):
+        for user, secret, place in users:
+            if expected and secret not in expected:
+                where = "PgCat" if read_topology(deployment).fronted else "Permify"
+                text = (
+                    f"{user} takes the database password from {_shown(secret)}, {where}"
+                    f" from {_shown(*expected)}"
+                )
+                yield Problem(place, text, "take it from the same place")
+
+
+def _shown(*secrets: str) -> str:
+    return " or ".join(sorted(secret.removeprefix("secret:") for secret in secrets))
+
+
+def _pool_secrets(deployment: Deployment) -> tuple[set[str], set[str]]:
+    """Where the passwords of the pools that Permify uses come from: of clients, and of the role."""
+    used = {connection.uri.database for connection in permify_connections(deployment)}
+    clients: set[str] = set()
+    servers: set[str] = set()
+    for pool in read_topology(deployment).pools.values():
+        for user in pool.users if pool.name in used else ():
+            for unit in running(deployment, "pgcat"):
+                for value, found in ((user.password, clients), (user.server_password, servers)):
+                    name = placeholder(value)
+                    origin = _secret_file(unit, name) if name else None
+                    if origin:
+                        found.add(_same_password(origin))
+    return clients, servers
+
+
+def _password_sources(unit: Unit) -> Iterator[tuple[str, Location]]:
+    """Where a program that connects by pgx has its password from."""
+    variable = unit.variable("PGPASSWORD")
+    if variable is not None and variable.secret:
+        yield f"secret:{variable.secret[0]}/{variable.secret[1]}", unit.at(*variable.keys)
+    file = unit.variable("PGPASSFILE")
+    if file is not None and file.value and unit.pod is None:
+        origin = unit.origin(file.value)
+        if origin:
+            yield _same_password(origin), unit.at(*file.keys)
+
+
+def _same_password(origin: str) -> str:
+    """The password file is derived from the password beside it."""
+    folder, name = posixpath.split(origin)
+    return posixpath.join(folder, PASSWORD) if name == PGPASS else origin
+
+
+@check(
+    code="PS442",
+    name="secret-file-missing",
+    severity="error",
+    why="A program that is told to read a password from a file fails where the file is not mounted.",
+    mend="List the secret under `secrets` of the service, or mount it, at the path that is read.",
+)
+def secret_file_missing(deployment: Deployment) -> Iterator[Problem]:
+    """Variables, commands and health checks that read secret files which are not mounted."""
+    if not _judged(deployment):
+        return
+    for unit in units(deployment):
+        said: set[str] = set()
+        for keys, path in _secret_files(unit):
+            if path not in said and unit.origin(path) is None:
+                said.add(path)
+                yield Problem(
+                    unit.at(*keys),
+                    f"{unit.text} reads {path}, where no secret is mounted",
+                    _mounting(unit, path),
+                )
+
+
+def _mounting(unit: Unit, path: str) -> str:
+    name = posixpath.basename(path)
+    return (
+        f"mount a secret there, its path {name}" if unit.pod else f"add {name} to the secrets of the service"
+    )
+
+
+def _secret_files(unit: Unit) -> Iterator[tuple[tuple[Key, ...], str]]:
+    for variable in unit.variables:
+        reads_file = variable.name.endswith("_FILE") or variable.name == "PGPASSFILE"
+        if reads_file and variable.value and variable.value.startswith("/"):
+            yield variable.keys, variable.value
+    for key in ("command", "entrypoint", "args", "healthcheck"):
+        for keys, text in strings(unit.data.get(key), (key,)):
+            for name in _SECRET_PATH.findall(text):
+                yield keys, f"{_SECRETS_FOLDER}/{name}"
+
+
+@check(
+    code="PS443",
+    name="no-password",
+    severity="error",
+    why="The URIs carry no password, so Permify and the migration need one of PGPASSWORD and"
+    " PGPASSFILE, and cannot"
+    " log in without.",
+    mend="Set PGPASSWORD from a Secret, or PGPASSFILE to a mounted file.",
+)
+def no_password(deployment: Deployment) -> Iterator[Problem]:
+    """Permify and migrations that have no password from anywhere."""
+    in_uri = {id(one.unit) for one in permify_connections(deployment) if one.uri.password is not None}
+    for unit in (*running(deployment, "permify"), *running(deployment, "migrate")):
+        named = unit.variable("PGPASSWORD") or unit.variable("PGPASSFILE")
+        in_words = any(
+            ":" in word.partition("://")[2].partition("@")[0] for word in unit.words if "@" in word
+        )
+        if not (named or unit.inherits or in_words or id(unit) in in_uri):
+            fix = "set PGPASSWORD from a Secret" if unit.pod else "set PGPASSFILE to a mounted secret"
+            yield Problem(unit.at(), f"{unit.text} has neither PGPASSWORD nor PGPASSFILE", fix)
+
+
+@check(
+    code="PS444",
+    name="external-secret",
+    severity="error",
+    why="Pods that need a key which no ExternalSecret fetches do not start.",
+    mend="Add the key to the `data` of the ExternalSecret whose target is the Secret, or a new"
+    " ExternalSecret.",
+)
+def external_secret(deployment: Deployment) -> Iterator[Problem]:
+    """Secrets and keys in use that the deployment's ExternalSecrets do not provide."""
+    external = deployment.of_kind("ExternalSecret")
+    if not external or not deployment.complete:
+        return
+    provided: dict[str, set[str] | None] = {}
+    for manifest in external:
+        name = manifest.get("spec", "target", "name") or manifest.name
+        keys = {str(dig(entry, "secretKey")) for entry in as_list(manifest.get("spec", "data"))}
+        template = as_mapping(manifest.get("spec", "target", "template", "data"))
+        known = provided.get(str(name), set())
+        if manifest.get("spec", "dataFrom") or known is None:
+            provided[str(name)] = None
+            continue
+        for key, text in template.items():
+            for taken in sorted(set(_TAKEN.findall(as_text(text))) - keys):
+                yield Problem(
+                    manifest.at("spec", "target", "template", "data", key),
+                    f"the template takes .{taken}, which this ExternalSecret does not fetch",
+                    f"it fetches {', '.join(sorted(keys)) or 'nothing'}",
+                )
+        merged = manifest.get("spec", "target", "template", "mergePolicy") == "Merge"
+        provided[str(name)] = (keys if merged or not template else set()) | set(template) | known
+    for manifest in deployment.of_kind("Secret"):
+        provided[manifest.name] = None
+    for name, key, place in _used(deployment):
+        if key == _CERTIFICATE:  # of whoever runs PostgreSQL, who also makes the Secret
+            continue
+        if name not in provided:
+            fix = f"ExternalSecrets make {', '.join(sorted(provided))}"
+            yield Problem(place, f"no ExternalSecret makes the Secret {show(name)}", fix)
+        elif key not in (provided[name] or {key}):
+            have = ", ".join(sorted(provided[name] or ()))
+            yield Problem(
+                place,
+                f"no ExternalSecret gives the Secret {name} the key {show(key)}",
+                f"it has {have or 'none'}",
+            )
+
+
+def _used(deployment: Deployment) -> Iterator[tuple[str, str, Location]]:
+    """Each Secret and key that a container or a mount names, once for each place."""
+    seen: set[tuple[Location, str, str]] = set()
+    for unit in units(deployment):
+        for name, key, keys in _secret_keys(unit):
+            place = unit.at(*keys)
+            if (place, name, key) not in seen:
+                seen.add((place, name, key))
+                yield name, key, place
+    for variable in helm_variables(deployment):
+        if variable.secret:
+            yield (*variable.secret, deployment.sources[VALUES].at(*variable.keys))
+
+
+def _secret_keys(unit: Unit) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
+    """Each Secret and key that a container names, with the place in it."""
+    for variable in unit.variables:
+        if variable.secret:
+            yield (*variable.secret, variable.keys)
+    for mount in unit.mounts:
+        kind, _, rest = mount.origin.partition(":")
+        name, _, key = rest.partition("/")
+        if kind == "secret" and key:
+            yield name, key, mount.keys
+
+
+@check(
+    code="PS445",
+    name="keys-are-a-password",
+    severity="error",
+    why="Every caller of Permify has its key. Taken from the Secret of a password, callers also have that"
+    " password, and a rotation of the one breaks the other.",
+    mend="Give the keys a Secret and a key of their own: `permify-authn`, `keys`.",
+)
+def keys_are_a_password(deployment: Deployment) -> Iterator[Problem]:
+    """Keys of Permify's callers that come from where a password does."""
+    passwords = {
+        (name, key)
+        for unit in units(deployment)
+        for name, key, keys in _secret_keys(unit)
+        if not _is_keys(unit, keys)
+    }
+    passwords |= {
+        each.secret for each in helm_variables(deployment) if each.secret and each.name != KEYS_VARIABLE
+    }
+    for place, _, secret in _keys_variables(deployment):
+        if secret and secret in passwords:
+            text = f"the keys of Permify's callers are {_shown('/'.join(secret))}, which is a password"
+            yield Problem(place, text, "take them from the Secret permify-authn, key keys")
+
+
+@check(
+    code="PS446",
+    name="keys-twice",
+    severity="error",
+    why="Where the keys of Permify's callers are given twice, one of them counts and the other does nothing:"
+    " a rotation of it lets nobody in. Kubernetes also merges such a list wrongly.",
+    mend="Keep one: `secrets/permify.env` in Compose, the Secret `permify-authn` on Kubernetes.",
+)
+def keys_twice(deployment: Deployment) -> Iterator[Problem]:
+    """Variables for the keys that stand twice, or beside the environment file with them."""
+    seen: set[str] = set()
+    for place, where, _ in _keys_variables(deployment):
+        if where in seen:
+            yield Problem(place, f"{KEYS_VARIABLE} stands twice in {where}", "keep one")
+        seen.add(where)
+    for unit in services(deployment):
+        variable = unit.variable(KEYS_VARIABLE)
+        in_file = any(is_keys_file(path) for _, path in env_files(unit.data))
+        if variable is not None and in_file and variable.keys[0] != "env_file":
+            text = f"{KEYS_VARIABLE} under environment beats the one in secrets/{KEYS}"
+            yield Problem(unit.at(*variable.keys), text, f"remove it, and keep the keys in secrets/{KEYS}")
+
+
+def _keys_variables(deployment: Deployment) -> Iterator[tuple[Location, str, tuple[str, str] | None]]:
+    for unit in units(deployment):
+        for variable in unit.variables:
+            if variable.name == KEYS_VARIABLE:
+                yield unit.at(*variable.keys), unit.text, variable.secret
+    for variable in helm_variables(deployment):
+        if variable.name == KEYS_VARIABLE:
+            yield deployment.sources[VALUES].at(*variable.keys), "extraEnvVars", variable.secret
+
+
+def _is_keys(unit: Unit, keys: tuple[Key, ...]) -> bool:
+    return any(variable.keys == keys and variable.name == KEYS_VARIABLE for variable in unit.variables)

@@ -1,0 +1,277 @@
+"""PS42x: Services, selectors, ports and autoscalers of the manifests find what they mean.
+
+https://kubernetes.io/docs/concepts/services-networking/service/ and the objects' API reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pgcat_stack.build.manifests import Manifest
+from pgcat_stack.checks import check
+from pgcat_stack.checks._cilium import policies
+from pgcat_stack.checks._ports import KUBELET_PROBES, listening, probes
+from pgcat_stack.checks._reach import monitored, selected
+from pgcat_stack.checks._selectors import NAME_LABEL, selector_text, selects
+from pgcat_stack.checks.scraping import scraped
+from pgcat_stack.endpoints import Address
+from pgcat_stack.files.plain_data import as_list, as_mapping, dig
+from pgcat_stack.files.quantities import is_int, whole_text
+from pgcat_stack.findings import Problem
+from pgcat_stack.paths import PERMIFY, PGCAT
+from pgcat_stack.printable import show
+from pgcat_stack.reading.containers import Pod, Unit, pods, running, units
+from pgcat_stack.reading.deployment import Deployment
+
+_SCALABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
+
+
+def _names(found: list[Pod]) -> str:
+    return " and ".join(pod.text for pod in found)
+
+
+@check(
+    code="PS420",
+    name="service-selects-its-pods",
+    severity="error",
+    why="A Service sends connections to whatever pods its selector finds: to nothing, or to the"
+    " wrong program.",
+    mend="Give the Service the labels of the pods of exactly one workload.",
+)
+def service_selects_its_pods(deployment: Deployment) -> Iterator[Problem]:
+    """Services whose selector finds no workload, or several."""
+    if not deployment.complete:
+        return
+    for service in deployment.of_kind("Service"):
+        selector = service.get("spec", "selector")
+        if not isinstance(selector, dict) or not selector:
+            continue
+        found = selected(deployment, service)
+        if len(found) != 1 and not (not found and _elsewhere(deployment, {"matchLabels": selector})):
+            count = f"the pods of {_names(found)}" if found else "no pods of this deployment"
+            yield Problem(
+                service.at("spec", "selector"),
+                f"the Service {service.name} selects {selector_text(selector)}: {count}",
+                "use the labels of the pods it is meant for",
+            )
+
+
+@check(
+    code="PS421",
+    name="workload-selector",
+    severity="error",
+    why="The API refuses a workload whose selector does not match its own pods; one that"
+    " matches another's would"
+    " take those over.",
+    mend="Write the same labels in the selector and in the pod template.",
+)
+def workload_selector(deployment: Deployment) -> Iterator[Problem]:
+    """Deployments whose selector misses their own pods or finds others'."""
+    for pod in pods(deployment):
+        selector = pod.manifest.get("spec", "selector")
+        if pod.manifest.kind in ("Job", "CronJob", "Pod") or not isinstance(selector, dict):
+            continue
+        place = pod.manifest.at("spec", "selector")
+        if not selects(selector, pod.labels):
+            wanted = selector_text(selector.get("matchLabels"))
+            text = f"the selector of {pod.text}, {wanted}, does not match its own pods"
+            yield Problem(place, text, f"their labels are {selector_text(pod.labels)}")
+        for other in pods(deployment):
+            same = other.manifest.namespace == pod.manifest.namespace
+            if other is not pod and same and selects(selector, other.labels):
+                text = f"the selector of {pod.text} also matches the pods of {other.text}"
+                yield Problem(place, text, "give them labels of their own")
+
+
+@check(
+    code="PS422",
+    name="port-name",
+    severity="error",
+    why="A port that is given by name must be declared by a container of the pod, or the"
+    " Service has no endpoint,"
+    " the probe always fails, and nothing is scraped.",
+    mend="Use the name of a container's port, or its number.",
+)
+def port_name(deployment: Deployment) -> Iterator[Problem]:
+    """Named ports of Services, probes and PodMonitors that no container declares."""
+    for service in deployment.of_kind("Service") if deployment.complete else ():
+        found = selected(deployment, service)
+        for index, entry in enumerate(as_list(service.get("spec", "ports"))):
+            port = dig(entry, "targetPort")
+            if isinstance(port, str) and len(found) == 1 and found[0].port_number(port) is None:
+                place = service.at("spec", "ports", index, "targetPort")
+                yield Problem(
+                    place, f"no container of {found[0].text} has a port named {show(port)}", _known(found)
+                )
+    for unit in units(deployment):
+        named = [dig(port, "name") for port in as_list(unit.data.get("ports"))]
+        declared = {name for name in named if isinstance(name, str)}
+        for keys, port in probes(unit):
+            if isinstance(port, str) and port not in declared:
+                fix = f"it has {', '.join(sorted(declared)) or 'none'}"
+                yield Problem(unit.at(*keys), f"{unit.text} has no port named {show(port)}", fix)
+    for monitor in deployment.of_kind("PodMonitor"):
+        found = monitored(deployment, monitor)
+        for index, endpoint in enumerate(as_list(monitor.get("spec", "podMetricsEndpoints"))):
+            port = dig(endpoint, "port")
+            if isinstance(port, str) and found and all(one.port_number(port) is None for one in found):
+                place = monitor.at("spec", "podMetricsEndpoints", index, "port")
+                yield Problem(
+                    place, f"no container of {_names(found)} has a port named {show(port)}", _known(found)
+                )
+
+
+def _known(found: list[Pod]) -> str:
+    names = sorted({name for pod in found for name, _ in pod.ports if name})
+    return f"its ports are named {', '.join(names)}" if names else "name a port of the container"
+
+
+@check(
+    code="PS423",
+    name="nobody-listens",
+    severity="error",
+    why="Ports of containers, probes and Services must be those that the program listens on by its own"
+    " configuration; a probe on another port ends in restarts without end.",
+    mend="Write the same port in the program's configuration and here.",
+)
+def nobody_listens(deployment: Deployment) -> Iterator[Problem]:
+    """Numbers of ports that the program behind them does not open."""
+    for unit in units(deployment):
+        open_ports = listening(deployment, unit)
+        if open_ports is None:
+            continue
+        for index, port in enumerate(as_list(unit.data.get("ports"))):
+            number = dig(port, "containerPort") if unit.pod else _container_port(port)
+            if is_int(number) and number not in open_ports:
+                keys = ("ports", index, "containerPort") if unit.pod else ("ports", index)
+                yield Problem(
+                    unit.at(*keys), f"{unit.text} declares port {number}", _listens(unit, open_ports)
+                )
+        for path, port in probes(unit):
+            if is_int(port) and port not in open_ports:
+                text = f"the probe of {unit.text} asks port {port}"
+                yield Problem(unit.at(*path), text, _listens(unit, open_ports))
+    for service in deployment.of_kind("Service"):
+        found = selected(deployment, service)
+        if len(found) == 1:
+            yield from _service_ports(deployment, service, found[0])
+
+
+def _service_ports(deployment: Deployment, service: Manifest, pod: Pod) -> Iterator[Problem]:
+    inside = [unit for unit in units(deployment) if unit.pod is pod and not unit.ends]
+    known = [listening(deployment, unit) for unit in inside]
+    if None in known:
+        return
+    open_ports = {number for ports in known for number in ports or ()}
+    for index, entry in enumerate(as_list(service.get("spec", "ports"))):
+        number = dig(entry, "targetPort")
+        number = dig(entry, "port") if number is None else number
+        if is_int(number) and number not in open_ports:
+            text = f"the Service {service.name} leads to port {number} of {pod.text}"
+            fix = f"its programs listen on {', '.join(map(str, sorted(open_ports)))}"
+            yield Problem(service.at("spec", "ports", index), text, fix)
+
+
+def _listens(unit: Unit, open_ports: set[int]) -> str:
+    file = PGCAT if unit.program == "pgcat" else PERMIFY
+    return f"by {file} it listens on {', '.join(map(str, sorted(open_ports)))}"
+
+
+@check(
+    code="PS427",
+    name="listens-on-loopback",
+    severity="error",
+    why="general.host is where PgCat and its exporter listen. On loopback nobody outside the pod or container"
+    " reaches them: no Permify, no Prometheus, and no kubelet, whose failing probe restarts PgCat for ever.",
+    mend='Set host = "0.0.0.0", or "[::]" where the cluster has IPv6; for a sidecar that nobody scrapes keep'
+    " loopback and probe by exec.",
+)
+def listens_on_loopback(deployment: Deployment) -> Iterator[Problem]:
+    """A PgCat on loopback that somebody outside its pod or container has to reach."""
+    source = deployment.pgcat
+    host = dig(source.data, "general", "host") if source else None
+    if source is None or not isinstance(host, str) or not Address.of(host).is_loopback:
+        return
+    everywhere = "[::]" if ":" in host else "0.0.0.0"
+    listens, mend = source.at("general", "host"), f'set host = "{everywhere}"'
+    for unit in running(deployment, "pgcat"):
+        if unit.pod is None or unit.pod not in [other.pod for other in running(deployment, "permify")]:
+            yield Problem(listens, f"{unit.text} listens on {host}, and Permify runs outside of it", mend)
+            continue
+        if scraped(deployment, unit.pod):
+            yield Problem(listens, f"the exporter of {unit.text} listens on {host}, too", mend)
+        for path, _ in probes(unit):
+            if path[1] in KUBELET_PROBES:
+                text = f"the kubelet asks from outside the pod, and {unit.text} listens on {host}"
+                yield Problem(unit.at(*path), text, f"{mend}, or probe by exec")
+
+
+def _container_port(port: object) -> int | None:
+    """The port inside the container of an entry of Compose's `ports`."""
+    if is_int(port):
+        return port
+    text = str(dig(port, "target") if isinstance(port, dict) else port)
+    return whole_text(text.rpartition("}")[2].rpartition(":")[2].partition("/")[0])
+
+
+@check(
+    code="PS424",
+    name="autoscaler-target",
+    severity="error",
+    why="An autoscaler whose target does not exist scales nothing, and the budget counts a"
+    " number that nothing keeps.",
+    mend="Name a Deployment of this deployment.",
+)
+def autoscaler_target(deployment: Deployment) -> Iterator[Problem]:
+    """HorizontalPodAutoscalers whose scaleTargetRef names nothing."""
+    if not deployment.complete:
+        return
+    for scaler in deployment.of_kind("HorizontalPodAutoscaler"):
+        target = as_mapping(scaler.get("spec", "scaleTargetRef"))
+        kind, name = target.get("kind"), target.get("name")
+        known = [
+            pod
+            for pod in pods(deployment)
+            if pod.manifest.kind in _SCALABLE and pod.manifest.namespace == scaler.namespace
+        ]
+        if not any(kind == one.manifest.kind and name == one.manifest.name for one in known):
+            yield Problem(
+                scaler.at("spec", "scaleTargetRef"),
+                f"the autoscaler {scaler.name} scales {show(kind)} {show(name)}, which is not there",
+                f"use {_names(known)}" if known else "",
+            )
+
+
+@check(
+    code="PS425",
+    name="selects-nothing",
+    severity="error",
+    why="A NetworkPolicy or PodDisruptionBudget that selects no pods protects nothing.",
+    mend="Use the labels of the pods.",
+)
+def selects_nothing(deployment: Deployment) -> Iterator[Problem]:
+    """Pod selectors of policies and disruption budgets that match no pods of the deployment."""
+    if not deployment.complete:
+        return
+    for budget in deployment.of_kind("PodDisruptionBudget"):
+        yield from _selector(deployment, budget, "spec", "selector")
+    for policy in policies(deployment):
+        yield from _selector(deployment, policy, "spec", "podSelector")
+
+
+def _selector(deployment: Deployment, manifest: Manifest, *keys: str | int) -> Iterator[Problem]:
+    selector = manifest.get(*keys)
+    if not isinstance(selector, dict) or not selector or _elsewhere(deployment, selector):
+        return
+    same = [one for one in pods(deployment) if one.manifest.namespace == manifest.namespace]
+    if not any(selects(selector, pod.labels) for pod in same):
+        text = (
+            f"{manifest.kind} {manifest.name} selects {selector_text(selector.get('matchLabels'))}: no pods"
+        )
+        labels = sorted({pod.labels.get(NAME_LABEL, "") for pod in same} - {""})
+        yield Problem(manifest.at(*keys), text, f"pods here have {NAME_LABEL}: {', '.join(labels) or 'none'}")
+
+
+def _elsewhere(deployment: Deployment, selector: object) -> bool:
+    """Whether a selector means the pods of Permify where somebody else deploys it."""
+    return not running(deployment, "permify") and selects(selector, {NAME_LABEL: "permify"})

@@ -1,0 +1,171 @@
+"""PS413 to PS416: who talks to whom by TLS agrees on it, and has the certificates that it checks or shows."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+
+from pgcat_stack.build.manifests import Manifest
+from pgcat_stack.checks import check
+from pgcat_stack.checks._flows import psql_connections
+from pgcat_stack.checks._reach import reach
+from pgcat_stack.checks._uris import (
+    Connection,
+    listed,
+    migration_connections,
+    permify_connections,
+)
+from pgcat_stack.files.plain_data import as_list, as_mapping, as_text, dig
+from pgcat_stack.findings import Problem
+from pgcat_stack.paths import VALUES
+from pgcat_stack.reading.containers import running
+from pgcat_stack.reading.deployment import Deployment
+
+_ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
+_FILES = ("tls_certificate", "tls_private_key")
+_OF_IMAGES = ("/etc/ssl/", "/etc/pki/", "/usr/")
+"""Where images keep certificates of their own."""
+
+
+@check(
+    code="PS413",
+    name="server-tls-differs",
+    severity="error",
+    why="PgCat and the migration reach the same server. Where only one of them encrypts, either passwords and"
+    " data of the other travel in clear, or the server refuses one of them.",
+    mend="Set server_tls = true in pgcat.toml with sslmode=require in the migration's URI, or neither.",
+)
+def server_tls_differs(deployment: Deployment) -> Iterator[Problem]:
+    """server_tls in pgcat.toml against sslmode of the migration; sslmode=prefer fits both."""
+    pgcat = deployment.pgcat
+    if pgcat is None or not pgcat.mapping:
+        return
+    encrypted = as_mapping(pgcat.mapping.get("general")).get("server_tls", False)
+    place = pgcat.at("general", "server_tls")
+    for connection in migration_connections(deployment):
+        mode = connection.uri.options.get("sslmode", "")
+        where = f"the migration's URI ({connection.location.path}:{connection.location.line})"
+        if encrypted is False and mode in _ENCRYPTED:
+            text = f"server_tls is off, {where} says sslmode={mode}"
+            yield Problem(place, text, "server_tls = true, or sslmode=disable there")
+        elif encrypted is True and mode == "disable":
+            text = f"server_tls is on, {where} says sslmode=disable"
+            yield Problem(place, text, "sslmode=require there, or server_tls = false")
+
+
+@check(
+    code="PS414",
+    name="tls-file-not-mounted",
+    severity="error",
+    why="PgCat does not start without the certificate and key that it is told to read, and Permify and psql"
+    " connect to nobody without the CA that their URI names.",
+    mend="Mount the Secret there; the template renders it as the volumes pgcat-tls and pgcat-ca.",
+)
+def tls_file_not_mounted(deployment: Deployment) -> Iterator[Problem]:
+    """Certificates, keys and CAs at paths where nothing is mounted."""
+    if deployment.kustomization is not None and not deployment.complete:
+        return
+    for name in _FILES:
+        path = _general(deployment).get(name)
+        for unit in running(deployment, "pgcat") if isinstance(path, str) else ():
+            if deployment.pgcat and _absent(str(path)) and unit.origin(str(path)) is None:
+                text = f"{unit.text} has nothing mounted at {path}, its {name}"
+                yield Problem(deployment.pgcat.at("general", name), text, "mount the Secret there")
+    for connection in _connections(deployment):
+        path = connection.uri.options.get("sslrootcert", "")
+        if _absent(path) and not _mounted(deployment, connection, path):
+            who = connection.unit.text if connection.unit else "Permify's chart"
+            text = f"{who} has nothing mounted at {path}, the sslrootcert of {_what(connection)}"
+            yield Problem(connection.location, text, "mount the CA there")
+
+
+def _general(deployment: Deployment) -> dict[str, object]:
+    return as_mapping(deployment.pgcat.mapping.get("general")) if deployment.pgcat else {}
+
+
+def _absent(path: str) -> bool:
+    """Whether a file must be mounted, for all that is known."""
+    return path.startswith("/") and not path.startswith(_OF_IMAGES)
+
+
+def _connections(deployment: Deployment) -> list[Connection]:
+    """The connection strings of Permify, the migration and psql."""
+    return [
+        *permify_connections(deployment),
+        *migration_connections(deployment),
+        *psql_connections(deployment),
+    ]
+
+
+def _what(connection: Connection) -> str:
+    unit = connection.unit
+    return f"the URI of {unit.text}" if unit and not unit.program else connection.what
+
+
+def _mounted(deployment: Deployment, connection: Connection, path: str) -> bool:
+    if connection.unit is not None:
+        return connection.unit.origin(path) is not None
+    values = deployment.sources.get(VALUES)
+    if values is None:  # Permify is deployed elsewhere
+        return True
+    mounts = [as_text(dig(mount, "mountPath")) for mount in as_list(dig(values.data, "extraVolumeMounts"))]
+    return any(mount in (path, posixpath.dirname(path)) for mount in mounts)
+
+
+@check(
+    code="PS415",
+    name="certificate-names",
+    severity="error",
+    why="With sslmode=verify-full a client connects only where the certificate names the host that it calls.",
+    mend="Write every name by which the Service is called into dnsNames of the Certificate.",
+)
+def certificate_names(deployment: Deployment) -> Iterator[Problem]:
+    """Hosts by which clients call PgCat that cert-manager's Certificate does not name."""
+    certificate = _certificate(deployment)
+    if certificate is None or not deployment.complete:
+        return
+    names = {as_text(name).lower() for name in as_list(certificate.get("spec", "dnsNames"))}
+    said: set[str] = set()
+    for connection in _connections(deployment):
+        for server in connection.uri.servers if _through_pgcat(deployment, connection) else ():
+            verified = connection.uri.options.get("sslmode") == "verify-full"
+            wildcard = f"*.{server.host.partition('.')[2]}"
+            if verified and not {server.host, wildcard} & names and server.host not in said:
+                said.add(server.host)
+                text = f"{_what(connection)} calls {server.host}, and the Certificate names {listed(names)}"
+                yield Problem(certificate.at("spec", "dnsNames"), text, f"add {server.host}")
+
+
+def _certificate(deployment: Deployment) -> Manifest | None:
+    """The Certificate whose Secret PgCat's certificate is in."""
+    path = _general(deployment).get("tls_certificate")
+    for unit in running(deployment, "pgcat") if isinstance(path, str) else ():
+        kind, _, rest = (unit.origin(str(path)) or "").partition(":")
+        for manifest in deployment.of_kind("Certificate") if kind == "secret" else ():
+            if manifest.get("spec", "secretName") == rest.partition("/")[0]:
+                return manifest
+    return None
+
+
+def _through_pgcat(deployment: Deployment, connection: Connection) -> bool:
+    known = reach(deployment, connection) or {}
+    return any(server.host in known for server in connection.uri.servers)
+
+
+@check(
+    code="PS416",
+    name="client-in-clear",
+    severity="warning",
+    why="PgCat cannot make a client use TLS: it takes those that do not ask for it in clear. Then passwords'"
+    " hashes, questions and answers of that client cross the network readable.",
+    mend="Write sslmode=verify-full and sslrootcert into the URI, or take tls_certificate out of pgcat.toml.",
+)
+def client_in_clear(deployment: Deployment) -> Iterator[Problem]:
+    """Clients of a PgCat with a certificate that do not ask for TLS, or would do without."""
+    if not _general(deployment).get("tls_certificate"):
+        return
+    for connection in [*permify_connections(deployment), *psql_connections(deployment)]:
+        mode = connection.uri.options.get("sslmode", "prefer")
+        if mode not in _ENCRYPTED and _through_pgcat(deployment, connection):
+            text = f"{_what(connection)} says sslmode={mode}, although PgCat has a certificate"
+            yield Problem(connection.location, text, "sslmode=verify-full with sslrootcert")

@@ -1,0 +1,5 @@
+"""What only Permify is.
+
+settings.py     what it reads from its configuration file     chart.py   what its Helm chart makes of values
+callers.py      where the keys of its callers are
+"""
