@@ -280,9 +280,9 @@ class TestDefault:
     def test_the_commands_of_each_symptom_run(self, default: Stack) -> None:
         functions = default.runbook("In your shell")
         command = f'pgcat-stack() {{ {sys.executable} -m pgcat_stack.cli "$@"; }}'
-        hooks = f"export PYTHONPATH={REPOSITORY / 'hooks'}"
+        sources = f"export PYTHONPATH={REPOSITORY / 'src'}"
         for title in SYMPTOMS:
-            default.follow("\n".join([hooks, command, functions, default.runbook(title)]))
+            default.follow("\n".join([sources, command, functions, default.runbook(title)]))
 
     def test_up_does_not_see_an_edited_file_but_a_restart_reads_it(self, default: Stack) -> None:
         path = default.folder / "pgcat/pgcat.toml"

@@ -263,7 +263,7 @@ def test_kubectl_that_is_refused(patient: Patient, kubectl: Fake) -> None:
 
 
 def doctor(patient: Patient, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY / "hooks"), **variables}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY / "src"), **variables}
     command = [sys.executable, "-m", "pgcat_stack", "doctor", str(patient.root), "--no-docker", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 

@@ -12,7 +12,7 @@ import pytest
 from handmade import edit
 from pgcat_stack import __version__, checks, cli
 
-HOOKS = Path(__file__).resolve().parents[2] / "hooks"
+SOURCES = Path(__file__).resolve().parents[2] / "src"
 
 
 @pytest.fixture(autouse=True)
@@ -191,7 +191,7 @@ def interrupted(folder: Path, module: str, *arguments: str) -> tuple[int, str]:
     here = folder / "interruption"
     here.mkdir(exist_ok=True)
     (here / "sitecustomize.py").write_text(INTERRUPTION.format(module=module))
-    done = run(*arguments, PYTHONPATH=f"{here}{os.pathsep}{HOOKS}", PYTHONDONTWRITEBYTECODE="1")
+    done = run(*arguments, PYTHONPATH=f"{here}{os.pathsep}{SOURCES}", PYTHONDONTWRITEBYTECODE="1")
     assert done.stderr.startswith("interrupted"), f"{module} was not imported"
     return done.returncode, done.stderr.removeprefix("interrupted")
 
@@ -237,7 +237,7 @@ cli.main(["secrets", {str(folder)!r}])
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HOOKS)},
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
     )
     assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
     assert list((folder / "secrets").iterdir()) == []
@@ -265,7 +265,7 @@ cli.hook(Path({str(folder)!r}))
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HOOKS)},
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
     )
     assert (done.returncode, done.stderr) == (130, "")
     before = signal.getsignal(signal.SIGINT)
@@ -283,7 +283,7 @@ def test_a_reader_that_has_gone_is_no_traceback(folder: Path, arguments: list[st
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(HOOKS), "PYTHONUNBUFFERED": ""},
+        env={**os.environ, "PYTHONPATH": str(SOURCES), "PYTHONUNBUFFERED": ""},
     )
     os.close(there)
     assert (done.returncode, done.stderr) == (141, "")
@@ -306,7 +306,7 @@ os._exit(code + 1)
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HOOKS)},
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
     assert list((folder / "secrets").iterdir()) == []
@@ -319,7 +319,7 @@ def test_ctrl_c_is_left_as_it_was_to_who_imports_the_command(folder: Path) -> No
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(HOOKS), **variables}
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES), **variables}
     command = [sys.executable, "-m", "pgcat_stack", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
@@ -337,7 +337,7 @@ def test_wrong_arguments_exit_2(arguments: list[str]) -> None:
 def test_a_closed_pipe_is_quiet(folder: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    environment = {**os.environ, "PYTHONPATH": str(HOOKS)}
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
     command = [sys.executable, "-m", "pgcat_stack", "validate", str(folder)]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment)
     os.close(writer)
@@ -367,7 +367,7 @@ def test_without_any_output_the_exit_code_tells(folder: Path, redirection: str) 
 
 
 def shell(arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(HOOKS)}
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
     command = f"'{sys.executable}' -m pgcat_stack {arguments}"
     return subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
 

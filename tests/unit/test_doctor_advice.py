@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cases import DIRECT, STANDALONE, rendered
+from cases import DIRECT, DOCKER, STANDALONE, rendered
 from pgcat_stack.doctor.case import Case
 from pgcat_stack.doctor.checks import run_checks
 from pgcat_stack.doctor.permify import PermifyAnswer
@@ -20,7 +20,11 @@ from pgcat_stack.findings import Finding
 from test_doctor_checks import codes, healthy, with_answer, with_answers, with_pgcat, with_server
 
 FULL = Trouble("limit", "sorry, too many clients already")
-OTHERS = (Holder("reports", "nightly", 88), Holder("permify", "pgcat", 9), Holder("postgres", "", 2))
+OTHERS = (
+    Holder("reports", "nightly", 88, False),
+    Holder("permify", "pgcat", 9, False),
+    Holder("postgres", "", 2, True),
+)
 
 
 def only(findings: list[Finding], code: str) -> Finding:
@@ -43,12 +47,27 @@ def test_a_server_full_of_another_application_names_it() -> None:
     assert "PgCat" not in found.fix and "other_connections" not in found.fix
 
 
+def test_no_limit_is_proposed_for_a_superuser() -> None:
+    """PostgreSQL does not hold one to it, and the administrator logs in by the same role."""
+    holders = (Holder("postgres", "reporting", 90, True),)
+    for answers, words in ((STANDALONE, "no limit binds a superuser"), (DOCKER, "docker compose top")):
+        case = with_server(healthy(rendered(answers)), "primary", holders=holders, others_ordinary=0)
+        found = only(run_checks(with_answer(case, "primary", trouble=FULL)), "PD203")
+        assert "CONNECTION LIMIT" not in found.fix and words in found.fix
+
+
+def test_a_statement_whose_client_is_gone_is_told_from_another_user_of_the_role() -> None:
+    groups = (Group("psql", "10.0.1.1", True, 95),)
+    case = with_server(healthy(rendered(STANDALONE)), "primary", groups=groups)
+    assert "pg_cancel_backend" in only(run_checks(case), "PD221").fix
+
+
 def test_a_server_full_of_ours_is_ours() -> None:
     case = with_server(
         healthy(rendered(STANDALONE)),
         "primary",
         groups=(Group("pgcat", "10.0.1.1", True, 95),),
-        holders=(Holder("permify", "pgcat", 95),),
+        holders=(Holder("permify", "pgcat", 95, False),),
     )
     found = run_checks(with_answer(case, "primary", trouble=FULL))
     full = next(one for one in found if one.code == "PD203")

@@ -78,7 +78,7 @@ class World:
             "invalid": None,
             "settings": [["permify", "", "plan_cache_mode", "force_custom_plan"]],
             "read_only": ["off", "default", "", 0],
-            "holders": [["permify", "pgcat", 9], ["reports", "", 4]],
+            "holders": [["permify", "pgcat", 9, False], ["reports", "", 4, False]],
             "waits": [[7, [8]]],
             "sessions": [
                 [7, "permify", "pgcat", "10.0.1.1", "active", 0.2, 0.1, "SELECT 1", "Lock"],

@@ -656,7 +656,7 @@ def test_the_hook_does_not_import_the_doctor(tmp_path: Path) -> None:
     """It runs where psycopg is not."""
     root = render(tmp_path / "deployment", DOCKER)
     code = (
-        f"import sys; sys.path.insert(0, {str(REPOSITORY / 'hooks')!r}); from pathlib import Path\n"
+        f"import sys; sys.path.insert(0, {str(REPOSITORY / 'src')!r}); from pathlib import Path\n"
         f"from pgcat_stack.cli import hook; hook(Path({str(root)!r}))\n"
         "absent = ('psycopg', 'pgcat_stack.doctor', 'rich')\n"
         "assert not [name for name in sys.modules if name.startswith(absent)]"

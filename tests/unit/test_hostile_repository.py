@@ -17,7 +17,7 @@ from pgcat_stack.files import git
 from pgcat_stack.files.folder import MAX_FILE_BYTES
 from pgcat_stack.report.update import _committed
 
-HOOKS = Path(__file__).resolve().parents[2] / "hooks"
+SOURCES = Path(__file__).resolve().parents[2] / "src"
 
 REGULAR, LINK, TREE = b"100644", b"120000", b"40000"
 
@@ -141,7 +141,7 @@ def test_an_interruption_leaves_no_copy_of_the_last_commit(repository: Path, tmp
     (tmp_path / "temporary").mkdir()
     environment = os.environ | {"STAGE": "after", "TMPDIR": str(tmp_path / "temporary")}
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, HOOKS, repository],
+        [sys.executable, "-c", INTERRUPTED, SOURCES, repository],
         env=environment,
         capture_output=True,
         text=True,

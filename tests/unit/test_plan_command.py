@@ -111,12 +111,12 @@ def test_numbers_are_never_cut(width):
 
 def test_rich_is_imported_only_when_it_draws():
     program = "import sys, pgcat_stack.cli, pgcat_stack.report.plan; print('rich' in sys.modules)"
-    hooks = Path(__file__).resolve().parents[2] / "hooks"
+    sources = Path(__file__).resolve().parents[2] / "src"
     run = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         check=True,
-        env={"PYTHONPATH": str(hooks)},
+        env={"PYTHONPATH": str(sources)},
     )
     assert run.stdout == "False\n"

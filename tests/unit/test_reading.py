@@ -21,7 +21,7 @@ from pgcat_stack.files.folder import Folder, UnreadError
 from pgcat_stack.files.sources import read_source
 from pgcat_stack.reading.deployment import Deployment, DeploymentError
 
-HOOKS = Path(__file__).resolve().parents[2] / "hooks"
+SOURCES = Path(__file__).resolve().parents[2] / "src"
 WANTED = ("PS1", "PS430", "PS437", "PS450", "PS709", "PS829")
 OUTSIDE = "hunter2: [unclosed\nhunter2: twice\n"
 NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: permify}\n"
@@ -365,7 +365,7 @@ def unprivileged(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-B", "-c", UNPRIVILEGED, *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HOOKS)},
+        env={**os.environ, "PYTHONPATH": str(SOURCES)},
         timeout=60,
     )
 

@@ -29,7 +29,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Home:
     (home.folder / "bin").mkdir()
     for name, module in (("copier", "copier"), ("pgcat-stack", "pgcat_stack.cli")):
         command = home.folder / "bin" / name
-        paths = REPOSITORY / "hooks"
+        paths = REPOSITORY / "src"
         command.write_text(f"#!/bin/sh\nPYTHONPATH='{paths}' exec '{sys.executable}' -m {module} \"$@\"\n")
         command.chmod(0o755)
     # Nobody is there to answer, and Copier is here already.

@@ -86,10 +86,11 @@ SELECT json_build_object(
     FROM pg_settings WHERE name = 'default_transaction_read_only'
   ),
   'holders', (
-    SELECT json_agg(json_build_array(usename, application_name, number)) FROM (
-      SELECT usename, application_name, count(*) AS number FROM pg_stat_activity
-      WHERE datid IS NOT NULL AND usename IS NOT NULL AND application_name <> '{APPLICATION}'
-      GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT {MOST_ROWS}
+    SELECT json_agg(json_build_array(usename, application_name, number, rolsuper)) FROM (
+      SELECT usename, application_name, rolsuper, count(*) AS number
+      FROM pg_stat_activity JOIN pg_roles ON pg_roles.oid = usesysid
+      WHERE datid IS NOT NULL AND application_name <> '{APPLICATION}'
+      GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2 LIMIT {MOST_ROWS}
     ) AS held
   ),
   'synchronous_standbys', current_setting('synchronous_standby_names'),
@@ -206,6 +207,8 @@ class Holder:
     user: str
     application: str
     count: int
+    superuser: bool
+    """No CONNECTION LIMIT binds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +413,9 @@ class Connector:
             yield self._asker(connection, read_only=not admin, hold=hold)
         finally:
             with contextlib.suppress(psycopg.Error, OSError):
+                if hold and not connection.closed:  # else PgCat warns of an open transaction
+                    with cut_after(self.seconds, connection.fileno()):
+                        connection.execute("ROLLBACK")
                 connection.close()
 
     def _asker(self, connection: psycopg.Connection[Any], *, read_only: bool, hold: bool) -> Ask:

@@ -101,7 +101,9 @@ def write_check_failed(case: Case) -> Iterator[Problem]:
         side = "reader" if step.startswith("check") else "writer"
         place = case.facts.permify_at("database", side, "uri")
         fix = "see Permify's log, and PgCat's"
-        if side == "writer" and case.facts.fronted:
+        if trouble.kind == "mute":
+            fix = "something holds or slows it: sessions ask_primary, in README.md, while it runs"
+        elif side == "writer" and case.facts.fronted:
             fix += "; `read-only transaction` there: if the database takes writes again, restart PgCat"
         yield Problem(place, f"write check: “{step}” failed: {trouble.text}", fix)
 

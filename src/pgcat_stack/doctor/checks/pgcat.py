@@ -181,7 +181,7 @@ def _pools(case: Case) -> Iterator[tuple[str, Location, str, str]]:
 )
 def pool_paused(case: Case) -> Iterator[Problem]:
     """Pools that pass on nothing."""
-    fix = f"RESUME as {case.facts.admin_user} in the database pgcat of that PgCat"
+    fix = f"RESUME as {case.facts.admin_user} in its database pgcat, which ask_pgcat in README.md does"
     yield from _across(
         (
             pgcat.name,
@@ -282,7 +282,9 @@ def known_cause(case: Case, addresses: Collection[Address], pools: Collection[st
     " gone the primary all reads.",
     mend="The reason says what failed. FailedCheckout: no connection within connect_timeout, the server is"
     " away or the pool exhausted. FailedHealthCheck, MessageSendFailed, MessageReceiveFailed: the connection"
-    " broke. StatementTimeout: a statement took longer than statement_timeout. AdminBan: somebody's BAN.",
+    " broke. StatementTimeout: a statement took longer than statement_timeout. AdminBan: somebody's BAN."
+    " After a crash of the server PgCat may still hold dead connections to it, and ban it for each: a restart"
+    " of PgCat ends that.",
 )
 def server_banned(case: Case) -> Iterator[Problem]:
     """Servers under a ban."""
@@ -306,7 +308,7 @@ def server_banned(case: Case) -> Iterator[Problem]:
                 f"{servers} banned from {ban.pool} in PgCat {pgcat.name} for {ban.remaining_seconds} s more:"
                 f" {ban.reason}"
             )
-            fix = "it comes back by itself once the server is well"
+            fix = "it comes back by itself once the server is well; banned again and again: restart PgCat"
             if known := known_cause(case, _addresses(case, ban.pool)):
                 fix = f"{known}; it comes back by itself afterwards"
             if ban.reason.startswith("AdminBan"):

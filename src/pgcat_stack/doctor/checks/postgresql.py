@@ -8,7 +8,7 @@ from pgcat_stack.doctor.case import Case
 from pgcat_stack.doctor.checks import check
 from pgcat_stack.doctor.checks.processes import first_of
 from pgcat_stack.doctor.expected import Server
-from pgcat_stack.doctor.postgres import ServerFacts, Session, Setting
+from pgcat_stack.doctor.postgres import APPLICATION, ServerFacts, Session, Setting
 from pgcat_stack.findings import Location, Problem
 
 OLDEST_VERSION = 130008
@@ -132,9 +132,11 @@ def _less(case: Case, server: Server, facts: ServerFacts) -> str:
         return "find who holds them in pg_stat_activity, as a superuser"
     kept = server.row.server.other_connections if server.row else None
     share = f" (the budget keeps {kept} for all others)" if kept is not None else ""
-    return (
-        f'have {most.user} use fewer{share}: close them there, or ALTER ROLE "{most.user}" CONNECTION LIMIT'
-    )
+    fix = f"have {most.user} use fewer{share}: close them there"
+    if most.superuser:
+        inside = "docker compose top of the server's service shows those that run inside it"
+        return f"{fix}; {inside if case.facts.bootstraps else 'no limit binds a superuser'}"
+    return f'{fix}, or ALTER ROLE "{most.user}" CONNECTION LIMIT {kept if kept is not None else "N"}'
 
 
 @check(
@@ -344,7 +346,11 @@ def replica_is_a_primary(case: Case) -> Iterator[Problem]:
             message = (
                 f"{server.address} should be a replica and is a primary: reads from it miss later writes"
             )
-            fix = "take it out of replica_hosts until it follows again, or swap it with the primary"
+            fix = "it lacks what the primary got since: take it out of replica_hosts, or let it follow anew"
+            if case.facts.bootstraps:
+                fix = "let it follow anew: Two primaries, in README.md"
+            elif case.primary is not None and case.primary.in_recovery:
+                fix = "after a failover: swap primary_host and replica_hosts"
             yield Problem(case.facts.budget_at(server, "role"), message, fix)
 
 
@@ -408,7 +414,7 @@ def replica_behind(case: Case) -> Iterator[Problem]:
         fix = "look at its load, long queries, disk and network"
         if facts.replay_paused:
             message += "; its replay is paused"
-            fix = "SELECT pg_wal_replay_resume() there, as a superuser"
+            fix = "ask who paused it and why; then SELECT pg_wal_replay_resume() there, as a superuser"
         yield Problem(server.location, message, fix)
 
 
@@ -501,6 +507,11 @@ def more_connections_than_planned(case: Case) -> Iterator[Problem]:
                 f" {server.row.demand}: {_by_whom(facts)}"
             )
             fix = "stop what is not of this deployment; it needs a role of its own"
+            if _of_others(case, facts):
+                fix = (
+                    "if the address is PgCat's, their clients are gone and pg_cancel_backend ends them;"
+                    " otherwise who uses the role needs one of their own"
+                )
             yield Problem(server.row.uses[0].size.location, message, fix)
 
 
@@ -921,6 +932,12 @@ def _by_whom(facts: ServerFacts) -> str:
     if len(listed) > 4:
         parts.append(f"{sum(count for _, count in listed[4:])} more")
     return ", ".join(parts)
+
+
+def _of_others(case: Case, facts: ServerFacts) -> bool:
+    """Whether the role is used under a name that is not ours. PgCat hands on the name that its client has."""
+    own = {"pgcat", "permify", APPLICATION, ""}
+    return case.facts.fronted and any(group.application not in own for group in facts.groups)
 
 
 def _role_at(case: Case, server: Server) -> Location:

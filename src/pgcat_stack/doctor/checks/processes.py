@@ -363,7 +363,12 @@ def _place(facts: Facts, process: Process) -> Problem | None:
     for unit in units(facts.deployment):
         if unit.name == process.program and unit.own:
             if facts.platform == "docker":
-                return Problem(unit.at(), "", f"docker compose logs --tail 20 {process.program}")
+                command = f"docker compose logs --tail 20 {process.program}"
+                if process.trouble == "is paused":
+                    command = f"docker compose unpause {process.program}"
+                elif process.trouble.startswith("is exited"):
+                    command += ", then docker compose up --wait"
+                return Problem(unit.at(), "", command)
             return Problem(unit.at(), "", f"kubectl{_scope(facts)} logs {process.name} -c {process.program}")
     return None
 
