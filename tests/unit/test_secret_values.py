@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pgcat_stack import cli
-from pgcat_stack.report import findings as report
+from pgcat_stack import cli, printable
 
 SECRET = "hunter2SECRET"
 
@@ -70,4 +69,4 @@ def test_a_secret_in_permify_yaml(folder: Path, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_what_a_message_shows_of_a_value(keys: list[object], value: object, said: str) -> None:
-    assert report.show_at(keys, value) == said
+    assert printable.show_at(keys, value) == said
