@@ -24,9 +24,8 @@ def registry(request: pytest.FixtureRequest) -> Registry[Any]:
 @pytest.fixture
 def scratch() -> Registry[str]:
     """Without checks of its own: the package has no module of a family."""
-    return Registry(
-        "pgcat_stack.pgcat.version", {"PS1": "One", "PS2": "Two"}, lambda code, subject: subject == code
-    )
+    families = {"PS1": "One", "PS2": "Two"}
+    return Registry("pgcat_stack.permify", families, lambda code, subject: subject == code)
 
 
 def nothing(subject: str) -> Iterator[Problem]:
