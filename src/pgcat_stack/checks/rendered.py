@@ -32,6 +32,8 @@ _OURS = frozenset({"topology", "postgres_max_connections"})
 _FIRST_RELEASE = (1, 1)
 """The first whose budget.yaml says what it was rendered from."""
 _RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.\d+)*(?:\+[A-Za-z0-9.]+)?")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""PyYAML's own rules, in C where it was built with it."""
 _NO_ANSWER = "rendered_from"
 """In the answers file, and no answer: the address that the files name."""
 _RENOVATE = re.compile(r"^#copier updated\s*$", re.MULTILINE)
@@ -143,7 +145,7 @@ def _stored(source: Source) -> dict[Any, Any] | None:
     if not source.parsed:
         return None
     try:
-        stored = yaml.safe_load(source.text)
+        stored = yaml.load(source.text, Loader=_LOADER)
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
     return stored if isinstance(stored, dict) else None

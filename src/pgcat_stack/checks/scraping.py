@@ -7,13 +7,14 @@ by default. What it serves stands in `pgcat_stack.pgcat.metrics`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 from pgcat_stack.checks import check
 from pgcat_stack.checks._reach import monitored
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, strings
 from pgcat_stack.files.quantities import is_int, whole_text
+from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import PGCAT
 from pgcat_stack.pgcat.metrics import PGCAT as SERIES
@@ -174,11 +175,13 @@ def unserved_series(deployment: Deployment) -> Iterator[Problem]:
             continue
         for message in dict.fromkeys(_unserved(text, known, recorded)):
             yield Problem(
-                place, f"{message}, as PgCat {version} serves it", "see docs/metrics.md for what there is"
+                place(), f"{message}, as PgCat {version} serves it", "see docs/metrics.md for what there is"
             )
 
 
 def _unserved(text: str, known: Mapping[str, frozenset[str]], recorded: set[str]) -> Iterator[str]:
+    if "pgcat_" not in text:
+        return
     plain = _QUOTED.sub('""', text)
     asked = frozenset[str]()
     for name, selector in _SERIES.findall(plain):
@@ -198,22 +201,31 @@ def _unserved(text: str, known: Mapping[str, frozenset[str]], recorded: set[str]
                     yield f"no series of the expression has the label {label}"
 
 
-def _expressions(deployment: Deployment) -> Iterator[tuple[tuple[Key, ...], str, Location]]:
-    """What is PromQL, and names of recorded series, in files under monitoring/ and in PrometheusRules."""
+def _expressions(
+    deployment: Deployment,
+) -> Iterator[tuple[tuple[Key, ...], str, Callable[[], Location]]]:
+    """What is PromQL, and names of recorded series, in files under monitoring/ and in PrometheusRules.
+
+    Where each stands is looked for only when it is asked: most are well.
+    """
     for path, source in deployment.sources.items():
         if path.startswith("monitoring/") and source.language in ("yaml", "json"):
-            for document, data in enumerate(source.documents):
-                for keys, text in _promql(data):
-                    line = source.line(*keys, document=document)
-                    if source.language == "json":
-                        line = _line_in_json(source.text, text)
-                    yield keys, text, Location(path, line)
+            for document, texts in enumerate(source.texts):
+                for keys, text in _promql(texts):
+                    yield keys, text, partial(_in_file, source, document, keys, text)
     for manifest in deployment.of_kind("PrometheusRule"):
-        yield from ((keys, text, manifest.at(*keys)) for keys, text in _promql(manifest.data))
+        for keys, text in _promql(strings(manifest.data)):
+            yield keys, text, partial(manifest.at, *keys)
 
 
-def _promql(data: Any) -> Iterator[tuple[tuple[Key, ...], str]]:
-    return ((keys, text) for keys, text in strings(data) if keys and keys[-1] in _EXPRESSIONS | {"record"})
+def _in_file(source: Source, document: int, keys: tuple[Key, ...], text: str) -> Location:
+    if source.language == "json":
+        return Location(source.path, _line_in_json(source.text, text))
+    return source.at(*keys, document=document)
+
+
+def _promql(texts: Iterable[tuple[tuple[Key, ...], str]]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    return ((keys, text) for keys, text in texts if keys and keys[-1] in _EXPRESSIONS | {"record"})
 
 
 def _line_in_json(text: str, value: str) -> int:

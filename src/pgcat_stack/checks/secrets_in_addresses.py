@@ -74,7 +74,8 @@ def _logins(deployment: Deployment) -> Iterator[tuple[Location, bool, str]]:
         if "://" not in source.text or not (is_answers or source.language in ("yaml", "json")):
             continue
         for number, line in enumerate(source.text.splitlines(), 1):
-            for address in _ADDRESS.finditer(line) if "://" in line else ():
+            carries = "://" in line and any(sign in line for sign in "@?&;")
+            for address in _ADDRESS.finditer(line) if carries else ():
                 certain = _is_secret(address, source, is_answers)
                 if certain or (is_answers and _names_somebody(address)):
                     whose = "the template's address" if "_src_path" in line else "an address"

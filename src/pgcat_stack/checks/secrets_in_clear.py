@@ -93,8 +93,8 @@ def password_in_uri(deployment: Deployment) -> Iterator[Problem]:
             continue
         if is_answers_file(source):
             continue  # PS711 reports what its addresses carry
-        for document, data in enumerate(source.documents):
-            for keys, text in strings(data):
+        for document, texts in enumerate(source.texts):
+            for keys, text in texts:
                 how = _password_in(text, keys)
                 if how:
                     fix = "leave it out; pgx reads PGPASSWORD or the file that PGPASSFILE names"
@@ -102,7 +102,8 @@ def password_in_uri(deployment: Deployment) -> Iterator[Problem]:
 
 
 def _password_in(text: str, keys: tuple[Key, ...]) -> str:
-    if "@" not in text and "=" not in text:
+    address, word = "://" in text and "@" in text, "password" in text or "PGPASSWORD" in text
+    if not address and not (word and "=" in text):  # most texts
         return ""
     arguments = any(key in ("args", "command", "entrypoint") for key in keys)
     words = arguments or "://" in text or _DSN.search(text)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pgcat_stack.files.folder import Folder, UnreadError
 from pgcat_stack.files.nodes import Node, ProblemKind, SourceProblem
-from pgcat_stack.files.plain_data import Key, as_mapping
+from pgcat_stack.files.plain_data import Key, as_mapping, strings
 from pgcat_stack.files.toml_nodes import toml_node
 from pgcat_stack.files.yaml_nodes import yaml_nodes
 from pgcat_stack.findings import Location
@@ -90,6 +90,11 @@ class Source:
     def here(self, line: int = 1) -> Location:
         """The location of a line of this file."""
         return Location(self.path, line)
+
+    @cached_property
+    def texts(self) -> tuple[tuple[tuple[tuple[Key, ...], str], ...], ...]:
+        """Every text in each document, with its path."""
+        return tuple(tuple(strings(document)) for document in self.documents)
 
     @cached_property
     def _toml_nodes(self) -> tuple[Node, ...]:
