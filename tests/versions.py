@@ -75,7 +75,10 @@ class Home:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         if commit:
             archive = subprocess.run(
-                ["git", "archive", commit, *TEMPLATE_PARTS], cwd=REPOSITORY, capture_output=True, check=True
+                ["git", "archive", commit, *_parts_of(commit)],
+                cwd=REPOSITORY,
+                capture_output=True,
+                check=True,
             ).stdout
             subprocess.run(["tar", "--extract"], cwd=self.template, input=archive, check=True)
         else:
@@ -159,6 +162,14 @@ def data(answers: tuple[str, ...] | list[str] | Mapping[str, Any]) -> list[str]:
             for key, value in answers.items()
         ]
     return [part for answer in answers for part in ("--data", answer)]
+
+
+def _parts_of(commit: str) -> list[str]:
+    """The parts of the template that a version has: the oldest have no `src`."""
+    listed = subprocess.run(
+        ["git", "ls-tree", "--name-only", commit], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return [part for part in TEMPLATE_PARTS if part in listed.stdout.split()]
 
 
 def _copy_working_tree(target: Path) -> None:

@@ -19,6 +19,18 @@ pytestmark = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool i
 
 STANDALONE = {"topology": "standalone", "primary_host": "db1.example.com", "replica_hosts": "db2.example.com"}
 UNRELEASED = {"pgcat_image": f"ghcr.io/postgresml/pgcat:{'a' * 40}"}
+EVERYTHING: dict[str, Any] = {
+    **STANDALONE,
+    **UNRELEASED,
+    "replica_hosts": "db2.example.com,db3.example.com:5433",
+    "postgres_metrics": True,
+    "runbook_url": "https://git.example.com/team/deploy/-/blob/main/README.md",
+    "namespace": "team-a",
+    "database_name": "authz",
+    "database_user": "authz",
+    "pgcat_replicas": 3,
+    "postgres_max_connections": 333,
+}
 CASES: dict[str, dict[str, Any]] = {
     "docker": {},
     "docker, PgCat 1.3.0": UNRELEASED,
@@ -31,28 +43,12 @@ CASES: dict[str, dict[str, Any]] = {
         "permify_replicas": 3,
     },
     "standalone": STANDALONE,
-    "standalone, everything": {
-        **STANDALONE,
-        **UNRELEASED,
-        "replica_hosts": "db2.example.com,db3.example.com:5433",
-        "postgres_metrics": True,
-        "runbook_url": "https://git.example.com/team/deploy/-/blob/main/README.md",
-        "namespace": "team-a",
-        "database_name": "authz",
-        "database_user": "authz",
-        "pgcat_replicas": 3,
-        "postgres_max_connections": 333,
-    },
+    "standalone, everything": EVERYTHING,
     "standalone, one PgCat, one server": {**STANDALONE, "replica_hosts": "", "pgcat_replicas": 1},
     "standalone, one host": {**STANDALONE, "replica_hosts": "db1.example.com:5433,db1.example.com:5434"},
     "standalone, no reads on the primary": {**STANDALONE, "replica_hosts": "r1,r2", "primary_reads": False},
     "standalone, session": {**STANDALONE, "pool_mode": "session"},
-    "standalone, operator": {
-        **STANDALONE,
-        **UNRELEASED,
-        "monitoring": "prometheus-operator",
-        "postgres_metrics": True,
-    },
+    "standalone, operator": {**EVERYTHING, "monitoring": "prometheus-operator"},
     "standalone, operator, no probe": {**STANDALONE, "monitoring": "prometheus-operator", "probe": False},
     "sidecar": {**STANDALONE, "topology": "sidecar", "permify_max_replicas": 4},
     "sidecar, one, operator": {
@@ -132,6 +128,7 @@ def alerts(folder: Path) -> dict[str, dict[str, Any]]:
 
 # A run of promtool takes seconds, and these have hardly a rule that none of the others has.
 REPEATED = {
+    "standalone, everything",
     "docker, PgCat 1.3.0",
     "docker, external",
     "standalone, one PgCat, one server",

@@ -105,7 +105,7 @@ def test_the_next_steps_fit_the_place(home: Home, tmp_path: Path, place: str) ->
 @pytest.mark.parametrize("where", ["docs/update.md", "template/readme/move.md.jinja", "the report"])
 def test_giving_an_update_up_leaves_other_folders_alone(home: Home, tmp_path: Path, where: str) -> None:
     """Copier asks only the deployment to be committed, so a neighbour may hold work of its own."""
-    source = "src/pgcat_stack/update_report.py" if where == "the report" else where
+    source = "src/pgcat_stack/report/update.py" if where == "the report" else where
     text = (REPOSITORY / source).read_text()
     commands = re.findall(r"git (?:reset|restore|checkout|clean) --[^&`\n]*", text[text.index("git reset") :])
     give_up = "\n".join(commands[: 1 + [command.startswith("git clean") for command in commands].index(True)])
