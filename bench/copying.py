@@ -113,12 +113,12 @@ def update(folder: Path, runs: int) -> str:
 def validate(folder: Path, runs: int) -> str:
     """Reading and judging one clean deployment in a running interpreter."""
     from pgcat_stack.checks import run_checks, syntax
-    from pgcat_stack.reading.deployment import Deployment
+    from pgcat_stack.reading.reading import Reading
 
     deploy = render(folder / "validate", topology="standalone", primary_host="db", replica_hosts="r1,r2")
 
     def run() -> None:
-        assert run_checks(Deployment.load(deploy)) == []
+        assert run_checks(Reading.load(deploy)) == []
 
     def fresh() -> float:
         syntax._style_faults.cache_clear()  # as in a process of its own
@@ -141,13 +141,13 @@ _every_combination = functools.cache(functools.partial(combinations, True))
 
 def _render_and_validate(job: tuple[int, str]) -> None:
     from pgcat_stack.checks import run_checks
-    from pgcat_stack.reading.deployment import Deployment
+    from pgcat_stack.reading.reading import Reading
 
     number, folder = job
     every = _every_combination()
     answers = every[number * (len(every) // SETS)]
     deploy = render(Path(folder) / str(number), answers)
-    assert not run_checks(Deployment.load(deploy)), answers
+    assert not run_checks(Reading.load(deploy)), answers
     shutil.rmtree(deploy)
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pgcat_stack.endpoints import Address
 from pgcat_stack.files.quantities import Number, seconds_text
 from pgcat_stack.findings import Location
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import BudgetServer, Topology, read_topology
+from pgcat_stack.reading.reading import Reading
+from pgcat_stack.reading.topology import BudgetServer, Topology
 from pgcat_stack.reading.workloads import Workload
 
 MIGRATION_CONNECTIONS = 3
@@ -189,9 +189,9 @@ class Plan:
         return readable and self.counted and not self.unlisted and not any(row.over for row in self.rows)
 
 
-def plan(deployment: Deployment) -> Plan:
+def plan(deployment: Reading) -> Plan:
     """The budget of each server, in the order of budget.yaml. Listed twice, its first entry counts."""
-    topology = read_topology(deployment)
+    topology = deployment.topology
     servers: dict[Address, BudgetServer] = {}
     for server in topology.servers:
         servers.setdefault(server.address, server)

@@ -16,7 +16,7 @@ from pgcat_stack.interrupts import INTERRUPTED, Raised, leaving_at_once
 
 if TYPE_CHECKING:
     from pgcat_stack.findings import Finding
-    from pgcat_stack.reading.deployment import Deployment
+    from pgcat_stack.reading.reading import Reading
 
 OK, ERRORS, UNREADABLE = 0, 1, 2
 BROKEN_PIPE = 141
@@ -192,10 +192,10 @@ def _doctor(options: argparse.Namespace) -> int:
     from pgcat_stack.doctor.routes import Options
     from pgcat_stack.doctor.session import examine
     from pgcat_stack.doctor.verdict import verdict
-    from pgcat_stack.reading.deployment import Deployment
+    from pgcat_stack.reading.reading import Reading
     from pgcat_stack.report.findings import json_report
 
-    deployment = Deployment.load(options.directory)
+    deployment = Reading.load(options.directory)
     how = Options(
         timeout_seconds=options.timeout,
         mappings=tuple(options.reach),
@@ -231,10 +231,10 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _validate(options: argparse.Namespace) -> int:
     from pgcat_stack.checks import kubernetes_schema
-    from pgcat_stack.reading.deployment import Deployment
+    from pgcat_stack.reading.reading import Reading
 
     kubernetes_schema.enable()  # where the optional extra is there; never in the hook, which it would slow
-    return _report(Deployment.load(options.directory), options.format, strict=options.strict)
+    return _report(Reading.load(options.directory), options.format, strict=options.strict)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -242,10 +242,11 @@ def _plan(options: argparse.Namespace) -> int:
 
     from pgcat_stack.budget import plan
     from pgcat_stack.paths import BUDGET
-    from pgcat_stack.reading.deployment import Deployment, DeploymentError
+    from pgcat_stack.reading.deployment import DeploymentError
+    from pgcat_stack.reading.reading import Reading
     from pgcat_stack.report.plan import plan_json, plan_text
 
-    deployment = Deployment.load(options.directory)
+    deployment = Reading.load(options.directory)
     if deployment.budget is None or not deployment.budget.parsed:
         problem = "is missing" if deployment.budget is None else "cannot be read"
         raise DeploymentError(
@@ -269,7 +270,7 @@ def _adopt(options: argparse.Namespace) -> int:
     return OK
 
 
-def _report(deployment: Deployment, style: str, *, strict: bool) -> int:
+def _report(deployment: Reading, style: str, *, strict: bool) -> int:
     from pgcat_stack.checks import run_checks
     from pgcat_stack.report.findings import json_report, text_report
 
@@ -286,10 +287,10 @@ def _exit_code(findings: Sequence[Finding], *, strict: bool) -> int:
 
 def _secrets(options: argparse.Namespace) -> int:
     from pgcat_stack.paths import COMPOSE, KUSTOMIZATION
-    from pgcat_stack.reading.deployment import Deployment
+    from pgcat_stack.reading.reading import Reading
     from pgcat_stack.secrets import kubernetes_commands, secret_names
 
-    deployment = Deployment.load(options.directory)
+    deployment = Reading.load(options.directory)
     for source in filter(None, map(deployment.sources.get, (COMPOSE, KUSTOMIZATION))):
         if source.broken:  # which secrets there are is not known
             problem = source.problems[0]
@@ -306,7 +307,7 @@ def _secrets(options: argparse.Namespace) -> int:
     return OK
 
 
-def _make_secrets(deployment: Deployment, *, quiet: bool) -> int:
+def _make_secrets(deployment: Reading, *, quiet: bool) -> int:
     from pgcat_stack.secrets import SecretsError, make_secrets, reminders
 
     try:
@@ -327,9 +328,9 @@ def _make_secrets(deployment: Deployment, *, quiet: bool) -> int:
 
 
 def _hook(root: Path) -> int:
-    from pgcat_stack.reading.deployment import Deployment
+    from pgcat_stack.reading.reading import Reading
 
-    deployment = Deployment.load(root)
+    deployment = Reading.load(root)
     secrets_code = _make_secrets(deployment, quiet=True)
     if os.environ.get("STAGE") == "after":
         from pgcat_stack.report.update import ANSWERS, update_report

@@ -24,7 +24,7 @@ from pgcat_stack.files.folder import Folder, UnreadError
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig
 from pgcat_stack.paths import COMPOSE, SECRETS_FOLDER, VALUES
 from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE, is_keys_file
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 PASSWORD = "database_password"
 PGPASS = "database.pgpass"
@@ -240,7 +240,7 @@ class Made:
         return f"{SECRETS_FOLDER}/{self.secret.file}"
 
 
-def make_secrets(deployment: Deployment) -> list[Made]:
+def make_secrets(deployment: Reading) -> list[Made]:
     """Make the secrets of a docker deployment that are missing.
 
     Returns the files that were made; nothing where compose.yaml names no file under secrets/. Nothing is
@@ -262,7 +262,7 @@ def make_secrets(deployment: Deployment) -> list[Made]:
         raise SecretsError(f"{place}: {(error.strerror or str(error)).lower()}") from None
 
 
-def reminders(deployment: Deployment, made: Iterable[Made]) -> list[str]:
+def reminders(deployment: Reading, made: Iterable[Made]) -> list[str]:
     """What to do about new values that a program may remember otherwise, one line each."""
     bundled = secret_of("postgres_password").file in secret_names(deployment)
     return [
@@ -273,7 +273,7 @@ def reminders(deployment: Deployment, made: Iterable[Made]) -> list[str]:
     ]
 
 
-def secret_names(deployment: Deployment) -> list[str]:
+def secret_names(deployment: Reading) -> list[str]:
     """Names of the files under secrets/ which compose.yaml names, in its order, each once."""
     names: list[str] = []
     top = as_mapping(dig(deployment.compose.data, "secrets")) if deployment.compose else {}
@@ -288,7 +288,7 @@ def secret_names(deployment: Deployment) -> list[str]:
     return names
 
 
-def kubernetes_commands(deployment: Deployment) -> list[str]:
+def kubernetes_commands(deployment: Reading) -> list[str]:
     """The commands that make the Secrets which the pods of a Kubernetes deployment read, one per Secret.
 
     Values come through pipes, so that no password stands in an argument list, and without line ends, which

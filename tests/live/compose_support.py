@@ -22,7 +22,7 @@ import yaml
 from live.load import Load
 from live.stack import SCHEMA, TENANT, check_body, relation_tuple, tuples, write_body
 from pgcat_stack.permify.callers import KEYS
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import make_secrets, read_keys
 from runbook import blocks
 
@@ -99,7 +99,7 @@ class Stack:
     """A loopback address of its own, so that the published ports are free."""
 
     def __post_init__(self) -> None:
-        make_secrets(Deployment.load(self.folder))
+        make_secrets(Reading.load(self.folder))
         self.override = self.folder / "compose.test.yaml"
         self.override_ports()
 

@@ -15,7 +15,7 @@ from pgcat_stack.doctor.routes import Options, ReachMapping, parse_mapping
 from pgcat_stack.doctor.session import Diagnosis, examine
 from pgcat_stack.doctor.verdict import verdict
 from pgcat_stack.findings import Finding
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 MIGRATIONS = ("kubernetes/migration-job.yaml", "compose.yaml")
 """Where the address of the primary stands for the migration."""
@@ -96,7 +96,7 @@ class Patient:
         return Options(mappings=tuple(mappings), **how)
 
     def examined(self, reaches: Iterable[str] | None = None, **more: Any) -> Diagnosis:
-        return examine(Deployment.load(self.root), self.options(reaches, **more), self.environment)
+        return examine(Reading.load(self.root), self.options(reaches, **more), self.environment)
 
     def findings(self, reaches: Iterable[str] | None = None, **more: Any) -> list[Finding]:
         return list(verdict(self.examined(reaches, **more).case).findings)

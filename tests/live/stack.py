@@ -48,7 +48,7 @@ from live.support import (
 )
 from pgcat_stack.budget import plan
 from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import environment_file, make_secrets
 from rendering import render
 
@@ -221,7 +221,7 @@ class Stack:
     def __post_init__(self) -> None:
         if not self.rendered.exists():
             render(self.rendered, self.answers)
-        self.deployment = Deployment.load(self.rendered)
+        self.deployment = Reading.load(self.rendered)
         if self.answers.get("ip_family") == "ipv6" and not self.sidecar:
             self.pgcat_host = LOOPBACK6
         self.secrets = self.folder / "secrets"
@@ -394,7 +394,7 @@ class Stack:
 
     def reload(self) -> None:
         """After the rendered files were edited."""
-        self.deployment = Deployment.load(self.rendered)
+        self.deployment = Reading.load(self.rendered)
 
     @contextlib.contextmanager
     def up(self) -> Iterator[Stack]:

@@ -22,7 +22,7 @@ import pytest
 from kubernetes_cases import STANDALONE
 from live.support import LOOPBACK, clean_environment, free_port, listens, program, running
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import render
 
 REASON = re.compile(
@@ -121,7 +121,7 @@ def test_what_keeps_the_right_clients_out(
     deploy = shutil.copytree(rendered, tmp_path / "deploy")
     with (deploy / "permify" / "permify.yaml").open("a") as file:
         file.write(section)
-    assert serves != any(finding.code == "PS319" for finding in run_checks(Deployment.load(deploy)))
+    assert serves != any(finding.code == "PS319" for finding in run_checks(Reading.load(deploy)))
 
     port, grpc_port = free_port(), free_port()
     listeners = f"server: {{http: {{port: {port}}}, grpc: {{port: {grpc_port}}}}}\n"

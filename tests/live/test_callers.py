@@ -27,7 +27,7 @@ from live.rolling import Rollout, Seen, roll
 from live.stack import EXTERNAL, Stack, require_programs
 from live.support import KEY, LOOPBACK, clean_environment, free_port, listens, program, running
 from pgcat_stack.permify.callers import KEYS_VARIABLE
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import environment_file, make_secrets, read_keys
 from rendering import render
 from runbook import blocks
@@ -99,7 +99,7 @@ def test_a_page_of_another_origin(
     answers: dict[str, Any], asks: bool, allowed: set[str], tmp_path: Path
 ) -> None:
     deploy = render(tmp_path / "deploy", answers)
-    make_secrets(Deployment.load(deploy))
+    make_secrets(Reading.load(deploy))
     with Permify(deploy).up(tmp_path) as permify:
         assert permify.ask("GET", "/healthz")[0] == 200, "probes need no key"
         assert {origin for origin in (OURS, STRANGER, "null") if permify.allows(origin)} - {"null"} == allowed

@@ -19,7 +19,7 @@ from pgcat_stack.doctor.checks import run_checks
 from pgcat_stack.doctor.routes import Options, parse_mapping
 from pgcat_stack.doctor.session import examine
 from pgcat_stack.findings import Finding
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import render
 
 NAME = "db-primary.example.com"
@@ -55,7 +55,7 @@ def examined(
     options = Options(
         timeout_seconds=2.0, mappings=tuple(map(parse_mapping, reaches)), docker=False, kubectl=kubectl
     )
-    case = examine(Deployment.load(root), options, {**passwords, **environment}).case
+    case = examine(Reading.load(root), options, {**passwords, **environment}).case
     return sum(1 for _ in case.told), run_checks(case)
 
 

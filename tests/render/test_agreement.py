@@ -19,8 +19,7 @@ from draws import examples
 from pgcat_stack.budget import plan
 from pgcat_stack.checks import run_checks
 from pgcat_stack.endpoints import Address
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.reading import Reading
 from rendering import Refused, environment, render
 
 ROW = re.compile(r"^\| (\S+:\d+) \((primary|replica)\) \| .* = (\d+) \| (\d+) \| (-?\d+) \|$", re.MULTILINE)
@@ -60,7 +59,7 @@ def test_both_sides_agree_on_demand_and_capacity(answers: dict[str, object]) -> 
         }
         computed = {
             str(row.server.address): (row.demand, row.server.capacity, row.headroom)
-            for row in plan(Deployment.load(deploy)).rows
+            for row in plan(Reading.load(deploy)).rows
         }
         assert readme == computed
     except Refused:
@@ -135,7 +134,7 @@ def test_files_below_what_postgresql_reserves_are_refused_as_the_answer_is(tmp_p
     text = budget.read_text()
     for number in (0, 2, 3):
         budget.write_text(text.replace("other_connections: 20", f"other_connections: {number}"))
-        codes = {finding.code for finding in run_checks(Deployment.load(deploy))}
+        codes = {finding.code for finding in run_checks(Reading.load(deploy))}
         refused = ""
         try:
             render(tmp_path / str(number), database="external", primary_host="db", other_connections=number)
@@ -163,10 +162,8 @@ def test_both_sides_agree_on_what_is_a_name(
     answers = {"topology": topology, "pooling": pooling, "database": "external", "primary_host": primary}
     folder = Path(tempfile.mkdtemp())
     try:
-        deployment = Deployment.load(
-            render(folder / "deploy", {**answers, "replica_hosts": ",".join(replicas)})
-        )
-        servers = [server.address for server in read_topology(deployment).servers]
+        deployment = Reading.load(render(folder / "deploy", {**answers, "replica_hosts": ",".join(replicas)}))
+        servers = [server.address for server in deployment.topology.servers]
         assert servers
         if deployment.pgcat is not None:
             follows = "dns_cache_enabled" in deployment.pgcat.mapping["general"]
@@ -187,5 +184,5 @@ def test_start_script_warns_where_the_check_does(tmp_path: Path) -> None:
     for hard, expected in ((int(warned) - 1, ["PS827"]), (int(warned), [])):
         limit = f"    ulimits: {{nofile: {hard}}}\n    stop_signal: SIGINT"
         (tmp_path / "deploy" / "compose.yaml").write_text(compose.replace("    stop_signal: SIGINT", limit))
-        found = run_checks(Deployment.load(tmp_path / "deploy"))
+        found = run_checks(Reading.load(tmp_path / "deploy"))
         assert [finding.code for finding in found if finding.code == "PS827"] == expected

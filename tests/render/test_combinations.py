@@ -11,7 +11,7 @@ import yaml
 import draws
 import update
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import combinations, render, template
 
 PARTS = 4
@@ -28,7 +28,7 @@ def test_every_combination_is_valid(part: int, tmp_path: Path, pytestconfig: pyt
     assert len(every) >= 60
     faults = []
     for number, answers in enumerate(every[part::PARTS]):
-        deployment = Deployment.load(render(tmp_path / str(number), answers))
+        deployment = Reading.load(render(tmp_path / str(number), answers))
         faults += [
             f"{_name(answers)}: {finding.path}:{finding.line}: {finding.code} {finding.message}"
             for finding in run_checks(deployment)

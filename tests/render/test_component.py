@@ -12,7 +12,7 @@ import yaml
 
 from pgcat_stack.budget import plan
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import KUBERNETES, render
 
 COMPONENT = {"topology": "sidecar", "permify_install": "none", "permify_replicas": 3, **KUBERNETES}
@@ -108,7 +108,7 @@ def test_pods_of_jobs_get_no_pgcat(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pool_mode", ["transaction", "session"])
 def test_the_validator_counts_the_processes_that_budget_yaml_allows(tmp_path: Path, pool_mode: str) -> None:
     deploy = render(tmp_path / "component", {**COMPONENT, "pool_mode": pool_mode})
-    deployment = Deployment.load(deploy)
+    deployment = Reading.load(deploy)
     # Nothing here says who may call a Permify that is deployed elsewhere.
     assert [finding.code for finding in run_checks(deployment)] == ["PS321"]
     (first, *_) = plan(deployment).rows
@@ -127,4 +127,4 @@ def test_a_patch_is_judged_like_the_manifest_that_it_completes(tmp_path: Path) -
     ]:
         assert old in rendered
         patch.write_text(rendered.replace(old, new))
-        assert code in {finding.code for finding in run_checks(Deployment.load(deploy))}
+        assert code in {finding.code for finding in run_checks(Reading.load(deploy))}

@@ -32,7 +32,7 @@ import yaml
 from live.repeats import drawn
 from pgcat_stack.checks import registry
 from pgcat_stack.files.sources import Source, parse_source
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import render
 
 TABLES = Path(__file__).parent / "connectivity"
@@ -72,7 +72,7 @@ class Stack:
 
     @functools.cached_property
     def sources(self) -> Mapping[str, Source]:
-        return Deployment.load(self.folder).sources
+        return Reading.load(self.folder).sources
 
 
 def deployed(answers: Mapping[str, Any], folder: Path) -> Stack:
@@ -282,7 +282,7 @@ def mutated(policies: Iterable[dict[str, Any]], mutation: Mutation) -> list[dict
 def codes(stack: Stack, policies: Iterable[dict[str, Any]]) -> set[str]:
     """What the checks of NetworkPolicies say of the rendered files with these policies."""
     text = yaml.safe_dump_all(policies, sort_keys=False).encode()
-    deployment = Deployment(stack.folder, {**stack.sources, POLICIES: parse_source(POLICIES, text)})
+    deployment = Reading(stack.folder, {**stack.sources, POLICIES: parse_source(POLICIES, text)})
     return {
         rule.code
         for rule in registry.all_checks()

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import REPOSITORY
 
 sys.path.append(str(REPOSITORY / "examples"))
@@ -60,7 +60,7 @@ def test_every_file_is_committed() -> None:
 
 @pytest.mark.parametrize("name", names())
 def test_the_validator_finds_nothing(name: str) -> None:
-    found = run_checks(Deployment.load(EXAMPLES / name / "deploy"))
+    found = run_checks(Reading.load(EXAMPLES / name / "deploy"))
     assert found == []
 
 

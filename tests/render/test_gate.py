@@ -9,7 +9,7 @@ import pytest
 
 from live.repeats import repeats
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import REPOSITORY, Refused, render
 
 STANDALONE = {"topology": "standalone", "primary_host": "db"}
@@ -447,7 +447,7 @@ FITTING: list[dict[str, Any]] = [
     [pytest.param(each, marks=repeats) if number % 2 else each for number, each in enumerate(FITTING)],
 )
 def test_the_last_answers_that_fit_are_taken(answers: dict[str, Any], tmp_path: Path) -> None:
-    deployment = Deployment.load(render(tmp_path / "deploy", answers))
+    deployment = Reading.load(render(tmp_path / "deploy", answers))
     assert [finding for finding in run_checks(deployment) if finding.severity == "error"] == []
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pgcat_stack.checks import kubernetes_schema, run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import REPOSITORY, render
 
 FOLDER = REPOSITORY / "tests" / "kubernetes"
@@ -33,7 +33,7 @@ def blocks(deploy: Path) -> list[str]:
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_its_answers_render_what_it_asks_for(topology: str, tmp_path: Path) -> None:
     deploy = rendered(topology, tmp_path)
-    assert run_checks(Deployment.load(deploy)) == []
+    assert run_checks(Reading.load(deploy)) == []
     assert yaml.safe_load((deploy / "kustomization.yaml").read_text())["namespace"] == topology
     assert (deploy / "pgcat").exists() == (topology != "direct")
     assert (deploy / "kubernetes" / "pgcat-deployment.yaml").exists() == (topology == "standalone")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pgcat_stack.checks import kubernetes_schema, run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import render
 
 KUBERNETES = {"primary_host": "db", "replica_hosts": "10.0.0.5:5433"}
@@ -46,11 +46,11 @@ def test_manifests_pass_the_schemas(
         pgcat_max_replicas=permify_max_replicas,
         secrets=secrets,
     )
-    assert run_checks(Deployment.load(deploy)) == []
+    assert run_checks(Reading.load(deploy)) == []
 
 
 def test_a_field_of_the_wrong_place_is_found(tmp_path: Path) -> None:
     deploy = render(tmp_path / "deploy", KUBERNETES, topology="standalone")
     path = deploy / "kubernetes" / "pgcat-service.yaml"
     path.write_text(path.read_text() + "  replicas: 3\n")
-    assert [finding.code for finding in run_checks(Deployment.load(deploy))] == ["PS903"]
+    assert [finding.code for finding in run_checks(Reading.load(deploy))] == ["PS903"]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from draws import examples
 from live.repeats import drawn, repeats
 from pgcat_stack.budget import plan
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import Refused, render
 from runbook import section
 
@@ -138,13 +138,13 @@ def without_rollout(deploy: Path) -> dict[str, int]:
     """What the pods open on each server while none is replaced: the plan has two more for that."""
     return {
         str(row.server.address): sum(use.size.value * (use.instances.count - 2) for use in row.uses)
-        for row in plan(Deployment.load(deploy)).rows
+        for row in plan(Reading.load(deploy)).rows
     }
 
 
 def side_by_side(before: dict[str, int], after: dict[str, int], deploy: Path) -> Iterator[tuple[int, int]]:
     """Of each server the connections of old and new pods together, the migration's, too, and its capacity."""
-    for row in plan(Deployment.load(deploy)).rows:
+    for row in plan(Reading.load(deploy)).rows:
         assert row.server.capacity is not None
         yield (
             before[str(row.server.address)] + after[str(row.server.address)] + row.migration,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from draws import examples
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import Refused, render
 
 hosts = st.sampled_from(
@@ -131,7 +131,7 @@ anything = st.one_of(
 def _outcome(answers: dict[str, Any]) -> None:
     folder = Path(tempfile.mkdtemp())
     try:
-        deployment = Deployment.load(render(folder / "deploy", answers))
+        deployment = Reading.load(render(folder / "deploy", answers))
     except Refused as refused:
         event("refused")
         line = str(refused)

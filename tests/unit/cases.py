@@ -12,7 +12,7 @@ from typing import Any
 from pgcat_stack.checks import registry
 from pgcat_stack.files.sources import Source, parse_source
 from pgcat_stack.findings import Finding
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from rendering import render
 
 SERVERS = {"primary_host": "db1", "replica_hosts": "db2"}
@@ -65,9 +65,9 @@ def _source(path: str, text: str) -> Source:
     return parse_source(path, text.encode())
 
 
-def load(files: Files) -> Deployment:
+def load(files: Files) -> Reading:
     """The files as a deployment, without a folder."""
-    return Deployment(Path("deployment"), {path: _source(path, text) for path, text in sorted(files.items())})
+    return Reading(Path("deployment"), {path: _source(path, text) for path, text in sorted(files.items())})
 
 
 def findings(files: Files, *families: str) -> list[Finding]:

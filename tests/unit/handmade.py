@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pgcat_stack.checks import run_checks
 from pgcat_stack.findings import Finding
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 PGCAT = """\
 [general]
@@ -104,7 +104,7 @@ def edit(folder: Path, name: str, *changes: Change) -> None:
 def findings_of(folder: Path, *families: str) -> list[Finding]:
     """The findings of these families (default: PS1, PS2 and PS3)."""
     wanted = families or ("PS1", "PS2", "PS3")
-    return [finding for finding in run_checks(Deployment.load(folder)) if finding.code.startswith(wanted)]
+    return [finding for finding in run_checks(Reading.load(folder)) if finding.code.startswith(wanted)]
 
 
 Judge = Callable[..., list[Finding]]

@@ -9,7 +9,8 @@ import yaml
 
 from pgcat_stack.adopt import Adoption, adopt
 from pgcat_stack.cli import main
-from pgcat_stack.reading.deployment import Deployment, DeploymentError
+from pgcat_stack.reading.deployment import DeploymentError
+from pgcat_stack.reading.reading import Reading
 from rendering import render
 
 # Like the configuration in Permify's guide: one pool in session mode, passwords in both files.
@@ -241,7 +242,7 @@ def test_the_answers_render(run, tmp_path: Path, pgcat: str, permify: str, topol
     from pgcat_stack.pgcat.pools import read_pools
 
     answers = {**run(pgcat, permify, topology).answers, "postgres_max_connections": 200}
-    deployment = Deployment.load(render(tmp_path / "deploy", answers))
+    deployment = Reading.load(render(tmp_path / "deploy", answers))
     if not pgcat:
         return
     (tmp_path / "before").mkdir()
@@ -249,7 +250,7 @@ def test_the_answers_render(run, tmp_path: Path, pgcat: str, permify: str, topol
     (tmp_path / "before/permify/permify.yaml").write_text(permify)
     (tmp_path / "before/pgcat").mkdir()
     (tmp_path / "before/pgcat/pgcat.toml").write_text(pgcat)
-    before = Deployment.load(tmp_path / "before")
+    before = Reading.load(tmp_path / "before")
     assert before.pgcat and deployment.pgcat
     pools = [list(read_pools(source).named.values()) for source in (before.pgcat, deployment.pgcat)]
     old, new = ({server.address for pool in side for server in pool.servers} for side in pools)

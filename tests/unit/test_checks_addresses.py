@@ -12,7 +12,7 @@ from pgcat_stack.checks import registry
 from pgcat_stack.cli import main
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Finding
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 ANSWERS = ".copier-answers.yml"
 SECRET = "s3cr3t-Value"
@@ -63,13 +63,13 @@ def in_answers(files: Files, text: str, name: str = ANSWERS) -> list[Finding]:
     files = {path: content for path, content in files.items() if path != ANSWERS}
     if name == ANSWERS:
         plain = load(files)
-        deployment = Deployment(plain.root, plain.sources, (Source(ANSWERS, text),))
+        deployment = Reading(plain.root, plain.sources, (Source(ANSWERS, text),))
     else:
         deployment = load({**files, name: text})
     return judged(deployment)
 
 
-def judged(deployment: Deployment) -> list[Finding]:
+def judged(deployment: Reading) -> list[Finding]:
     """What the checks of secrets say."""
     rules = [rule for rule in registry.all_checks() if rule.code.startswith("PS7")]
     found = {

@@ -25,7 +25,7 @@ from cases import (
     rendered,
 )
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import make_secrets
 from rendering import render
 
@@ -290,7 +290,7 @@ def test_where_permify_bind_opens_it():
 @pytest.fixture
 def docker(tmp_path: Path) -> Path:
     deploy = render(tmp_path / "deploy")
-    make_secrets(Deployment.load(deploy))
+    make_secrets(Reading.load(deploy))
     return deploy
 
 
@@ -321,9 +321,7 @@ def test_what_the_file_of_keys_holds(content: str | bytes, words: str, docker: P
     file.chmod(0o644)
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     file.chmod(0o444)
-    found = [
-        finding for finding in run_checks(Deployment.load(docker)) if finding.path.startswith("secrets/")
-    ]
+    found = [finding for finding in run_checks(Reading.load(docker)) if finding.path.startswith("secrets/")]
     if words:
         (finding,) = found
         assert (finding.code, finding.path) == ("PS829", "secrets/permify.env")
@@ -338,8 +336,8 @@ def test_keys_in_a_file_that_is_committed(docker: Path) -> None:
     compose = docker / "compose.yaml"
     compose.write_text(compose.read_text().replace("./secrets/permify.env", "./keys.env"))
     (docker / "keys.env").write_text(f"PERMIFY_AUTHN_PRESHARED_KEYS={'a' * 32}\n")
-    of_permify, of_the_probe = run_checks(Deployment.load(docker))
+    of_permify, of_the_probe = run_checks(Reading.load(docker))
     for finding in (of_permify, of_the_probe):
         assert finding.code == "PS705" and finding.message.startswith("keys.env is not in .gitignore")
     (docker / ".gitignore").write_text("/secrets/\n/*.env\n")
-    assert run_checks(Deployment.load(docker)) == []
+    assert run_checks(Reading.load(docker)) == []

@@ -7,7 +7,7 @@ import pytest
 from cases import STANDALONE, Files, codes, edit, one, rendered
 from pgcat_stack.checks.rendered import answers_digest
 from pgcat_stack.files.sources import parse_source
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 ANSWERS, BUDGET = ".copier-answers.yml", "budget.yaml"
 
@@ -118,7 +118,7 @@ def test_the_file_that_is_named_counts(tmp_path) -> None:  # type: ignore[no-unt
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    loaded = Deployment.load(tmp_path)
+    loaded = Reading.load(tmp_path)
     assert {source.path for source in loaded.answers} == {ANSWERS, ".copier-answers.pgcat.yml"}
     from pgcat_stack.checks.rendered import answers_out_of_step
 

@@ -8,7 +8,7 @@ import pytest
 
 from cases import DIRECT, DOCKER, HELM, STANDALONE, codes, edit, findings, rendered
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 FAMILIES = ("PS4", "PS7", "PS8", "PS9")
 PGCAT = "pgcat/pgcat.toml"
@@ -105,4 +105,4 @@ def test_modes(tmp_path: Path, folder_mode: int, file_mode: int, count: int):
     secret.write_text("x")
     secret.chmod(file_mode)
     secret.parent.chmod(folder_mode)
-    assert [f.code for f in run_checks(Deployment.load(tmp_path)) if f.code[:3] == "PS7"] == ["PS708"] * count
+    assert [f.code for f in run_checks(Reading.load(tmp_path)) if f.code[:3] == "PS7"] == ["PS708"] * count

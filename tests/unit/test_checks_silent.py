@@ -26,7 +26,7 @@ from cases import (
     rendered,
 )
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 PGCAT = "pgcat/pgcat.toml"
 BOOTSTRAP = "postgres/bootstrap.sql"
@@ -265,6 +265,6 @@ def test_secret_files(tmp_path: Path, secrets: dict[str, str], expected: list[st
     for name, text in secrets.items():
         (tmp_path / "secrets" / name).write_text(text)
         (tmp_path / "secrets" / name).chmod(0o444)
-    found = run_checks(Deployment.load(tmp_path))
+    found = run_checks(Reading.load(tmp_path))
     assert [f.path for f in found if f.code == "PS709"] == expected
     assert not any(PASSWORD in f.message + f.fix for f in found)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pgcat_stack.build.manifests import pod_containers
-from pgcat_stack.reading.deployment import Deployment, DeploymentError
+from pgcat_stack.reading.deployment import DeploymentError
+from pgcat_stack.reading.reading import Reading
 
 DEPLOYMENT = """\
 apiVersion: apps/v1
@@ -45,7 +46,7 @@ def kubernetes(folder: Path) -> Path:
 
 
 def test_a_docker_deployment(folder: Path) -> None:
-    deployment = Deployment.load(folder)
+    deployment = Reading.load(folder)
     assert deployment.compose and deployment.pgcat and deployment.permify
     assert deployment.kustomization is None and deployment.budget is None
     assert deployment.manifests == ()
@@ -54,7 +55,7 @@ def test_a_docker_deployment(folder: Path) -> None:
 
 
 def test_manifests_are_what_the_kustomization_lists(kubernetes: Path) -> None:
-    manifests = Deployment.load(kubernetes).manifests
+    manifests = Reading.load(kubernetes).manifests
     assert [(m.kind, m.name, m.namespace, m.document) for m in manifests] == [
         ("Deployment", "permify", "permify", 0),
         ("Service", "permify", "permify", 1),
@@ -62,7 +63,7 @@ def test_manifests_are_what_the_kustomization_lists(kubernetes: Path) -> None:
 
 
 def test_manifests_know_their_lines(kubernetes: Path) -> None:
-    deployment, service = Deployment.load(kubernetes).manifests
+    deployment, service = Reading.load(kubernetes).manifests
     assert deployment.line("spec", "template", "spec", "initContainers", 0, "image") == 10
     assert service.line("metadata", "namespace") == 20
     assert service.at("kind").path == "kubernetes/permify.yaml"
@@ -71,7 +72,7 @@ def test_manifests_know_their_lines(kubernetes: Path) -> None:
 
 
 def test_the_image_of_a_sidecar_decides_the_version(kubernetes: Path) -> None:
-    assert Deployment.load(kubernetes).pgcat_version == "1.3"
+    assert Reading.load(kubernetes).pgcat_version == "1.3"
 
 
 def test_folders_of_resources_and_their_loops(kubernetes: Path) -> None:
@@ -79,7 +80,7 @@ def test_folders_of_resources_and_their_loops(kubernetes: Path) -> None:
     (kubernetes / "kubernetes/kustomization.yaml").write_text(
         "namespace: inner\nresources: [permify.yaml, ../, .]\n"
     )
-    manifests = Deployment.load(kubernetes).manifests
+    manifests = Reading.load(kubernetes).manifests
     assert [(m.kind, m.namespace) for m in manifests] == [("Deployment", "inner"), ("Service", "inner")]
 
 
@@ -95,20 +96,20 @@ def test_containers_of_cron_jobs_and_pods() -> None:
 )
 def test_kustomizations_of_any_shape(kubernetes: Path, text: str) -> None:
     (kubernetes / "kustomization.yaml").write_text(text)
-    assert Deployment.load(kubernetes).manifests == ()
+    assert Reading.load(kubernetes).manifests == ()
 
 
 def test_folders_that_are_no_deployment(tmp_path: Path) -> None:
     with pytest.raises(DeploymentError, match="not a rendered deployment"):
-        Deployment.load(tmp_path)
+        Reading.load(tmp_path)
     with pytest.raises(DeploymentError, match="no such folder"):
-        Deployment.load(tmp_path / "nothing")
+        Reading.load(tmp_path / "nothing")
     (tmp_path / "file").write_text("")
     with pytest.raises(DeploymentError, match="not a folder"):
-        Deployment.load(tmp_path / "file")
+        Reading.load(tmp_path / "file")
 
 
 def test_permify_alone_is_a_deployment(folder: Path) -> None:
     (folder / "compose.yaml").unlink()
     shutil.rmtree(folder / "pgcat")
-    assert Deployment.load(folder).pgcat is None
+    assert Reading.load(folder).pgcat is None

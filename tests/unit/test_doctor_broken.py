@@ -29,8 +29,7 @@ from pgcat_stack.doctor.routes import Options, parse_mapping
 from pgcat_stack.doctor.session import Diagnosis, examine
 from pgcat_stack.doctor.side_by_side import Failed, Questions
 from pgcat_stack.findings import Finding
-from pgcat_stack.reading.containers import units
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.report.findings import text_line
 from rendering import render
 
@@ -49,7 +48,7 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.facts = Facts(Deployment.load(root))
+        self.facts = Facts(Reading.load(root))
         self.spoil: Spoil = lambda question, answer: answer
 
     def postgres(self, primary: bool) -> dict[str, Any]:
@@ -163,7 +162,7 @@ class World:
         }
 
     def image(self, name: str) -> str:
-        return next(str(u.data["image"]) for u in units(self.facts.deployment) if u.name == name)
+        return next(str(u.data["image"]) for u in self.facts.deployment.containers if u.name == name)
 
     def pod(self, name: str, number: int) -> dict[str, Any]:
         return {
@@ -174,7 +173,7 @@ class World:
 
     def examined(self, *reaches: str, **more: Any) -> Diagnosis:
         options = Options(mappings=tuple(map(parse_mapping, reaches)), timeout_seconds=2, **more)
-        return examine(Deployment.load(self.root), options, ENVIRONMENT)
+        return examine(Reading.load(self.root), options, ENVIRONMENT)
 
 
 @pytest.fixture

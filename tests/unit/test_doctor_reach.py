@@ -34,7 +34,8 @@ from pgcat_stack.doctor.side_by_side import Failed, Trouble, cut_after, probe, r
 from pgcat_stack.doctor.trust import Certificates, Trust, certificate_trouble
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Finding
-from pgcat_stack.reading.deployment import Deployment, DeploymentError
+from pgcat_stack.reading.deployment import DeploymentError
+from pgcat_stack.reading.reading import Reading
 from rendering import REPOSITORY, render
 
 LOOPBACK = "127.0.0.1"
@@ -289,7 +290,7 @@ def test_a_slow_command_ends_with_what_it_started(tmp_path: Path) -> None:
 
 
 def credentials(root: Path, environment: dict[str, str] | None = None, cluster: Any = None) -> Credentials:
-    return read_credentials(Facts(Deployment.load(root)), environment or {}, cluster)
+    return read_credentials(Facts(Reading.load(root)), environment or {}, cluster)
 
 
 def test_passwords_of_docker(tmp_path: Path) -> None:

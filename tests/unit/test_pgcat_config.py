@@ -7,7 +7,7 @@ import pytest
 from handmade import PGCAT, Change, Judge, edit
 from pgcat_stack.pgcat.settings import read_pgcat
 from pgcat_stack.pgcat.version import pgcat_version
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 TOML = "pgcat/pgcat.toml"
 POOL = 'default_role = "primary"\n'
@@ -210,7 +210,7 @@ def test_activity_routing_of_1_3_needs_its_times() -> None:
 
 def test_unknown_keys_do_not_hide_the_configuration(folder: Path) -> None:
     edit(folder, TOML, ("pool_mode", "pol_mode"))
-    reading = Deployment.load(folder).pgcat_reading
+    reading = Reading.load(folder).pgcat_reading
     assert reading is not None and reading.config is not None
     assert reading.config.pools["permify_writer"].users["0"].pool_size == 5
 

@@ -19,7 +19,8 @@ from pgcat_stack import cli
 from pgcat_stack.checks import run_checks
 from pgcat_stack.files.folder import Folder, UnreadError
 from pgcat_stack.files.sources import read_source
-from pgcat_stack.reading.deployment import Deployment, DeploymentError
+from pgcat_stack.reading.deployment import DeploymentError
+from pgcat_stack.reading.reading import Reading
 
 SOURCES = Path(__file__).resolve().parents[2] / "src"
 WANTED = ("PS1", "PS430", "PS437", "PS450", "PS709", "PS829")
@@ -29,9 +30,7 @@ NAMESPACE = "apiVersion: v1\nkind: Namespace\nmetadata: {name: permify}\n"
 
 def found(folder: Path) -> list[tuple[str, str]]:
     """Code and path of the findings of the family PS1, and of those that say that something is missing."""
-    return [
-        (one.code, one.path) for one in run_checks(Deployment.load(folder)) if one.code.startswith(WANTED)
-    ]
+    return [(one.code, one.path) for one in run_checks(Reading.load(folder)) if one.code.startswith(WANTED)]
 
 
 @pytest.fixture
@@ -156,7 +155,7 @@ def test_adopt_follows_no_link_out_of_the_folder(
 def test_the_deployment_itself_may_be_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     assert found(tmp_path / "link") == []
-    assert Deployment.load(tmp_path / "link").pgcat is not None
+    assert Reading.load(tmp_path / "link").pgcat is not None
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,7 @@ def test_a_link_inside_is_followed(folder: Path, target: str) -> None:
     (folder / "permify/permify.yaml").rename(folder / "real/permify.yaml")
     (folder / "permify/permify.yaml").symlink_to(target.format(folder=folder))
     assert found(folder) == []
-    deployment = Deployment.load(folder)
+    deployment = Reading.load(folder)
     assert deployment.permify and deployment.permify.text == PERMIFY
 
 
@@ -177,7 +176,7 @@ def test_a_link_to_a_folder_inside_is_followed(kubernetes: Path) -> None:
     (kubernetes / "kubernetes").rename(kubernetes / "manifests")
     (kubernetes / "kubernetes").symlink_to("manifests")
     assert found(kubernetes) == []
-    assert [manifest.kind for manifest in Deployment.load(kubernetes).manifests] == ["Namespace"]
+    assert [manifest.kind for manifest in Reading.load(kubernetes).manifests] == ["Namespace"]
 
 
 def test_links_that_lead_back_end(folder: Path) -> None:
@@ -198,12 +197,12 @@ def test_folders_that_links_multiply_end_in_one_line(folder: Path) -> None:
         for name in "ab":
             (folder / f"f{number}" / name).symlink_to(f"../f{number + 1}")
     with pytest.raises(DeploymentError, match="more than 5000 files"):
-        Deployment.load(folder)
+        Reading.load(folder)
 
 
 def test_a_link_to_nothing(folder: Path) -> None:
     (folder / "x.yaml").symlink_to("nothing.yaml")
-    (problem,) = Deployment.load(folder).sources["x.yaml"].problems
+    (problem,) = Reading.load(folder).sources["x.yaml"].problems
     assert problem.message == "a link to nothing"
 
 
@@ -320,7 +319,7 @@ def test_what_is_no_file_in_place_of_a_secret_or_an_adopted_file(
 
 def test_the_message_names_the_limit(folder: Path) -> None:
     sparse(folder / "x.yaml")
-    (problem,) = Deployment.load(folder).sources["x.yaml"].problems
+    (problem,) = Reading.load(folder).sources["x.yaml"].problems
     assert problem.message == "larger than 4 MiB, so it was not read"
 
 
@@ -442,7 +441,7 @@ def monorepo(kubernetes: Path, tmp_path: Path) -> Path:
 
 
 def test_what_is_named_inside_the_repository_is_read(monorepo: Path) -> None:
-    deployment = Deployment.load(monorepo)
+    deployment = Reading.load(monorepo)
     assert [(one.kind, one.namespace) for one in deployment.manifests] == [
         ("Namespace", "permify"),
         ("ServiceAccount", "permify"),
@@ -460,7 +459,7 @@ def test_what_is_wrong_there_is_found(monorepo: Path) -> None:
 def test_without_a_repository_the_deployment_ends_at_its_folder(monorepo: Path) -> None:
     (monorepo.parent / ".git").rmdir()
     (monorepo.parent / "base/role.yaml").write_text(OUTSIDE)
-    finding = next(one for one in run_checks(Deployment.load(monorepo)) if one.code == "PS110")
+    finding = next(one for one in run_checks(Reading.load(monorepo)) if one.code == "PS110")
     assert (finding.path, finding.line, finding.severity) == ("kustomization.yaml", 4, "warning")
     assert "in no git repository" in finding.message and finding.fix == "keep both in one git repository"
     assert found(monorepo) == [("PS110", "kustomization.yaml")]
@@ -468,7 +467,7 @@ def test_without_a_repository_the_deployment_ends_at_its_folder(monorepo: Path) 
 
 def test_a_path_out_of_the_repository_is_not_read(monorepo: Path) -> None:
     (monorepo.parent / ".git").rename(monorepo / ".git")
-    finding = next(one for one in run_checks(Deployment.load(monorepo)) if one.code == "PS110")
+    finding = next(one for one in run_checks(Reading.load(monorepo)) if one.code == "PS110")
     assert "lies outside the git repository" in finding.message
 
 
@@ -496,7 +495,7 @@ def test_a_link_there_to_secrets_and_git_is_not_read(monorepo: Path, inside: str
     role.unlink()
     role.symlink_to(place / "x.yaml")
     assert found(monorepo) == [("PS109", "../base/role.yaml")]
-    assert "hunter2" not in Deployment.load(monorepo).sources["../base/role.yaml"].text
+    assert "hunter2" not in Reading.load(monorepo).sources["../base/role.yaml"].text
 
 
 @pytest.mark.parametrize(

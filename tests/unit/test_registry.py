@@ -10,7 +10,7 @@ from handmade import edit
 from pgcat_stack import checks
 from pgcat_stack.doctor import checks as doctor
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.registry import Registry, findings
 
 REGISTRIES: dict[str, Registry[Any]] = {"validator": checks.registry, "doctor": doctor.registry}
@@ -94,6 +94,6 @@ def test_a_failing_check_is_a_finding(scratch: Registry[str]) -> None:
 def test_findings_in_files_come_by_place(folder: Path) -> None:
     edit(folder, "permify/permify.yaml", ("max_connections", "max_conections"))
     edit(folder, "pgcat/pgcat.toml", ("pool_mode", "pol_mode"), ("pool_size", "pol_size"))
-    found = checks.run_checks(Deployment.load(folder))
+    found = checks.run_checks(Reading.load(folder))
     places = [(each.path, each.line) for each in found]
     assert places == sorted(places) and len(set(places)) >= 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import (
     KEYS_FILE,
     SECRETS,
@@ -27,7 +27,7 @@ ALL = ["secrets/database_password", "secrets/database.pgpass", "secrets/admin_pa
 
 
 def make(folder: Path) -> list[str]:
-    return [one.path for one in make_secrets(Deployment.load(folder))]
+    return [one.path for one in make_secrets(Reading.load(folder))]
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -108,7 +108,7 @@ def test_a_password_that_another_file_holds_is_taken_from_there(
     make(folder)
     before = {name: content.removesuffix(b"\n") for name, content in kept(folder).items()}
     (folder / "secrets" / lost).unlink()
-    (made,) = make_secrets(Deployment.load(folder))
+    (made,) = make_secrets(Reading.load(folder))
     assert made.path == f"secrets/{lost}" and made.source in ALL[:2] and made.source != made.path
     assert {name: content.removesuffix(b"\n") for name, content in kept(folder).items()} == before
     assert make(folder) == []
@@ -243,7 +243,7 @@ BUNDLED = "".join(
 
 
 def reminded(folder: Path) -> list[str]:
-    deployment = Deployment.load(folder)
+    deployment = Reading.load(folder)
     return [line.partition(" is new")[0] for line in reminders(deployment, make_secrets(deployment))]
 
 
@@ -350,7 +350,7 @@ def test_files_elsewhere_are_not_ours(folder: Path, file: str) -> None:
 
 
 def test_two_runs_at_once_agree(folder: Path) -> None:
-    deployment = Deployment.load(folder)
+    deployment = Reading.load(folder)
     with ThreadPoolExecutor(8) as pool:
         made = [one.path for names in pool.map(lambda _: make_secrets(deployment), range(8)) for one in names]
     assert sorted(made) == sorted(ALL)
@@ -393,7 +393,7 @@ spec: {target: {name: made-elsewhere}}
     )
     (folder / "kustomization.yaml").write_text("namespace: ns\nresources: [pod.yaml]\n")
     create = "kubectl -n ns create secret generic"
-    assert kubernetes_commands(Deployment.load(folder)) == [
+    assert kubernetes_commands(Reading.load(folder)) == [
         f"{create} pgcat --from-file=password=<(tr -d '\\n' <pgcat.password)"
         " --from-file=admin=<(tr -d '\\n' <pgcat.admin)",
         f"tr -d '\\n' <permify.database.pgpass | {create} permify --from-file=database.pgpass=/dev/stdin",
@@ -426,7 +426,7 @@ spec:
     (folder / "permify-database.password").write_text("of the database\n")
     (folder / "kubectl").write_text(STAND_IN)
     (folder / "kubectl").chmod(0o755)
-    commands = kubernetes_commands(Deployment.load(folder))
+    commands = kubernetes_commands(Reading.load(folder))
     path = f"{folder}:{os.environ['PATH']}"
     subprocess.run(
         ["sh", "-ec", "\n".join(commands)], cwd=folder, check=True, env={**os.environ, "PATH": path}
@@ -525,10 +525,10 @@ def test_no_environment_file_no_key(folder: Path) -> None:
 
 def test_commands_for_what_a_chart_reads(tmp_path: Path) -> None:
     answers = {"topology": "standalone", "primary_host": "db", "permify_install": "helm"}
-    (*_, last) = kubernetes_commands(Deployment.load(render(tmp_path / "deploy", answers)))
+    (*_, last) = kubernetes_commands(Reading.load(render(tmp_path / "deploy", answers)))
     assert last == (
         "openssl rand -hex 16 | tr -d '\\n' |"
         " kubectl -n permify create secret generic permify-authn --from-file=keys=/dev/stdin"
     )
     external = render(tmp_path / "external", answers, secrets="external-secrets")
-    assert kubernetes_commands(Deployment.load(external)) == []
+    assert kubernetes_commands(Reading.load(external)) == []

@@ -14,7 +14,7 @@ from copier.errors import UserMessageError
 from live.repeats import drawn, repeats
 from old_versions import ANSWERS, NEXT, VERSIONS, InProcess, is_here, stored, tree
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.report.update import update_report
 from versions import URL, Home
 
@@ -47,7 +47,7 @@ def authn(deploy: Path, answers_file: str = ".copier-answers.yml") -> tuple[Any,
 
 
 def errors(deploy: Path) -> set[str]:
-    return {finding.code for finding in run_checks(Deployment.load(deploy)) if finding.severity == "error"}
+    return {finding.code for finding in run_checks(Reading.load(deploy)) if finding.severity == "error"}
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_the_answer_turns_it_on_for_good(releases: InProcess, tmp_path: Path) ->
 def test_an_update_that_turns_it_off_says_so(releases: InProcess, tmp_path: Path) -> None:
     """The answer is lost, in a merge for example: the default of a deployment that exists is none."""
     deploy = releases.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
-    assert "authn" not in update_report(deploy, Deployment.load(deploy))
+    assert "authn" not in update_report(deploy, Reading.load(deploy))
     answers = deploy / ".copier-answers.yml"
     answers.write_text(answers.read_text().replace("authn: preshared\n", ""))
     releases.home.commit(deploy)
     releases.update_without_hooks(deploy, LATER)
     assert authn(deploy) == ("none", False)
-    said = update_report(deploy, Deployment.load(deploy))
+    said = update_report(deploy, Reading.load(deploy))
     assert "Permify no longer asks its callers for a key" in said
     assert "--vcs-ref=:current: --data authn=preshared" in said
 
@@ -203,7 +203,7 @@ def test_what_hands_wrote_stays(releases: InProcess, tmp_path: Path) -> None:
         assert stored(deploy)["authn"] == "none"
         assert permify.read_text().count(HAND_WRITTEN) == 1
         assert pod.read_text().count(variable) == 1
-        assert run_checks(Deployment.load(deploy)) == []
+        assert run_checks(Reading.load(deploy)) == []
         releases.home.commit(deploy)
 
     releases.update_without_hooks(deploy, LATER, authn="preshared")

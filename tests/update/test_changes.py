@@ -13,7 +13,7 @@ import yaml
 
 from live.repeats import drawn, repeats
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.report.update import update_report
 from versions import URL, Home
 
@@ -209,9 +209,9 @@ def test_the_budget_is_shown_before_and_after(home: Home, in_process: InProcess,
     assert "db-1:5432 permify_writer 9 x 4 = 36 7 x 5 = 35" in said
     assert "db-1:5432 all 79 of 80, 3 for the migration 78 of 80, 3 for the migration" in said
     assert "db-2:5432 all 40 of 80 40 of 80" in said
-    assert update_report(deploy, Deployment.load(deploy)) != ""
+    assert update_report(deploy, Reading.load(deploy)) != ""
     home.commit(deploy)
-    assert update_report(deploy, Deployment.load(deploy)) == ""
+    assert update_report(deploy, Reading.load(deploy)) == ""
 
 
 SCALED: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
@@ -266,7 +266,7 @@ def test_more_pods_with_smaller_pools_take_two_applies(
     before, changed, reached = SCALED[name]
     deploy = in_process.copy(tmp_path / "deploy", NEXT, before)
     in_process.update_without_hooks(deploy, **changed)
-    said = update_report(deploy, Deployment.load(deploy))
+    said = update_report(deploy, Reading.load(deploy))
     assert "Two applies, not one" in said
     assert not reached or f" {reached} of 80 connections to db-1:5432" in said
     at_once = tree(deploy)
@@ -279,7 +279,7 @@ def test_more_pods_with_smaller_pools_take_two_applies(
         answers = {key: yaml.safe_load(value) for key, value in re.findall(r"--data (\w+)=(\S+)", step)}
         again = changed if step.startswith("this update") else {}
         in_process.update_without_hooks(deploy, **{**again, **answers})
-        assert "Two applies" not in update_report(deploy, Deployment.load(deploy))
+        assert "Two applies" not in update_report(deploy, Reading.load(deploy))
         in_process.home.commit(deploy)
     # The same, except that `advanced` stays on, with the answers that it has, and so in their digest.
     ended = tree(deploy)
@@ -331,7 +331,7 @@ def test_other_changes_take_one(
 ) -> None:
     deploy = in_process.copy(tmp_path / "deploy", NEXT, before)
     in_process.update_without_hooks(deploy, **changed)
-    assert "Two applies" not in update_report(deploy, Deployment.load(deploy))
+    assert "Two applies" not in update_report(deploy, Reading.load(deploy))
 
 
 @pytest.mark.parametrize(
@@ -353,12 +353,10 @@ def test_a_changed_capacity_needs_an_administrator(
 ) -> None:
     deploy = in_process.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
     in_process.update_without_hooks(deploy, postgres_max_connections=connections)
-    assert f"postgres/bootstrap.sql allows the role {said}.\n" in update_report(
-        deploy, Deployment.load(deploy)
-    )
+    assert f"postgres/bootstrap.sql allows the role {said}.\n" in update_report(deploy, Reading.load(deploy))
     bundled = in_process.copy(tmp_path / "bundled", NEXT, ANSWERS["docker"])
     in_process.update_without_hooks(bundled, postgres_max_connections=connections)
-    assert "administrator" not in update_report(bundled, Deployment.load(bundled))
+    assert "administrator" not in update_report(bundled, Reading.load(bundled))
 
 
 def test_answers_that_are_no_longer_asked_for_are_named(

@@ -11,7 +11,7 @@ from packaging.version import Version
 
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 MARK = "pgcat-stack-test"
 UNCHANGED = {"authn": "none", "probe": False}
@@ -78,7 +78,7 @@ def test_an_edit_of_a_line_that_changed_is_a_conflict(
     found = {path: text.decode() for path, text in tree(deploy).items()}
     reported = {
         (finding.path, finding.line)
-        for finding in run_checks(Deployment.load(deploy))
+        for finding in run_checks(Reading.load(deploy))
         if finding.code == "PS105"
     }
     for path in edited:

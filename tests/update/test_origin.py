@@ -13,7 +13,7 @@ import yaml
 from live.repeats import drawn, repeats
 from old_versions import ANSWERS, NEXT, InProcess, stored, tree
 from pgcat_stack.checks import run_checks
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from versions import URL, Home, data
 
 LATER = "1001.0.0"
@@ -23,7 +23,7 @@ MAY_NAME_IT = {"README.md", "budget.yaml", ".copier-answers.yml"}
 
 
 def found(folder: Path) -> set[str]:
-    return {finding.code for finding in run_checks(Deployment.load(folder))} & {"PS105", "PS517", "PS518"}
+    return {finding.code for finding in run_checks(Reading.load(folder))} & {"PS105", "PS517", "PS518"}
 
 
 @pytest.mark.parametrize("topology", drawn(["docker", "standalone", "helm"], {"standalone", "helm"}))

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from pgcat_stack.checks._needs import silent
 from pgcat_stack.findings import Finding
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.registry import Registry, findings
 
-registry: Registry[Deployment] = Registry(
+registry: Registry[Reading] = Registry(
     __name__,
     {
         "PS1": "Syntax and style",
@@ -34,6 +34,6 @@ registry: Registry[Deployment] = Registry(
 check = registry.check
 
 
-def run_checks(deployment: Deployment) -> list[Finding]:
+def run_checks(deployment: Reading) -> list[Finding]:
     """Run every check on the deployment. Findings come sorted by path, line and code, each once."""
     return sorted(findings(registry.all_checks(), deployment), key=lambda finding: finding.order)

@@ -16,7 +16,7 @@ from typing import Any
 from pgcat_stack.build.manifests import Manifest
 from pgcat_stack.checks._selectors import NAMESPACE_LABEL
 from pgcat_stack.files.plain_data import as_list, as_mapping, as_text, dig
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 CILIUM = "CiliumNetworkPolicy"
 _SOURCE = re.compile(r"^(k8s|any):")
@@ -26,7 +26,7 @@ _PROTOCOLS = ("TCP", "UDP")
 
 
 @lru_cache(maxsize=4)
-def policies(deployment: Deployment) -> tuple[Manifest, ...]:
+def policies(deployment: Reading) -> tuple[Manifest, ...]:
     """All policies as NetworkPolicies. Rules keep their index, for their places; what is not read is None."""
     cilium = [_read(manifest) for manifest in deployment.of_kind(CILIUM)]
     known = [policy for policy in cilium if policy.get("spec", "policyTypes")]

@@ -24,9 +24,8 @@ from pgcat_stack.checks.probe import makers, requests
 from pgcat_stack.checks.scraping import scraped
 from pgcat_stack.endpoints import Address, Uri, read_uri
 from pgcat_stack.files.plain_data import as_text
-from pgcat_stack.reading.containers import Pod, Unit, own_pods, own_units, running
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.containers import Pod, Unit
+from pgcat_stack.reading.reading import Reading
 
 OPENSHIFT_DNS_PORT = 5353
 """Where DNS pods of OpenShift listen behind port 53 of their Service."""
@@ -53,23 +52,23 @@ class Flow:
 
 
 @lru_cache(maxsize=4)
-def flows(deployment: Deployment) -> tuple[Flow, ...]:
+def flows(deployment: Reading) -> tuple[Flow, ...]:
     """Every connection that the stack needs or may need, as far as its files tell."""
     return tuple(_flows(deployment))
 
 
 @lru_cache(maxsize=4)
-def stack_pods(deployment: Deployment) -> tuple[Pod, ...]:
+def stack_pods(deployment: Reading) -> tuple[Pod, ...]:
     """The pods of the stack, and Permify's where somebody else deploys it."""
     elsewhere = permify_elsewhere(deployment)
-    return (*own_pods(deployment), *([elsewhere] if elsewhere else []))
+    return (*deployment.own_pods, *([elsewhere] if elsewhere else []))
 
 
 @lru_cache(maxsize=4)
-def permify_elsewhere(deployment: Deployment) -> Pod | None:
+def permify_elsewhere(deployment: Reading) -> Pod | None:
     """Permify's pods where somebody else deploys them: of their labels only the name is known."""
     kustomization = deployment.kustomization
-    if kustomization is None or running(deployment, "permify") or not read_topology(deployment).permify:
+    if kustomization is None or deployment.running("permify") or not deployment.topology.permify:
         return None
     namespace = as_text(kustomization.mapping.get("namespace"))
     return Pod(
@@ -77,7 +76,7 @@ def permify_elsewhere(deployment: Deployment) -> Pod | None:
     )
 
 
-def _flows(deployment: Deployment) -> Iterator[Flow]:
+def _flows(deployment: Reading) -> Iterator[Flow]:
     pgcats = _pods(deployment, "pgcat")
     elsewhere = permify_elsewhere(deployment)
     permifys = [elsewhere] if elsewhere else _pods(deployment, "permify")
@@ -99,12 +98,12 @@ def _flows(deployment: Deployment) -> Iterator[Flow]:
             yield Flow(pod, "Egress", OPENSHIFT_DNS_PORT, protocol, "ask DNS", widest="labels", needed=False)
 
 
-def _pods(deployment: Deployment, program: Literal["pgcat", "permify", "migrate"]) -> list[Pod]:
-    return list(dict.fromkeys(unit.pod for unit in running(deployment, program) if unit.pod))
+def _pods(deployment: Reading, program: Literal["pgcat", "permify", "migrate"]) -> list[Pod]:
+    return list(dict.fromkeys(unit.pod for unit in deployment.running(program) if unit.pod))
 
 
-def _of_pgcat(deployment: Deployment, pgcat: Pod, permifys: list[Pod]) -> Iterator[Flow]:
-    topology = read_topology(deployment)
+def _of_pgcat(deployment: Reading, pgcat: Pod, permifys: list[Pod]) -> Iterator[Flow]:
+    topology = deployment.topology
     port = topology.pgcat.port if topology.pgcat else None
     exporter = topology.pgcat.exporter if topology.pgcat else None
     for pool in topology.pools.values():
@@ -125,13 +124,13 @@ def _of_pgcat(deployment: Deployment, pgcat: Pod, permifys: list[Pod]) -> Iterat
         yield Flow(pgcat, "Ingress", exporter, "TCP", what, widest="cluster", needed=asked)
 
 
-def _of_permify(deployment: Deployment, pod: Pod) -> Iterator[Flow]:
+def _of_permify(deployment: Reading, pod: Pod) -> Iterator[Flow]:
     ports = permify_ports(deployment)
     if ports is None and pod is permify_elsewhere(deployment):
         ports = PERMIFY_DEFAULTS  # its chart's, too
     for number in (ports or {}).values():
         yield Flow(pod, "Ingress", number, "TCP", f"be called on {number}", widest="labels")
-    for permify in read_topology(deployment).permify:
+    for permify in deployment.topology.permify:
         unit = permify.workload.unit
         if unit is not None and unit.pod is not pod:
             continue
@@ -143,7 +142,7 @@ def _of_permify(deployment: Deployment, pod: Pod) -> Iterator[Flow]:
             yield Flow(pod, "Ingress", peers, "TCP", f"be asked by its other pods on {peers}", pod)
 
 
-def _of_probes(deployment: Deployment, permifys: list[Pod]) -> Iterator[Flow]:
+def _of_probes(deployment: Reading, permifys: list[Pod]) -> Iterator[Flow]:
     """From Prometheus to what makes its requests, and from there to Permify."""
     seen = set[tuple[Pod, int]]()
     for request in requests(deployment):
@@ -158,9 +157,9 @@ def _of_probes(deployment: Deployment, permifys: list[Pod]) -> Iterator[Flow]:
                 yield Flow(permify, "Ingress", request.port, "TCP", f"be reached by {pod.text} {on}", pod)
 
 
-def psql_connections(deployment: Deployment) -> Iterator[Connection]:
+def psql_connections(deployment: Reading) -> Iterator[Connection]:
     """What the containers open that wait for the migration, or note it."""
-    for unit in own_units(deployment):
+    for unit in deployment.own_containers:
         if unit.pod is not None and not unit.program:
             for uri in _uris(unit):
                 yield Connection("migration", uri, unit)
@@ -176,7 +175,7 @@ def _uris(unit: Unit) -> Iterator[Uri]:
         yield uri
 
 
-def _to_servers(deployment: Deployment, connection: Connection) -> Iterator[Flow]:
+def _to_servers(deployment: Reading, connection: Connection) -> Iterator[Flow]:
     """The way to the hosts of a connection string, but by which it reaches PgCat: PS412 judges."""
     pod = _opener(deployment, connection)
     around = reach(deployment, connection) or {}
@@ -185,9 +184,9 @@ def _to_servers(deployment: Deployment, connection: Connection) -> Iterator[Flow
             yield from _to_host(pod, address, f"reach {address}")
 
 
-def _to_pgcat(deployment: Deployment, connection: Connection) -> Iterator[Flow]:
+def _to_pgcat(deployment: Reading, connection: Connection) -> Iterator[Flow]:
     """The way to PgCat in other pods, where a connection string leads there."""
-    pod, pgcat = _opener(deployment, connection), read_topology(deployment).pgcat
+    pod, pgcat = _opener(deployment, connection), deployment.topology.pgcat
     around = reach(deployment, connection) or {}
     named = any(address.host in around for address in connection.uri.servers)
     for other in _pods(deployment, "pgcat") if named else []:
@@ -195,7 +194,7 @@ def _to_pgcat(deployment: Deployment, connection: Connection) -> Iterator[Flow]:
             yield Flow(pod, "Egress", pgcat.port, "TCP", f"reach {other.text} on {pgcat.port}", other)
 
 
-def _opener(deployment: Deployment, connection: Connection) -> Pod | None:
+def _opener(deployment: Reading, connection: Connection) -> Pod | None:
     return connection.unit.pod if connection.unit else permify_elsewhere(deployment)
 
 

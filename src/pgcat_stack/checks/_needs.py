@@ -10,8 +10,7 @@ from functools import lru_cache
 
 from pgcat_stack.build.kustomize import listed_files
 from pgcat_stack.paths import BUDGET, COMPOSE, KUSTOMIZATION, PERMIFY, PGCAT, VALUES
-from pgcat_stack.reading.containers import running
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 _WORKLOADS = (COMPOSE, KUSTOMIZATION)
 _ALL = (*_WORKLOADS, PGCAT, PERMIFY)
@@ -45,7 +44,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 """By the beginning of a code; the longest one counts."""
 
 
-def silent(code: str, deployment: Deployment) -> bool:
+def silent(code: str, deployment: Reading) -> bool:
     """Whether a file that the check of this code judges by cannot be read."""
     known = [beginning for beginning in _NEEDS if code.startswith(beginning)]
     needs = _NEEDS[max(known, key=len)] if known else ()
@@ -53,17 +52,17 @@ def silent(code: str, deployment: Deployment) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _unreadable(deployment: Deployment) -> frozenset[str]:
+def _unreadable(deployment: Reading) -> frozenset[str]:
     """The files that do not parse, or are missing although a program of the deployment reads them."""
     paths = (COMPOSE, KUSTOMIZATION, PGCAT, PERMIFY, BUDGET, VALUES)
     found = {path for path in paths if path in deployment.sources and deployment.sources[path].broken}
     if VALUES in found:  # Permify's settings where its chart deploys it
         found.add(PERMIFY)
-    if deployment.pgcat is None and running(deployment, "pgcat"):
+    if deployment.pgcat is None and deployment.running("pgcat"):
         found.add(PGCAT)
     if deployment.permify is None and any(
         not any(variable.name.startswith("PERMIFY_DATABASE_") for variable in unit.variables)
-        for unit in running(deployment, "permify")
+        for unit in deployment.running("permify")
     ):
         found.add(PERMIFY)
     if not _readable_manifests(deployment):
@@ -71,7 +70,7 @@ def _unreadable(deployment: Deployment) -> frozenset[str]:
     return frozenset(found)
 
 
-def _readable_manifests(deployment: Deployment) -> bool:
+def _readable_manifests(deployment: Reading) -> bool:
     for source in deployment.kustomizations:
         for entry in listed_files(source):
             if entry.keys[0] != "resources" or deployment.remote(entry):

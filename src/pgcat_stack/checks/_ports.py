@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pgcat_stack.files.plain_data import Key, as_mapping, dig
 from pgcat_stack.files.quantities import is_int, whole_text
 from pgcat_stack.reading.containers import Unit
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import PERMIFY_PEERS_PORT, read_topology
+from pgcat_stack.reading.reading import Reading
+from pgcat_stack.reading.topology import PERMIFY_PEERS_PORT
 
 PERMIFY_DEFAULTS = {"http": 3476, "grpc": 3478}
 _PROFILER_DEFAULT = 6060
@@ -22,7 +22,7 @@ _ASKED = {
 }
 
 
-def permify_ports(deployment: Deployment) -> dict[str, int] | None:
+def permify_ports(deployment: Reading) -> dict[str, int] | None:
     """Ports of Permify's APIs by name, `http` only where it is enabled; None where they cannot be told."""
     data = deployment.permify.data if deployment.permify else None
     if deployment.permify is None or not isinstance(data, dict):
@@ -38,10 +38,10 @@ def permify_ports(deployment: Deployment) -> dict[str, int] | None:
     return found
 
 
-def listening(deployment: Deployment, unit: Unit) -> set[int] | None:
+def listening(deployment: Reading, unit: Unit) -> set[int] | None:
     """The ports that the unit's program listens on; None where that is not known."""
     if unit.program == "pgcat":
-        pgcat = read_topology(deployment).pgcat
+        pgcat = deployment.topology.pgcat
         if pgcat is None or pgcat.port is None:
             return None
         return {pgcat.port} | ({pgcat.exporter} if pgcat.exporter is not None else set())

@@ -10,19 +10,18 @@ from pgcat_stack.checks._uris import Connection
 from pgcat_stack.endpoints import LOOPBACK
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig, text_mapping
 from pgcat_stack.files.quantities import is_int
-from pgcat_stack.reading.containers import Pod, Unit, pods, running
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.containers import Pod, Unit
+from pgcat_stack.reading.reading import Reading
 
 Reach = dict[str, int]
 """The port by host name."""
 
 
-def reach(deployment: Deployment, connection: Connection) -> Reach | None:
+def reach(deployment: Reading, connection: Connection) -> Reach | None:
     """How whoever opens this connection reaches PgCat; None where the files do not tell."""
-    pgcat = read_topology(deployment).pgcat
+    pgcat = deployment.topology.pgcat
     port = pgcat.port if pgcat else None
-    targets = running(deployment, "pgcat")
+    targets = deployment.running("pgcat")
     if port is None or not targets:
         return None
     found: Reach = {}
@@ -53,7 +52,7 @@ def compose_names(target: Unit, source: Unit | None) -> Iterator[str]:
         yield from (alias.lower() for alias in as_list(dig(network, "aliases")) if isinstance(alias, str))
 
 
-def _service_names(deployment: Deployment, pod: Pod, port: int) -> Iterator[tuple[str, int]]:
+def _service_names(deployment: Reading, pod: Pod, port: int) -> Iterator[tuple[str, int]]:
     for service in deployment.of_kind("Service"):
         if selected(deployment, service) == [pod]:
             for entry in as_list(service.get("spec", "ports")):
@@ -74,19 +73,19 @@ def service_host_names(service: Manifest) -> Iterator[str]:
             yield f"{service.name}.{service.namespace}{suffix}"
 
 
-def selected(deployment: Deployment, service: Manifest) -> list[Pod]:
+def selected(deployment: Reading, service: Manifest) -> list[Pod]:
     """The workloads whose pods a Service selects."""
     selector = text_mapping(service.get("spec", "selector"))
     if not selector:
         return []
     return [
         pod
-        for pod in pods(deployment)
+        for pod in deployment.pods
         if pod.manifest.namespace == service.namespace and selects({"matchLabels": selector}, pod.labels)
     ]
 
 
-def monitored(deployment: Deployment, monitor: Manifest) -> list[Pod]:
+def monitored(deployment: Reading, monitor: Manifest) -> list[Pod]:
     """The workloads whose pods a PodMonitor selects."""
     selector = as_mapping(monitor.get("spec", "selector"))
-    return [pod for pod in pods(deployment) if selects(selector, pod.labels)]
+    return [pod for pod in deployment.pods if selects(selector, pod.labels)]

@@ -9,10 +9,10 @@ from pgcat_stack.checks import check
 from pgcat_stack.files.issues import Issue
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Problem, Severity
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 
-class Reading(Protocol):
+class Settings(Protocol):
     """What a model makes of a file."""
 
     @property
@@ -29,13 +29,13 @@ class Rule(Protocol):
 
 def rules_for(
     prefix: str,
-    source_of: Callable[[Deployment], Source | None],
-    reading_of: Callable[[Deployment], Reading | None],
+    source_of: Callable[[Reading], Source | None],
+    reading_of: Callable[[Reading], Settings | None],
 ) -> Rule:
     """A function that registers checks on the file and the reading which these two find in a deployment."""
 
     def rule(code: str, kind: str, why: str, mend: str, severity: Severity = "error") -> None:
-        def run(deployment: Deployment) -> Iterator[Problem]:
+        def run(deployment: Reading) -> Iterator[Problem]:
             source, reading = source_of(deployment), reading_of(deployment)
             if source is not None and reading is not None:
                 for issue in reading.issues:

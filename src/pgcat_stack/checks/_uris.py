@@ -10,9 +10,9 @@ from pgcat_stack.endpoints import Address, Uri, parse_uri
 from pgcat_stack.files.plain_data import as_list
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.pgcat.pools import Pool
-from pgcat_stack.reading.containers import Unit, running
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import Permify, read_topology
+from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.reading import Reading
+from pgcat_stack.reading.topology import Permify
 
 Side = Literal["writer", "reader", "both", "migration"]
 _VARIABLES = {
@@ -43,10 +43,10 @@ class Connection:
         return "Permify's URI" if self.side == "both" else f"Permify's {self.side} URI"
 
 
-def permify_connections(deployment: Deployment) -> list[Connection]:
+def permify_connections(deployment: Reading) -> list[Connection]:
     """The connection strings that Permify uses, but for those that only a Secret shows."""
     found = []
-    for permify in read_topology(deployment).permify:
+    for permify in deployment.topology.permify:
         unit = permify.workload.unit
         for side, uri in _uris(permify):
             variable = unit.variable(_VARIABLES[side]) if unit else None
@@ -61,10 +61,10 @@ def _uris(permify: Permify) -> list[tuple[Side, Uri | None]]:
     return [("writer", permify.writer), ("reader", permify.reader)]
 
 
-def migration_connections(deployment: Deployment) -> list[Connection]:
+def migration_connections(deployment: Reading) -> list[Connection]:
     """The connection strings of the units that migrate."""
     found = []
-    for unit in running(deployment, "migrate"):
+    for unit in deployment.running("migrate"):
         text = option(unit.words, "--database-uri")
         if text:
             found.append(Connection("migration", parse_uri(text, word_location(unit, text)), unit))
@@ -89,28 +89,28 @@ def word_location(unit: Unit, text: str) -> Location:
     return unit.at("command")
 
 
-def through_pgcat(deployment: Deployment) -> Iterator[tuple[Connection, Pool]]:
+def through_pgcat(deployment: Reading) -> Iterator[tuple[Connection, Pool]]:
     """Permify's connections with the pool that each names."""
-    pools = read_topology(deployment).pools
+    pools = deployment.topology.pools
     for connection in permify_connections(deployment):
         pool = pools.get(connection.uri.database)
         if pool is not None:
             yield connection, pool
 
 
-def used_pools(deployment: Deployment) -> list[Pool]:
+def used_pools(deployment: Reading) -> list[Pool]:
     """The pools that Permify's URIs name, each once; others are for other applications."""
     return list({pool.name: pool for _, pool in through_pgcat(deployment)}.values())
 
 
-def direct_connections(deployment: Deployment) -> list[Connection]:
+def direct_connections(deployment: Reading) -> list[Connection]:
     """Permify's connections where nothing stands between it and PostgreSQL."""
-    return [] if read_topology(deployment).fronted else permify_connections(deployment)
+    return [] if deployment.topology.fronted else permify_connections(deployment)
 
 
-def primaries_of(deployment: Deployment) -> set[Address]:
+def primaries_of(deployment: Reading) -> set[Address]:
     """The servers that budget.yaml calls primary."""
-    return {server.address for server in read_topology(deployment).servers if server.role == "primary"}
+    return {server.address for server in deployment.topology.servers if server.role == "primary"}
 
 
 def listed(values: Iterable[object]) -> str:

@@ -15,8 +15,8 @@ from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import BOOTSTRAP, BUDGET
 from pgcat_stack.printable import show
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import BudgetServer, read_topology
+from pgcat_stack.reading.reading import Reading
+from pgcat_stack.reading.topology import BudgetServer
 
 POSTGRES_DEFAULT_MAX_CONNECTIONS = 100
 SUPERUSER_RESERVED_CONNECTIONS = 3
@@ -36,7 +36,7 @@ _MOST_CONNECTIONS = 262_143
     mend="Write host, role, max_connections and other_connections for each server, and nothing else; port"
     " is 5432 where it is left out.",
 )
-def budget_file(deployment: Deployment) -> Iterator[Problem]:
+def budget_file(deployment: Reading) -> Iterator[Problem]:
     """Missing, misspelt and impossible entries of budget.yaml."""
     source = deployment.budget
     if source is None:
@@ -113,7 +113,7 @@ def _shown(value: Any) -> str:
     " budget counts with connections that the role never gets.",
     mend="Answer other_connections with at least 3, and update.",
 )
-def reserved_connections(deployment: Deployment) -> Iterator[Problem]:
+def reserved_connections(deployment: Reading) -> Iterator[Problem]:
     """Servers that keep fewer connections for others than PostgreSQL keeps for superusers."""
     source = deployment.budget
     for index, server in enumerate(as_list(dig(source.data, "servers"))) if source else ():
@@ -134,11 +134,11 @@ def reserved_connections(deployment: Deployment) -> Iterator[Problem]:
     why="There is one primary, where migrations and writes go, and each server has one capacity.",
     mend="List each server once, exactly one of them with the role primary.",
 )
-def budget_servers_once(deployment: Deployment) -> Iterator[Problem]:
+def budget_servers_once(deployment: Reading) -> Iterator[Problem]:
     """Servers that are listed twice; none or several primaries."""
     if deployment.budget is None or not deployment.budget.parsed:
         return
-    servers = read_topology(deployment).servers
+    servers = deployment.topology.servers
     seen: dict[Address, BudgetServer] = {}
     for server in servers:
         first = seen.setdefault(server.address, server)
@@ -177,10 +177,10 @@ _LIMIT = re.compile(r"\bCONNECTION\s+LIMIT\s+(-?\d+)", re.IGNORECASE)
     mend="Set CONNECTION LIMIT in postgres/bootstrap.sql to max_connections − other_connections, the"
     " smallest of all servers, and run the file again.",
 )
-def role_connection_limit(deployment: Deployment) -> Iterator[Problem]:
+def role_connection_limit(deployment: Reading) -> Iterator[Problem]:
     """A limit in bootstrap.sql that is not the capacity in budget.yaml."""
     script = deployment.sources.get(BOOTSTRAP)
-    servers = read_topology(deployment).servers
+    servers = deployment.topology.servers
     capacities = [server.capacity for server in servers if server.capacity is not None]
     if script is None or not script.text or not capacities:
         return
@@ -202,9 +202,9 @@ def role_connection_limit(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(script.here(line), message, f"CONNECTION LIMIT {capacity}")
 
 
-def _roles(deployment: Deployment) -> set[str]:
+def _roles(deployment: Reading) -> set[str]:
     """The roles that PgCat and Permify log in with."""
-    topology = read_topology(deployment)
+    topology = deployment.topology
     pools = used_pools(deployment) or topology.pools.values()
     roles = {user.server_name for pool in pools for user in pool.users}
     for permify in topology.permify:
@@ -234,13 +234,13 @@ _OPTION = re.compile(r"(?:-c\s*|--)max[_-]connections=(\d+)\Z")
     " both agree. A replica below its primary does not start.",
     mend="Write the same number on the command lines and in budget.yaml.",
 )
-def bundled_max_connections(deployment: Deployment) -> Iterator[Problem]:
+def bundled_max_connections(deployment: Reading) -> Iterator[Problem]:
     """PostgreSQL services of compose.yaml with another max_connections than budget.yaml."""
     compose = deployment.compose
     if compose is None or deployment.budget is None:
         return
     services = as_mapping(dig(compose.data, "services"))
-    for server in read_topology(deployment).servers:
+    for server in deployment.topology.servers:
         address = server.address
         service = next((name for name in services if str(name).lower() == address.host), None)
         if service is None or address.port != DEFAULT_PORT or server.max_connections is None:

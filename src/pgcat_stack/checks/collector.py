@@ -14,9 +14,8 @@ from pgcat_stack.files.quantities import whole_text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Problem
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Unit, deployment_path, services, volume_ends
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.containers import Unit, deployment_path, volume_ends
+from pgcat_stack.reading.reading import Reading
 
 COLLECTOR = "monitoring/collector.yaml"
 _RECEIVER: tuple[Key, ...] = ("receivers", "otlp", "protocols", "grpc", "endpoint")
@@ -31,14 +30,14 @@ _RECEIVER: tuple[Key, ...] = ("receivers", "otlp", "protocols", "grpc", "endpoin
     mend="Use the port of the receiver `otlp` in `endpoint` of permify.yaml, and that of the exporter"
     " `prometheus` in prometheus.yml.",
 )
-def collector_port(deployment: Deployment) -> Iterator[Problem]:
+def collector_port(deployment: Reading) -> Iterator[Problem]:
     """Ports of a collector of compose.yaml that its configuration does not open."""
     source = deployment.sources.get(COLLECTOR)
-    names = {unit.name for unit in services(deployment) if _reads(unit, COLLECTOR)}
+    names = {unit.name for unit in deployment.services if _reads(unit, COLLECTOR)}
     if source is None or not source.parsed or not names:
         return
     received = _port(source, _RECEIVER)
-    for permify in read_topology(deployment).permify:
+    for permify in deployment.topology.permify:
         for address in permify.collectors:
             if address.host in names and address.port != received:
                 text = f"Permify pushes to {address}, and the collector listens on {received or 'no port'}"

@@ -17,9 +17,8 @@ from pgcat_stack.files.variables import filled_in, interpolated
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import PERMIFY, VALUES
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Unit, ending_services, running, services
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.workloads import compose_replicas
 
 EVERYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
@@ -78,9 +77,9 @@ def _range(text: str) -> tuple[int, int]:
     why="A port without an address is open on every interface of the machine, past most host firewalls.",
     mend="Write the address in front: 127.0.0.1:3476:3476, or ${PERMIFY_BIND:-127.0.0.1}:3476:3476.",
 )
-def port_on_all_interfaces(deployment: Deployment) -> Iterator[Problem]:
+def port_on_all_interfaces(deployment: Reading) -> Iterator[Problem]:
     """Published ports without an address, or with all of them."""
-    for unit in services(deployment):
+    for unit in deployment.services:
         for port in published_ports(unit) if unit.own else ():
             if port.host in EVERYWHERE:
                 text = f"{unit.text} publishes {show(port.text)} on all interfaces"
@@ -95,10 +94,10 @@ def port_on_all_interfaces(deployment: Deployment) -> Iterator[Problem]:
     " services, does not start.",
     mend="Publish a range as long as the number of replicas, or leave the host port out.",
 )
-def port_clash(deployment: Deployment) -> Iterator[Problem]:
+def port_clash(deployment: Reading) -> Iterator[Problem]:
     """Fewer host ports than replicas, fixed names with replicas, ports that two services publish."""
     taken: list[tuple[Unit, Published]] = []
-    for unit in services(deployment):
+    for unit in deployment.services:
         replicas = compose_replicas(unit).value
         if replicas > 1 and unit.data.get("container_name"):
             text = f"{unit.text} has {replicas} replicas and a fixed container_name"
@@ -130,10 +129,10 @@ def port_clash(deployment: Deployment) -> Iterator[Problem]:
     " started again.",
     mend='restart: unless-stopped for services that stay, restart: "no" for those that end.',
 )
-def restart_policy(deployment: Deployment) -> Iterator[Problem]:
+def restart_policy(deployment: Reading) -> Iterator[Problem]:
     """Services that stay without a restart policy, services that end with one."""
-    ending = ending_services(deployment)
-    for unit in (unit for unit in services(deployment) if unit.own):
+    ending = deployment.ending_services
+    for unit in (unit for unit in deployment.services if unit.own):
         policy = unit.data.get("restart")
         policy = policy if policy is not None else dig(unit.data, "deploy", "restart_policy", "condition")
         stays = policy is not None and policy is not False and str(policy) not in ("no", "none")
@@ -154,13 +153,13 @@ def restart_policy(deployment: Deployment) -> Iterator[Problem]:
     why="Permify's profiler answers everybody who reaches its port, and costs time.",
     mend="profiler.enabled: false, and only for an investigation true.",
 )
-def profiler_enabled(deployment: Deployment) -> Iterator[Problem]:
+def profiler_enabled(deployment: Reading) -> Iterator[Problem]:
     """The profiler, on by file or variable."""
     for path, keys in ((PERMIFY, ("profiler", "enabled")), (VALUES, ("app", "profiler", "enabled"))):
         source = deployment.sources.get(path)
         if source is not None and dig(source.data, *keys) is True:
             yield Problem(source.at(*keys), "the profiler is on", "set it to false")
-    for unit in running(deployment, "permify"):
+    for unit in deployment.running("permify"):
         variable = unit.variable("PERMIFY_PROFILER_ENABLED")
         if variable is not None and str(variable.value).lower() in ("true", "1", "t"):
             yield Problem(
@@ -175,13 +174,13 @@ def profiler_enabled(deployment: Deployment) -> Iterator[Problem]:
     why="Inside a container 127.0.0.1 is the container itself, where no PostgreSQL listens.",
     mend="Name the host as the container sees it: a service, a DNS name, or host.docker.internal.",
 )
-def loopback_database(deployment: Deployment) -> Iterator[Problem]:
+def loopback_database(deployment: Reading) -> Iterator[Problem]:
     """Loopback addresses of PostgreSQL in pgcat.toml and in direct URIs."""
-    programs = running(deployment, "pgcat" if read_topology(deployment).fronted else "permify")
+    programs = deployment.running("pgcat" if deployment.topology.fronted else "permify")
     if any(_on_host(unit) for unit in programs):
         return
     fix = "name the host as the container sees it"
-    for pool in read_topology(deployment).pools.values():
+    for pool in deployment.topology.pools.values():
         for server in pool.servers:
             if server.address.is_loopback:
                 yield Problem(server.location, f"{server.address} is PgCat's own container", fix)
@@ -200,10 +199,10 @@ def loopback_database(deployment: Deployment) -> Iterator[Problem]:
     mend='logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}}, or the driver local. Where'
     " the daemon sends logs elsewhere, name its driver: logging: {driver: journald} keeps its options.",
 )
-def log_rotation(deployment: Deployment) -> Iterator[Problem]:
+def log_rotation(deployment: Reading) -> Iterator[Problem]:
     """Services that stay and whose log may grow without end."""
-    ending = ending_services(deployment)
-    for unit in services(deployment):
+    ending = deployment.ending_services
+    for unit in deployment.services:
         if not unit.own or unit.name in ending or "extends" in unit.data:
             continue
         driver = dig(unit.data, "logging", "driver")
@@ -235,9 +234,9 @@ _FEW_FILES = 4096
     " further. At its limit PgCat accepts no client.",
     mend="Remove ulimits.nofile: Docker's own hard limit is high. Or set a hard limit of at least 4096.",
 )
-def file_limit(deployment: Deployment) -> Iterator[Problem]:
+def file_limit(deployment: Reading) -> Iterator[Problem]:
     """A low hard limit of open files for PgCat or Permify in Compose; Kubernetes has no field for it."""
-    for unit in services(deployment):
+    for unit in deployment.services:
         limit = dig(unit.data, "ulimits", "nofile")
         hard = whole_text(dig(limit, "hard") if isinstance(limit, dict) else limit)
         if unit.program in ("pgcat", "permify") and hard is not None and 0 <= hard < _FEW_FILES:

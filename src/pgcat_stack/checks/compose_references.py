@@ -18,8 +18,8 @@ from pgcat_stack.files.variables import interpolated
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import COMPOSE
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import deployment_path, services, volume_ends
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.containers import deployment_path, volume_ends
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import secret_names
 
 _KINDS = ("secrets", "configs", "networks")
@@ -37,7 +37,7 @@ _OVERRIDES = tuple(
     " or configuration without its file stops `docker compose up`.",
     mend="Create the file, or correct its path.",
 )
-def compose_file_missing(deployment: Deployment) -> Iterator[Problem]:
+def compose_file_missing(deployment: Reading) -> Iterator[Problem]:
     """Mounted and environment files, configurations and secrets outside secrets/ that do not exist."""
     for place, text in _files(deployment):
         path = interpolated(text) or ""
@@ -47,15 +47,15 @@ def compose_file_missing(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(place, f"{show(text)} is not there", "create it, or correct the path")
 
 
-def _files(deployment: Deployment) -> Iterator[tuple[Location, str]]:
+def _files(deployment: Reading) -> Iterator[tuple[Location, str]]:
     compose = deployment.compose
     if compose is None:
         return
-    for unit in services(deployment):
+    for unit in deployment.services:
         for index, volume in enumerate(as_list(unit.data.get("volumes"))):
             yield unit.at("volumes", index), volume_ends(volume)[0]
     made = {f"secrets/{name}" for name in secret_names(deployment)}  # by the hook, where they are missing
-    for unit in services(deployment):
+    for unit in deployment.services:
         for keys, file in env_files(unit.data):
             path = posixpath.normpath(file)
             if path not in made and dig(unit.data, *keys, "required") is not False:
@@ -77,10 +77,10 @@ def _files(deployment: Deployment) -> Iterator[tuple[Location, str]]:
     why="Compose refuses a file in which a service depends on one that is not there.",
     mend="Name a service of compose.yaml.",
 )
-def compose_unknown_service(deployment: Deployment) -> Iterator[Problem]:
+def compose_unknown_service(deployment: Reading) -> Iterator[Problem]:
     """depends_on of services that do not exist."""
-    names = [unit.name for unit in services(deployment)]
-    for unit in services(deployment):
+    names = [unit.name for unit in deployment.services]
+    for unit in deployment.services:
         depends = unit.data.get("depends_on")
         targets: list[tuple[Key, Any]] = [(key, key) for key in as_mapping(depends)]
         targets += list(enumerate(as_list(depends)))
@@ -100,9 +100,9 @@ def compose_unknown_service(deployment: Deployment) -> Iterator[Problem]:
     " declare.",
     mend="Declare it at the top level, or correct its name.",
 )
-def compose_undeclared(deployment: Deployment) -> Iterator[Problem]:
+def compose_undeclared(deployment: Reading) -> Iterator[Problem]:
     """Secrets, configs, networks and named volumes that are not declared."""
-    for unit in services(deployment):
+    for unit in deployment.services:
         for kind, keys, used in _named(unit.data):
             declared = as_mapping(dig(unit.source.data, kind))
             if used not in declared:
@@ -137,14 +137,14 @@ def _named(service: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Key, ...], s
     " filesystem is read-only; files it mounts.",
     mend="Use `file:` with a path under secrets/.",
 )
-def compose_secret_not_a_file(deployment: Deployment) -> Iterator[Problem]:
+def compose_secret_not_a_file(deployment: Reading) -> Iterator[Problem]:
     """Secrets without a file that read-only services use."""
     compose = deployment.compose
     if compose is None:
         return
     declared = as_mapping(dig(compose.data, "secrets"))
     users: dict[str, list[str]] = {}
-    for unit in services(deployment):
+    for unit in deployment.services:
         for kind, _, used in _named(unit.data) if unit.data.get("read_only") is True else ():
             if kind == "secrets":
                 users.setdefault(used, []).append(unit.name)
@@ -169,7 +169,7 @@ def compose_secret_not_a_file(deployment: Deployment) -> Iterator[Problem]:
     " judged, so replicas, ports or users that the other file sets are not seen.",
     mend="Move its settings into compose.yaml, or name the files to use: docker compose -f compose.yaml.",
 )
-def compose_override(deployment: Deployment) -> Iterator[Problem]:
+def compose_override(deployment: Reading) -> Iterator[Problem]:
     """An override file beside compose.yaml."""
     if deployment.compose is None:
         return

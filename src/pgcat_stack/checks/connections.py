@@ -23,8 +23,7 @@ from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import PGCAT
 from pgcat_stack.printable import show
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.reading import Reading
 
 
 @check(
@@ -35,9 +34,9 @@ from pgcat_stack.reading.topology import read_topology
     " `No pool configured for database`.",
     mend="End the URI in the name of a pool of pgcat.toml, or name the pool so.",
 )
-def uri_names_no_pool(deployment: Deployment) -> Iterator[Problem]:
+def uri_names_no_pool(deployment: Reading) -> Iterator[Problem]:
     """Permify's URIs whose database is no pool."""
-    known = read_topology(deployment).pools
+    known = deployment.topology.pools
     for connection in permify_connections(deployment) if known else ():
         if connection.uri.database not in known:
             yield Problem(
@@ -57,9 +56,9 @@ def uri_names_no_pool(deployment: Deployment) -> Iterator[Problem]:
     " `primary`; without PgCat,"
     " the primary itself.",
 )
-def writes_reach_the_primary_alone(deployment: Deployment) -> Iterator[Problem]:
+def writes_reach_the_primary_alone(deployment: Reading) -> Iterator[Problem]:
     """Writer pools with other servers than the primary, direct writer URIs that lead elsewhere."""
-    listed_servers = read_topology(deployment).servers
+    listed_servers = deployment.topology.servers
     replicas = {server.address for server in listed_servers if server.role == "replica"}
     for connection, pool in through_pgcat(deployment):
         if connection.side != "reader":
@@ -92,13 +91,13 @@ def writes_reach_the_primary_alone(deployment: Deployment) -> Iterator[Problem]:
     " in one pool reads and writes take each other's.",
     mend="Let the reader URI name a pool of its own.",
 )
-def reader_shares_the_writer_pool(deployment: Deployment) -> Iterator[Problem]:
+def reader_shares_the_writer_pool(deployment: Reading) -> Iterator[Problem]:
     """Reader URIs that name the pool of the writer."""
     used = list(through_pgcat(deployment))
     writers = {pool.name for connection, pool in used if connection.side == "writer"}
     for connection, pool in used:
         if connection.side == "reader" and pool.name in writers:
-            others = [name for name in read_topology(deployment).pools if name not in writers]
+            others = [name for name in deployment.topology.pools if name not in writers]
             yield Problem(
                 connection.location,
                 f"Permify reads and writes through the same pool {pool.name}",
@@ -115,9 +114,9 @@ def reader_shares_the_writer_pool(deployment: Deployment) -> Iterator[Problem]:
     " they share the loopback address. Around PgCat, no pool holds the connection budget.",
     mend="Use the Compose service, the Service that selects PgCat's pods, or 127.0.0.1 beside a sidecar.",
 )
-def uri_misses_pgcat(deployment: Deployment) -> Iterator[Problem]:
+def uri_misses_pgcat(deployment: Reading) -> Iterator[Problem]:
     """Permify's URIs whose host is not where PgCat answers."""
-    for connection in permify_connections(deployment) if read_topology(deployment).pools else ():
+    for connection in permify_connections(deployment) if deployment.topology.pools else ():
         ports = reach(deployment, connection)
         if ports is None:
             continue
@@ -138,9 +137,9 @@ def uri_misses_pgcat(deployment: Deployment) -> Iterator[Problem]:
     why="On another port nobody answers, and Permify exits after a minute.",
     mend="Use the port of pgcat.toml, or of PgCat's Service where there is one.",
 )
-def uri_port(deployment: Deployment) -> Iterator[Problem]:
+def uri_port(deployment: Reading) -> Iterator[Problem]:
     """Permify's URIs whose port is not PgCat's."""
-    for connection in permify_connections(deployment) if read_topology(deployment).pools else ():
+    for connection in permify_connections(deployment) if deployment.topology.pools else ():
         ports = reach(deployment, connection) or {}
         for server in connection.uri.servers:
             if server.host in ports and ports[server.host] != server.port:
@@ -159,7 +158,7 @@ def uri_port(deployment: Deployment) -> Iterator[Problem]:
     why="PgCat refuses users that the pool does not list.",
     mend="Use the user of the pool.",
 )
-def uri_user(deployment: Deployment) -> Iterator[Problem]:
+def uri_user(deployment: Reading) -> Iterator[Problem]:
     """Permify's URIs whose user the pool does not know."""
     for connection, pool in through_pgcat(deployment):
         users = [user.name for user in pool.users if user.name]
@@ -182,7 +181,7 @@ def uri_user(deployment: Deployment) -> Iterator[Problem]:
     " another connection does not have fail, at random and under load.",
     mend="Write `default_query_exec_mode=cache_describe` into the URI.",
 )
-def uri_query_mode(deployment: Deployment) -> Iterator[Problem]:
+def uri_query_mode(deployment: Reading) -> Iterator[Problem]:
     """Modes of pgx that transaction pooling breaks."""
     for connection, pool in through_pgcat(deployment):
         if not pool.transaction_mode:
@@ -209,7 +208,7 @@ def uri_query_mode(deployment: Deployment) -> Iterator[Problem]:
     " on it cannot connect.",
     mend="Write `sslmode=disable` into the URI, or give PgCat a certificate.",
 )
-def uri_tls(deployment: Deployment) -> Iterator[Problem]:
+def uri_tls(deployment: Reading) -> Iterator[Problem]:
     """URIs that demand TLS of a PgCat which has none."""
     general = deployment.pgcat.mapping.get("general") if deployment.pgcat else None
     if not isinstance(general, dict) or general.get("tls_certificate"):

@@ -18,13 +18,9 @@ from pgcat_stack.findings import Problem
 from pgcat_stack.reading.containers import (
     Pod,
     Unit,
-    ending_services,
-    own_pods,
-    own_units,
-    running,
     volume_ends,
 )
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 
 def _effective(unit: Unit, *keys: Key) -> Any:
@@ -43,9 +39,9 @@ def _effective(unit: Unit, *keys: Key) -> Any:
     " Permify needs it.",
     mend="Kubernetes: runAsNonRoot: true and a runAsUser above 0. Compose: user: a number above 0.",
 )
-def runs_as_root(deployment: Deployment) -> Iterator[Problem]:
+def runs_as_root(deployment: Reading) -> Iterator[Problem]:
     """Containers that may run as root."""
-    for unit in own_units(deployment):
+    for unit in deployment.own_containers:
         if unit.pod is None:
             user = unit.data.get("user")
             text = (interpolated(str(user)) if user is not None else "") or ""
@@ -68,9 +64,9 @@ def runs_as_root(deployment: Deployment) -> Iterator[Problem]:
     why="Programs with the setuid bit could gain more rights than the container was started with.",
     mend="Kubernetes: allowPrivilegeEscalation: false. Compose: security_opt: [no-new-privileges:true].",
 )
-def privilege_escalation(deployment: Deployment) -> Iterator[Problem]:
+def privilege_escalation(deployment: Reading) -> Iterator[Problem]:
     """Containers that may gain rights."""
-    for unit in own_units(deployment):
+    for unit in deployment.own_containers:
         if unit.pod is None:
             options = {
                 str(item).replace("=", ":").replace(" ", "")
@@ -98,9 +94,9 @@ def _read_only(unit: Unit) -> bool:
     " read-only one.",
     mend="Kubernetes: readOnlyRootFilesystem: true. Compose: read_only: true.",
 )
-def writable_root(deployment: Deployment) -> Iterator[Problem]:
+def writable_root(deployment: Reading) -> Iterator[Problem]:
     """Containers whose root filesystem can be written."""
-    for unit in own_units(deployment):
+    for unit in deployment.own_containers:
         if unit.pod is None and not _read_only(unit):
             yield Problem(unit.at("read_only"), f"{unit.text} has a writable root", "set read_only: true")
         elif unit.pod and dig(unit.data, "securityContext", "readOnlyRootFilesystem") is not True:
@@ -115,9 +111,9 @@ def writable_root(deployment: Deployment) -> Iterator[Problem]:
     why="Neither program needs a single capability of the kernel.",
     mend="Kubernetes: capabilities.drop: [ALL] and nothing added. Compose: cap_drop: [ALL] and no cap_add.",
 )
-def capabilities(deployment: Deployment) -> Iterator[Problem]:
+def capabilities(deployment: Reading) -> Iterator[Problem]:
     """Containers that keep or add capabilities."""
-    for unit in own_units(deployment):
+    for unit in deployment.own_containers:
         if unit.pod is None:
             drop, add, keys = unit.data.get("cap_drop"), unit.data.get("cap_add"), ("cap_drop",)
             fix = "set cap_drop: [ALL]"
@@ -139,9 +135,9 @@ def capabilities(deployment: Deployment) -> Iterator[Problem]:
     why="Privileged containers and those in the host's namespaces or on its files are not contained.",
     mend="Leave them out; nothing in the stack needs the host.",
 )
-def host_access(deployment: Deployment) -> Iterator[Problem]:
+def host_access(deployment: Reading) -> Iterator[Problem]:
     """privileged, host namespaces, host paths, the Docker socket."""
-    for unit in own_units(deployment):
+    for unit in deployment.own_containers:
         if unit.pod is None:
             yield from _compose_host_access(unit)
         elif dig(unit.data, "securityContext", "privileged") is True:
@@ -150,7 +146,7 @@ def host_access(deployment: Deployment) -> Iterator[Problem]:
             if dig(port, "hostPort"):
                 text = f"{unit.text} takes port {dig(port, 'hostPort')} of the node"
                 yield Problem(unit.at("ports", index, "hostPort"), text, "use a Service")
-    for pod in own_pods(deployment):
+    for pod in deployment.own_pods:
         manifest, base = pod.manifest, pod.path
         for key in ("hostNetwork", "hostPID", "hostIPC"):
             if pod.spec.get(key) is True:
@@ -184,9 +180,9 @@ def _compose_host_access(unit: Unit) -> Iterator[Problem]:
     " standard refuses the pod.",
     mend="seccompProfile: {type: RuntimeDefault} for the pod.",
 )
-def seccomp(deployment: Deployment) -> Iterator[Problem]:
+def seccomp(deployment: Reading) -> Iterator[Problem]:
     """Containers without the runtime's seccomp profile."""
-    for unit in own_units(deployment):
+    for unit in deployment.own_containers:
         if unit.pod is None:
             if any(
                 "seccomp" in str(item) and "unconfined" in str(item)
@@ -202,8 +198,8 @@ def seccomp(deployment: Deployment) -> Iterator[Problem]:
             )
 
 
-def _pod_flag(deployment: Deployment, key: str) -> Iterator[Pod]:
-    return (pod for pod in own_pods(deployment) if pod.spec.get(key) is not False)
+def _pod_flag(deployment: Reading, key: str) -> Iterator[Pod]:
+    return (pod for pod in deployment.own_pods if pod.spec.get(key) is not False)
 
 
 @check(
@@ -213,7 +209,7 @@ def _pod_flag(deployment: Deployment, key: str) -> Iterator[Pod]:
     why="A pod that does not talk to the Kubernetes API should not carry a token for it.",
     mend="Set automountServiceAccountToken: false for the pod.",
 )
-def service_account_token(deployment: Deployment) -> Iterator[Problem]:
+def service_account_token(deployment: Reading) -> Iterator[Problem]:
     """Pods that mount a token of their service account."""
     for pod in _pod_flag(deployment, "automountServiceAccountToken"):
         name = pod.spec.get("serviceAccountName")
@@ -233,9 +229,9 @@ def service_account_token(deployment: Deployment) -> Iterator[Problem]:
     " Permify takes for its own setting and does not start.",
     mend="Set enableServiceLinks: false for the pod.",
 )
-def service_links(deployment: Deployment) -> Iterator[Problem]:
+def service_links(deployment: Reading) -> Iterator[Problem]:
     """Pods with Permify that get variables for Services."""
-    inside = [unit.pod for unit in (*running(deployment, "permify"), *running(deployment, "migrate"))]
+    inside = [unit.pod for unit in (*deployment.running("permify"), *deployment.running("migrate"))]
     for pod in _pod_flag(deployment, "enableServiceLinks"):
         if pod in inside:
             place = pod.manifest.at(*pod.path)
@@ -251,10 +247,10 @@ def service_links(deployment: Deployment) -> Iterator[Problem]:
     " PgCat allocates what a client announces before it has logged in; with a limit that is a restart.",
     mend="Kubernetes: set resources.limits.memory. Compose: set mem_limit or deploy.resources.limits.memory.",
 )
-def memory_limit(deployment: Deployment) -> Iterator[Problem]:
+def memory_limit(deployment: Reading) -> Iterator[Problem]:
     """Containers of pods, and services that stay, without a memory limit."""
-    ending = ending_services(deployment)
-    for unit in own_units(deployment):
+    ending = deployment.ending_services
+    for unit in deployment.own_containers:
         text = f"{unit.text} has no memory limit"
         if unit.pod is None:
             limited = any(size_bytes(value) != 0 for _, value in _compose_limits(unit))  # 0 is none
@@ -285,9 +281,9 @@ def _compose_limits(unit: Unit) -> list[tuple[tuple[Key, ...], object]]:
     " Docker refuses a limit below 6 MB.",
     mend="Set one of the two, to at least 6m.",
 )
-def memory_limit_refused(deployment: Deployment) -> Iterator[Problem]:
+def memory_limit_refused(deployment: Reading) -> Iterator[Problem]:
     """Memory limits with which a service does not start."""
-    for unit in own_units(deployment):
+    for unit in deployment.own_containers:
         if unit.pod is not None:
             continue
         limits = [

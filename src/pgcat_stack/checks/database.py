@@ -21,7 +21,7 @@ from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import BOOTSTRAP, PGCAT
 from pgcat_stack.printable import show
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 _PLAN = re.compile(r"plan_cache_mode\s*(?:=|\bTO\b)\s*'?(\w+)", re.IGNORECASE)
 
@@ -35,7 +35,7 @@ _PLAN = re.compile(r"plan_cache_mode\s*(?:=|\bTO\b)\s*'?(\w+)", re.IGNORECASE)
     " beats what bootstrap.sql sets on the role. PgCat drops it; direct, the URI must carry it.",
     mend="Write `plan_cache_mode=force_custom_plan` into the URI, or what bootstrap.sql sets.",
 )
-def uri_plan_cache_mode(deployment: Deployment) -> Iterator[Problem]:
+def uri_plan_cache_mode(deployment: Reading) -> Iterator[Problem]:
     """Direct URIs whose plan_cache_mode differs from the role's."""
     statements = _PLAN.findall(_sql(deployment.sources.get(BOOTSTRAP)))
     wanted = statements[-1].lower() if statements else "force_custom_plan"
@@ -58,7 +58,7 @@ _DATABASE = re.compile(r'CREATE\s+DATABASE\s+(?:"((?:[^"]|"")+)"|([\w$]+))', re.
 _ROLE = re.compile(r'\b(?:CREATE|ALTER)\s+(?:ROLE|USER)\s+(?:"((?:[^"]|"")+)"|([\w$]+))', re.IGNORECASE)
 
 
-def _bootstrapped(deployment: Deployment, statement: re.Pattern[str]) -> dict[str, Location]:
+def _bootstrapped(deployment: Reading, statement: re.Pattern[str]) -> dict[str, Location]:
     """The databases or roles that bootstrap.sql makes."""
     source = deployment.sources.get(BOOTSTRAP)
     text = _sql(source)
@@ -70,7 +70,7 @@ def _bootstrapped(deployment: Deployment, statement: re.Pattern[str]) -> dict[st
     return found
 
 
-def _to_postgresql(deployment: Deployment) -> list[Connection]:
+def _to_postgresql(deployment: Reading) -> list[Connection]:
     """The connection strings that reach PostgreSQL without PgCat."""
     connections = [*direct_connections(deployment), *migration_connections(deployment)]
     return [connection for connection in connections if connection.uri.servers]
@@ -98,7 +98,7 @@ def _disagreements(
     " Permify does not find its tables.",
     mend="Use the same database everywhere.",
 )
-def database_name(deployment: Deployment) -> Iterator[Problem]:
+def database_name(deployment: Reading) -> Iterator[Problem]:
     """Databases of shards, the migration and direct URIs that differ."""
     uses = []
     for pool in used_pools(deployment):
@@ -119,7 +119,7 @@ def database_name(deployment: Deployment) -> Iterator[Problem]:
     " role has none of them, and tables that one role makes the other may not read.",
     mend="Use the same role everywhere.",
 )
-def database_user(deployment: Deployment) -> Iterator[Problem]:
+def database_user(deployment: Reading) -> Iterator[Problem]:
     """Roles that PgCat, the migration and direct URIs log in to PostgreSQL as, where they differ."""
     uses = []
     for pool in used_pools(deployment):
@@ -140,7 +140,7 @@ def database_user(deployment: Deployment) -> Iterator[Problem]:
     " on one connection.",
     mend="Let the migration's URI name the primary itself.",
 )
-def migration_not_on_the_primary(deployment: Deployment) -> Iterator[Problem]:
+def migration_not_on_the_primary(deployment: Reading) -> Iterator[Problem]:
     """Migrations that go through PgCat or to another server."""
     primaries = {
         server.address

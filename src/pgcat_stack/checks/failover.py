@@ -26,9 +26,7 @@ from pgcat_stack.files.plain_data import as_list, as_mapping, dig
 from pgcat_stack.files.quantities import whole
 from pgcat_stack.findings import Problem
 from pgcat_stack.pgcat.pools import PoolServer
-from pgcat_stack.reading.containers import services
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.reading import Reading
 
 ATTRIBUTE = "target_session_attrs"
 VARIABLE = "PGTARGETSESSIONATTRS"
@@ -42,12 +40,12 @@ _UNFOLLOWED = re.compile(r"[^.]_")
 """An underscore that does not begin a label: the resolver admits those of service records, `_label`."""
 
 
-def _outside(deployment: Deployment, host: str) -> bool:
+def _outside(deployment: Reading, host: str) -> bool:
     """Whether a server is none of compose.yaml, whose names move with the container alone."""
-    return all(host not in compose_names(unit, None) for unit in services(deployment))
+    return all(host not in compose_names(unit, None) for unit in deployment.services)
 
 
-def _named(deployment: Deployment) -> list[PoolServer]:
+def _named(deployment: Reading) -> list[PoolServer]:
     """The servers of the pools in use that have a host name, each host once."""
     found: dict[str, PoolServer] = {}
     for pool in used_pools(deployment):
@@ -66,7 +64,7 @@ def _named(deployment: Deployment) -> list[PoolServer]:
     " connections that the old one leaves open until server_lifetime is over, and writes go there.",
     mend="Use a name without an underscore, for example a CNAME that leads to this one.",
 )
-def name_not_followed(deployment: Deployment) -> Iterator[Problem]:
+def name_not_followed(deployment: Reading) -> Iterator[Problem]:
     """Host names of servers that contain an underscore."""
     for server in _named(deployment):
         if _UNFOLLOWED.search(server.address.host):
@@ -83,7 +81,7 @@ def name_not_followed(deployment: Deployment) -> Iterator[Problem]:
     " there.",
     mend="Set `dns_cache_enabled = true` and `dns_max_ttl = 2` in [general].",
 )
-def names_without_dns_cache(deployment: Deployment) -> Iterator[Problem]:
+def names_without_dns_cache(deployment: Reading) -> Iterator[Problem]:
     """A pgcat.toml that names hosts and does not look where they lead."""
     pgcat = deployment.pgcat
     general = as_mapping(pgcat.mapping.get("general")) if pgcat else {}
@@ -113,7 +111,7 @@ def names_without_dns_cache(deployment: Deployment) -> Iterator[Problem]:
     " with `enabled = true` and"
     ' `queries = ["SELECT pg_terminate_backend(pg_backend_pid()) WHERE pg_is_in_recovery()"]`.',
 )
-def writer_pool_keeps_a_standby(deployment: Deployment) -> Iterator[Problem]:
+def writer_pool_keeps_a_standby(deployment: Reading) -> Iterator[Problem]:
     """Pools of named primaries that do not end a connection to a standby."""
     pgcat = deployment.pgcat
     named = _named(deployment)
@@ -145,7 +143,7 @@ def _ends_standbys(mapping: Mapping[str, object], pool: str) -> bool:
     " start when no server of a URI is.",
     mend="Write `target_session_attrs=read-write` into the writer URI, and nothing into the reader URI.",
 )
-def session_attributes_unmet(deployment: Deployment) -> Iterator[Problem]:
+def session_attributes_unmet(deployment: Reading) -> Iterator[Problem]:
     """Writers and migrations that ask for a standby, readers of replicas that ask for the primary."""
     for connection in [*direct_connections(deployment), *_migrating(deployment)]:
         asked = _asked(connection)
@@ -163,7 +161,7 @@ def _asked(connection: Connection) -> str:
     return connection.uri.options.get(ATTRIBUTE, inherited)
 
 
-def _migrating(deployment: Deployment) -> list[Connection]:
+def _migrating(deployment: Reading) -> list[Connection]:
     return [*migration_connections(deployment), *psql_connections(deployment)]
 
 
@@ -177,7 +175,7 @@ def _migrating(deployment: Deployment) -> list[Connection]:
     " it, Permify refuses such a connection. On a URI that also serves reads, reads fail with the writes.",
     mend="Write `target_session_attrs=read-write` into the writer URI alone.",
 )
-def session_attributes_in_a_failover(deployment: Deployment) -> Iterator[Problem]:
+def session_attributes_in_a_failover(deployment: Reading) -> Iterator[Problem]:
     """Direct writer URIs that take a standby, and reads that need the primary without a reason."""
     for connection in direct_connections(deployment):
         asked = _asked(connection)
@@ -194,7 +192,7 @@ def session_attributes_in_a_failover(deployment: Deployment) -> Iterator[Problem
             yield Problem(connection.location, message, f"remove {ATTRIBUTE}, or use it on a writer URI")
 
 
-def _of_replicas(deployment: Deployment, connection: Connection) -> bool:
+def _of_replicas(deployment: Reading, connection: Connection) -> bool:
     """Whether a reader's URI names no server but replicas."""
-    replicas = {s.address for s in read_topology(deployment).servers if s.role == "replica"}
+    replicas = {s.address for s in deployment.topology.servers if s.role == "replica"}
     return connection.side == "reader" and set(connection.uri.servers) <= replicas

@@ -11,8 +11,8 @@ from pgcat_stack.files.variables import interpolated
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import VALUES
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Program, image_name, own_units, running
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.containers import Program, image_name
+from pgcat_stack.reading.reading import Reading
 
 _MOVING = frozenset({"", "latest", "main", "master", "edge", "nightly", "dev", "develop", "stable"})
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
@@ -28,7 +28,7 @@ _TAGGED = re.compile(r"(?P<name>.+):v?(?P<release>\d{1,9}(?:\.\d{1,9})*)")
     " PgCat's `main` is the unreleased 1.3.0 line.",
     mend="Name a version, or better a digest: image:v1.2.0@sha256:….",
 )
-def mutable_image(deployment: Deployment) -> Iterator[Problem]:
+def mutable_image(deployment: Reading) -> Iterator[Problem]:
     """Images without a tag, or with one that moves, unless a digest pins them."""
     for place, image in _images(deployment):
         if _DIGEST.search(image):
@@ -42,8 +42,8 @@ def mutable_image(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(place, f"{show(image)}: {what}{note}", "name a version or a digest")
 
 
-def _images(deployment: Deployment) -> Iterator[tuple[Location, str]]:
-    for unit in own_units(deployment):
+def _images(deployment: Reading) -> Iterator[tuple[Location, str]]:
+    for unit in deployment.own_containers:
         image = unit.data.get("image")
         image = image if unit.pod or not isinstance(image, str) else interpolated(image)
         if isinstance(image, str) and image:
@@ -64,7 +64,7 @@ def _images(deployment: Deployment) -> Iterator[tuple[Location, str]]:
     mend="Give both the same image, the newer of the two: after an update the older one is mostly an edit of"
     " yours, which the update kept.",
 )
-def migration_image(deployment: Deployment) -> Iterator[Problem]:
+def migration_image(deployment: Reading) -> Iterator[Problem]:
     """Migrations with another image than Permify's."""
     serving = {image: f"{place.path}:{place.line}" for place, image in _images_of(deployment, "permify")}
     values = deployment.sources.get(VALUES)
@@ -87,9 +87,9 @@ def _is_newer(image: str, other: str) -> bool:
     return releases[0] > releases[1]
 
 
-def _images_of(deployment: Deployment, program: Program) -> Iterator[tuple[Location, str]]:
+def _images_of(deployment: Reading, program: Program) -> Iterator[tuple[Location, str]]:
     """The images that run a program; those that only the environment knows are left out."""
-    for unit in running(deployment, program):
+    for unit in deployment.running(program):
         image = unit.data.get("image")
         image = image if unit.pod or not isinstance(image, str) else interpolated(image)
         if isinstance(image, str) and image:

@@ -38,8 +38,7 @@ from pgcat_stack.files.variables import filled_in
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import COMPOSE
 from pgcat_stack.printable import printable, show
-from pgcat_stack.reading.containers import pods
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
 _VERSION = re.compile(r"([a-z0-9][a-z0-9.-]{0,252}/)?[a-z0-9]{1,63}")
@@ -68,7 +67,7 @@ def enable() -> bool:
     " without containers.",
     mend="Complete the object.",
 )
-def incomplete_object(deployment: Deployment) -> Iterator[Problem]:
+def incomplete_object(deployment: Reading) -> Iterator[Problem]:
     """Documents of listed files that are no Kubernetes objects."""
     for source in _resources(deployment):
         for document, data in enumerate(source.documents):
@@ -83,7 +82,7 @@ def incomplete_object(deployment: Deployment) -> Iterator[Problem]:
                     yield Problem(
                         source.at(*keys, document=document), f"the object has no {'.'.join(keys)}", "add it"
                     )
-    for pod in pods(deployment):
+    for pod in deployment.pods:
         containers = pod.spec.get("containers")
         if not containers:
             place = pod.manifest.at(*pod.path, "containers")
@@ -96,7 +95,7 @@ def incomplete_object(deployment: Deployment) -> Iterator[Problem]:
                 yield Problem(pod.manifest.at(*path), text, "name an image")
 
 
-def _resources(deployment: Deployment) -> Iterator[Source]:
+def _resources(deployment: Reading) -> Iterator[Source]:
     folders = deployment.kustomizations
     seen: set[str] = set()
     for kustomization in folders:
@@ -115,7 +114,7 @@ def _resources(deployment: Deployment) -> Iterator[Source]:
     " is text.",
     mend="Write the value as the type that is named.",
 )
-def wrong_type(deployment: Deployment) -> Iterator[Problem]:
+def wrong_type(deployment: Reading) -> Iterator[Problem]:
     """Values of a wrong type among those that the other rules read."""
     for source in deployment.kustomizations:
         if not isinstance(source.data, dict):
@@ -127,7 +126,7 @@ def wrong_type(deployment: Deployment) -> Iterator[Problem]:
     for manifest in deployment.manifests:
         for keys, value, kind in wrong(manifest.data, (*METADATA, *BY_KIND.get(manifest.kind, ()))):
             yield complaint(manifest.at(*keys), keys, value, kind)
-    for pod in pods(deployment):
+    for pod in deployment.pods:
         labels = (*pod.path[:-1], "metadata")
         rules: Rules = ((("labels",), LABELS), (("annotations",), LABELS))
         found = [
@@ -148,7 +147,7 @@ def wrong_type(deployment: Deployment) -> Iterator[Problem]:
     " know newer fields.",
     mend="Correct the field; `kubectl explain` shows what it takes.",
 )
-def kubernetes_schema(deployment: Deployment) -> Iterator[Problem]:
+def kubernetes_schema(deployment: Reading) -> Iterator[Problem]:
     """Objects that break the API's schemas, where these are installed and enabled."""
     if not ENABLED:
         return
@@ -208,7 +207,7 @@ def _custom(api_version: str) -> bool:
     why="Compose refuses the file.",
     mend="Write the value as the type that is named.",
 )
-def compose_wrong_type(deployment: Deployment) -> Iterator[Problem]:
+def compose_wrong_type(deployment: Reading) -> Iterator[Problem]:
     """Parts of compose.yaml of a wrong type among those that the other rules read."""
     compose = deployment.compose
     if compose is None or not compose.parsed:
@@ -258,7 +257,7 @@ _LIMITS = {"periodSeconds": (1, 1800), "stabilizationWindowSeconds": (0, 3600)}
     mend="Keep periodSeconds between 1 and 1800, stabilizationWindowSeconds at most 3600; a grace period that"
     " does not fit must be shorter.",
 )
-def autoscaler_limits(deployment: Deployment) -> Iterator[Problem]:
+def autoscaler_limits(deployment: Reading) -> Iterator[Problem]:
     """HorizontalPodAutoscalers with times that the API refuses."""
     for manifest in deployment.of_kind("HorizontalPodAutoscaler"):
         for rules in ("scaleDown", "scaleUp"):

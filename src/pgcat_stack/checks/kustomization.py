@@ -13,8 +13,7 @@ from pgcat_stack.checks import check
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Problem
-from pgcat_stack.reading.containers import pods
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 _NOT_APPLIED = {
     "patches": "what they change",
@@ -39,7 +38,7 @@ _UNHASHED = "without a hash in its name a changed ConfigMap no longer rolls the 
     " changed ConfigMap restarts nothing.",
     mend="Write the change into the manifest itself; keep `namespace` and the hashes of generated names.",
 )
-def kustomize_not_judged(deployment: Deployment) -> Iterator[Problem]:
+def kustomize_not_judged(deployment: Reading) -> Iterator[Problem]:
     """Patches, components and others that are not applied; names without a hash; no namespace."""
     for source in deployment.kustomizations:
         for key, unseen in _NOT_APPLIED.items():
@@ -50,21 +49,21 @@ def kustomize_not_judged(deployment: Deployment) -> Iterator[Problem]:
         yield from _unhashed(deployment, source)
     root = deployment.kustomization
     if root is not None and root.mapping and "namespace" not in root.mapping:
-        lost = [pod for pod in pods(deployment) if not pod.manifest.namespace]
+        lost = [pod for pod in deployment.pods if not pod.manifest.namespace]
         namespaces = deployment.of_kind("Namespace")
         if lost and namespaces:
             text = f"no namespace: {lost[0].text} goes wherever kubectl points"
             yield Problem(root.here(), text, f"write namespace: {namespaces[0].name}")
 
 
-def _unhashed(deployment: Deployment, source: Source) -> Iterator[Problem]:
+def _unhashed(deployment: Reading, source: Source) -> Iterator[Problem]:
     """Generated ConfigMaps under a fixed name; a single one only where a pod of the deployment mounts it."""
     keys = ("generatorOptions", "disableNameSuffixHash")
     if dig(source.data, *keys) is True:
         yield Problem(source.at(*keys), _UNHASHED, "remove disableNameSuffixHash")
     for index, generator in enumerate(as_list(source.mapping.get("configMapGenerator"))):
         if dig(generator, "options", "disableNameSuffixHash") is True and any(
-            dig(generator, "name") in _mounted(volume) for pod in pods(deployment) for volume in pod.volumes
+            dig(generator, "name") in _mounted(volume) for pod in deployment.pods for volume in pod.volumes
         ):
             place = source.at("configMapGenerator", index, "options", "disableNameSuffixHash")
             yield Problem(place, _UNHASHED, "remove disableNameSuffixHash")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pgcat_stack.checks import check
 from pgcat_stack.findings import Problem
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 
 @check(
@@ -16,7 +16,7 @@ from pgcat_stack.reading.deployment import Deployment
     why="sh reads the carriage return of a Windows line end as part of the command: PgCat never starts.",
     mend="Save the file with LF line ends, and keep .gitattributes, which makes git do so.",
 )
-def carriage_return(deployment: Deployment) -> Iterator[Problem]:
+def carriage_return(deployment: Reading) -> Iterator[Problem]:
     """Shell scripts with carriage returns."""
     for path, source in deployment.sources.items():
         if path.endswith(".sh") and "\r" in source.text:

@@ -11,10 +11,10 @@ from pgcat_stack.files.folder import repository_of
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import SECRETS_FOLDER
 from pgcat_stack.printable import show
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 
-def _links(deployment: Deployment, *, needed: bool) -> Iterator[Problem]:
+def _links(deployment: Reading, *, needed: bool) -> Iterator[Problem]:
     made = deployment.made_of
     links = {path: one for path, one in deployment.sources.items() if one.unread}
     # The source of a folder also stands for what is named in it.
@@ -37,7 +37,7 @@ _FOLDERS = frozenset({"kubernetes/", "pgcat/", "permify/", "postgres/", "monitor
     " machine.",
     mend="Replace the link by what it leads to. Links inside the deployment are followed.",
 )
-def link_out(deployment: Deployment) -> Iterator[Problem]:
+def link_out(deployment: Reading) -> Iterator[Problem]:
     """Links out of the deployment in place of the files and folders that it is made of."""
     yield from _links(deployment, needed=True)
 
@@ -52,7 +52,7 @@ def link_out(deployment: Deployment) -> Iterator[Problem]:
     mend="Move the file into the repository. Where there is none, keep the deployment and the file in one git"
     " repository.",
 )
-def outside_the_repository(deployment: Deployment) -> Iterator[Problem]:
+def outside_the_repository(deployment: Reading) -> Iterator[Problem]:
     """Paths of kustomizations and compose.yaml that lead out of the git repository."""
     found: list[tuple[Location, str]] = []
     for source in deployment.kustomizations:
@@ -80,6 +80,6 @@ def outside_the_repository(deployment: Deployment) -> Iterator[Problem]:
     " what it leads to is not judged: an unresolved conflict in it, for example.",
     mend="Replace the link by what it leads to, or leave it.",
 )
-def other_link_out(deployment: Deployment) -> Iterator[Problem]:
+def other_link_out(deployment: Reading) -> Iterator[Problem]:
     """Links out of the deployment that none of its programs reads."""
     yield from _links(deployment, needed=False)

@@ -16,8 +16,8 @@ from pgcat_stack.files.plain_data import Key, as_list, as_text, dig
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import BOOTSTRAP, KUSTOMIZATION, PERMIFY, PGCAT
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Unit, own_pods, running, units
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.reading import Reading
 
 START = "pgcat/start.sh"
 _START_TARGET = "/etc/pgcat/start.sh"
@@ -33,7 +33,7 @@ _MANIFESTS = "kubernetes/"
     why="`kubectl apply -k` stops at the first file that is not there.",
     mend="Create the file, correct its path, or remove the line.",
 )
-def kustomize_file_missing(deployment: Deployment) -> Iterator[Problem]:
+def kustomize_file_missing(deployment: Reading) -> Iterator[Problem]:
     """Resources, patches and files of generators that do not exist."""
     for source in deployment.kustomizations:
         for entry in listed_files(source):
@@ -52,7 +52,7 @@ def kustomize_file_missing(deployment: Deployment) -> Iterator[Problem]:
     why="A file that no kustomization lists is never applied, and looks as if it were.",
     mend="List it under `resources` of kustomization.yaml, or delete it.",
 )
-def unlisted_manifest(deployment: Deployment) -> Iterator[Problem]:
+def unlisted_manifest(deployment: Reading) -> Iterator[Problem]:
     """YAML files under kubernetes/ that no kustomization names."""
     if deployment.kustomization is None or not deployment.kustomization.mapping:
         return
@@ -72,7 +72,7 @@ def unlisted_manifest(deployment: Deployment) -> Iterator[Problem]:
     why="A pod that mounts or reads a ConfigMap which does not exist stays in ContainerCreating.",
     mend="Use the name that configMapGenerator gives it, or add it there.",
 )
-def config_map_missing(deployment: Deployment) -> Iterator[Problem]:
+def config_map_missing(deployment: Reading) -> Iterator[Problem]:
     """ConfigMaps named by pods that neither a generator nor a manifest makes.
 
     One of which a pod takes certificates alone is the cluster's, as those of trust-manager are.
@@ -80,7 +80,7 @@ def config_map_missing(deployment: Deployment) -> Iterator[Problem]:
     if not deployment.complete:
         return
     known = deployment.generated_files
-    for pod in own_pods(deployment):
+    for pod in deployment.own_pods:
         for index, volume in enumerate(pod.volumes):
             places: list[tuple[tuple[Key, ...], object]] = [(("configMap",), dig(volume, "configMap"))]
             for number, source in enumerate(as_list(dig(volume, "projected", "sources"))):
@@ -111,13 +111,13 @@ def _certificates_alone(reference: object) -> bool:
     " engine in memory.",
     mend="Mount the file at the path that the command names.",
 )
-def config_not_mounted(deployment: Deployment) -> Iterator[Problem]:
+def config_not_mounted(deployment: Reading) -> Iterator[Problem]:
     """pgcat.toml, start.sh and permify.yaml that are not where their readers look."""
     if deployment.kustomization is not None and not deployment.complete:
         return
-    for unit in running(deployment, "pgcat"):
+    for unit in deployment.running("pgcat"):
         yield from _pgcat_files(deployment, unit)
-    for unit in running(deployment, "permify"):
+    for unit in deployment.running("permify"):
         config = option(unit.words, "--config", "-c")
         if config:
             yield from _stands(unit, config, PERMIFY)
@@ -129,7 +129,7 @@ def config_not_mounted(deployment: Deployment) -> Iterator[Problem]:
             )
 
 
-def _pgcat_files(deployment: Deployment, unit: Unit) -> Iterator[Problem]:
+def _pgcat_files(deployment: Reading, unit: Unit) -> Iterator[Problem]:
     script = next((word for word in unit.words if posixpath.basename(word) == "start.sh"), None)
     if script is None:
         if deployment.pgcat is not None and '"${' in deployment.pgcat.text:
@@ -168,9 +168,9 @@ def _stands(unit: Unit, path: str, file: str) -> Iterator[Problem]:
     why="The API refuses a pod whose container mounts a volume that the pod does not declare.",
     mend="Declare the volume under `volumes`, or correct its name.",
 )
-def volume_not_declared(deployment: Deployment) -> Iterator[Problem]:
+def volume_not_declared(deployment: Reading) -> Iterator[Problem]:
     """VolumeMounts whose name is no volume of the pod."""
-    for unit in units(deployment):
+    for unit in deployment.containers:
         pod = unit.pod
         if pod is None:
             continue
@@ -197,9 +197,9 @@ def volume_not_declared(deployment: Deployment) -> Iterator[Problem]:
     " plan_cache_mode. Without the file nobody knows whether the database has them.",
     mend="Render the file again, or take it from the history.",
 )
-def bootstrap_missing(deployment: Deployment) -> Iterator[Problem]:
+def bootstrap_missing(deployment: Reading) -> Iterator[Problem]:
     """Deployments without postgres/bootstrap.sql. Where Compose mounts it PS450 speaks."""
-    mounted = any(mount.origin == BOOTSTRAP for unit in units(deployment) for mount in unit.mounts)
+    mounted = any(mount.origin == BOOTSTRAP for unit in deployment.containers for mount in unit.mounts)
     if BOOTSTRAP not in deployment.sources and not mounted:
         text = "the file is missing: role, connection limit and plan_cache_mode have no source"
         yield Problem(Location(BOOTSTRAP), text, "render it again, or take it from the history")
@@ -213,7 +213,7 @@ def bootstrap_missing(deployment: Deployment) -> Iterator[Problem]:
     " does nothing, and the validator has no object to judge.",
     mend="Put kustomization.yaml back, or delete kubernetes/ where the deployment runs on docker.",
 )
-def kustomization_missing(deployment: Deployment) -> Iterator[Problem]:
+def kustomization_missing(deployment: Reading) -> Iterator[Problem]:
     """Manifests under kubernetes/ beside no kustomization.yaml."""
     if deployment.kustomization is not None:
         return

@@ -18,8 +18,8 @@ from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Pod, pods
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.containers import Pod
+from pgcat_stack.reading.reading import Reading
 
 Rule = Callable[[str], str]
 
@@ -77,15 +77,15 @@ def _fix(text: str, rule: Rule) -> str:
     " a line end after it. Compose refuses names in the same way.",
     mend="Write the name as the message says. Names with the prefixes and suffixes of a kustomization count.",
 )
-def invalid_name(deployment: Deployment) -> Iterator[Problem]:
+def invalid_name(deployment: Reading) -> Iterator[Problem]:
     """Names that Kubernetes or Compose refuses."""
     yield from _problems(_all_names(deployment))
 
 
-def _all_names(deployment: Deployment) -> Iterator[_Said]:
+def _all_names(deployment: Reading) -> Iterator[_Said]:
     for manifest in deployment.manifests:
         yield from _object_names(manifest)
-    for pod in pods(deployment):
+    for pod in deployment.pods:
         yield from _pod_names(pod)
     for source in deployment.kustomizations:
         yield from _generated_names(source)
@@ -231,7 +231,7 @@ def _generated_names(source: Source) -> Iterator[_Said]:
     " than Kubernetes accepts, or are too long: 63 characters for a value, and for a key after its prefix.",
     mend="Write the label as the message says. Longer text belongs into an annotation.",
 )
-def invalid_label(deployment: Deployment) -> Iterator[Problem]:
+def invalid_label(deployment: Reading) -> Iterator[Problem]:
     """Labels, selectors and keys of annotations that Kubernetes refuses."""
     yield from _problems(_all_labels(deployment))
     for manifest in deployment.manifests:
@@ -242,14 +242,14 @@ def invalid_label(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(manifest.at("metadata", "annotations"), text, "shorten them")
 
 
-def _all_labels(deployment: Deployment) -> Iterator[_Said]:
+def _all_labels(deployment: Reading) -> Iterator[_Said]:
     for manifest in deployment.manifests:
         yield from _metadata_labels(manifest.at, manifest.data, ())
         if _group(manifest) in _OWN_GROUPS:
             if manifest.kind in ("Service", "ReplicationController"):
                 yield from _labels(manifest.at, manifest.get("spec", "selector"), ("spec", "selector"))
             yield from _selectors(manifest.at, manifest.data, ())
-    for pod in pods(deployment):
+    for pod in deployment.pods:
         yield from _metadata_labels(pod.manifest.at, pod.manifest.get(*pod.path[:-1]), pod.path[:-1])
         keys = (*pod.path, "nodeSelector")
         yield from _labels(pod.manifest.at, pod.spec.get("nodeSelector"), keys)
@@ -322,7 +322,7 @@ def _expression(at: Callable[..., Location], entry: object, keys: tuple[Key, ...
     " RelaxedServiceNameValidation, Services that begin with a digit.",
     mend="Choose a name that every supported Kubernetes accepts, or leave it where yours does.",
 )
-def name_of_newer_kubernetes(deployment: Deployment) -> Iterator[Problem]:
+def name_of_newer_kubernetes(deployment: Reading) -> Iterator[Problem]:
     """Names that the oldest supported Kubernetes refuses and a newer one accepts."""
     for manifest in deployment.manifests:
         if manifest.kind == "Service" and _group(manifest) == "" and manifest.name:
@@ -330,7 +330,7 @@ def name_of_newer_kubernetes(deployment: Deployment) -> Iterator[Problem]:
             if names.dns_1035_label(name) and not names.dns_label(name):
                 text = f"the name of the Service {show(name)} {names.dns_1035_label(name)}"
                 yield Problem(manifest.at("metadata", "name"), text, "begin it with a letter")
-    for said in (said for pod in pods(deployment) for said in _pod_names(pod)):
+    for said in (said for pod in deployment.pods for said in _pod_names(pod)):
         if said.rule is names.variable_name and not said.rule(said.text):
             wrong = names.strict_variable_name(said.text)
             if wrong:

@@ -42,9 +42,8 @@ from pgcat_stack.endpoints import Address
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Pod, own_pods, pods, running, units
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.containers import Pod
+from pgcat_stack.reading.reading import Reading
 
 DIRECTIONS: tuple[Direction, ...] = ("Ingress", "Egress")
 _MESH = "; if something else in the pods does, such as a service mesh, leave it"
@@ -60,7 +59,7 @@ _LARGEST = {4: 2**16, 6: 2**80}
     " until it gives up.",
     mend="Add the port, or the peer, to the policy that selects the pod.",
 )
-def network_policy_blocks(deployment: Deployment) -> Iterator[Problem]:
+def network_policy_blocks(deployment: Reading) -> Iterator[Problem]:
     """Connections of the stack that its own policies drop."""
     known = policies(deployment)
     if not known or not deployment.complete:
@@ -95,7 +94,7 @@ def _place(selecting: list[Manifest], flow: Flow) -> Location:
 class _Rule:
     """A rule of a policy, the pods of the stack that it is about, and the connections these need."""
 
-    deployment: Deployment
+    deployment: Reading
     policy: Manifest
     direction: Direction
     index: int
@@ -144,7 +143,7 @@ class _Rule:
         return ", ".join(_peer_text(peer) for peer in self.peers) or "any address"
 
 
-def _judged(deployment: Deployment) -> Iterator[_Rule]:
+def _judged(deployment: Reading) -> Iterator[_Rule]:
     """The rules for pods of the stack."""
     if not deployment.complete:
         return
@@ -167,7 +166,7 @@ def _judged(deployment: Deployment) -> Iterator[_Rule]:
     " any address on any port lets an intruder carry out what was found.",
     mend="Name Permify's pods by their labels, and the ports that are needed.",
 )
-def network_policy_open(deployment: Deployment) -> Iterator[Problem]:
+def network_policy_open(deployment: Reading) -> Iterator[Problem]:
     """PgCat's port open to others than Permify, and ways out to any address on any port."""
     for rule in _judged(deployment):
         if _out_to_everything(rule):
@@ -208,11 +207,11 @@ def _listening_pods(rule: _Rule) -> list[Pod]:
     host = dig(pgcat.data, "general", "host") if pgcat else None
     if isinstance(host, str) and Address.of(host).is_loopback:
         return []
-    return [unit.pod for unit in running(rule.deployment, "pgcat") if unit.pod in rule.pods and unit.pod]
+    return [unit.pod for unit in rule.deployment.running("pgcat") if unit.pod in rule.pods and unit.pod]
 
 
-def _pgcat_port(deployment: Deployment) -> int | None:
-    pgcat = read_topology(deployment).pgcat
+def _pgcat_port(deployment: Reading) -> int | None:
+    pgcat = deployment.topology.pgcat
     return pgcat.port if pgcat else None
 
 
@@ -230,7 +229,7 @@ def _serves_pods(rule: _Rule, peer: object, needed: list[Flow]) -> bool:
     if any(flow.peer is None for flow in needed):  # somebody else deploys Permify, with labels of their own
         return True
     wanted = [flow.peer for flow in needed if isinstance(flow.peer, Pod)]
-    others = [pod for pod in pods(rule.deployment) if pod not in wanted]
+    others = [pod for pod in rule.deployment.pods if pod not in wanted]
     return any(selects_peer(peer, pod) for pod in wanted) and not any(
         selects_peer(peer, pod) for pod in others
     )
@@ -239,7 +238,7 @@ def _serves_pods(rule: _Rule, peer: object, needed: list[Flow]) -> bool:
 def _shared(rule: _Rule) -> bool:
     """Whether PgCat has pools that Permify does not name: other applications' pods use it, too."""
     inside = rule.direction == "Ingress" and bool(_listening_pods(rule))
-    return inside and len(used_pools(rule.deployment)) < len(read_topology(rule.deployment).pools)
+    return inside and len(used_pools(rule.deployment)) < len(rule.deployment.topology.pools)
 
 
 # More than needed
@@ -253,7 +252,7 @@ def _shared(rule: _Rule) -> bool:
     mend="Take out the rule, port or peer, or narrow it. A rule of your own, for a service mesh or an ingress"
     " controller, may be right: what else runs in the cluster is in no file of the deployment.",
 )
-def network_policy_allows_more(deployment: Deployment) -> Iterator[Problem]:
+def network_policy_allows_more(deployment: Reading) -> Iterator[Problem]:
     """Rules that allow more than any program of the stack needs."""
     for rule in _judged(deployment):
         if any(_foreign_containers(deployment, pod) for pod in rule.pods):
@@ -267,9 +266,9 @@ def network_policy_allows_more(deployment: Deployment) -> Iterator[Problem]:
             yield from _peers(rule)
 
 
-def _foreign_containers(deployment: Deployment, pod: Pod) -> bool:
+def _foreign_containers(deployment: Reading, pod: Pod) -> bool:
     """Whether the pods run something besides the stack, whose needs are in no file."""
-    return any(unit.pod is pod and not unit.own for unit in units(deployment))
+    return any(unit.pod is pod and not unit.own for unit in deployment.containers)
 
 
 def _ports(rule: _Rule) -> Iterator[Problem]:
@@ -337,7 +336,7 @@ def _named_elsewhere(rule: _Rule) -> bool:
     )
 
 
-def _egress(deployment: Deployment, pod: Pod) -> list[Any]:
+def _egress(deployment: Reading, pod: Pod) -> list[Any]:
     """The rules of all policies by which a pod may go out."""
     selecting = [policy for policy in policies(deployment) if applies(policy, pod, "Egress")]
     return [rule for policy in selecting for rule in rules(policy, "Egress")]
@@ -407,12 +406,12 @@ def _selector_text(selector: object) -> str:
     mend="Select the pod by a policy that denies by default. One of the whole cluster that does so may be in"
     " no file of the deployment.",
 )
-def network_policy_missing(deployment: Deployment) -> Iterator[Problem]:
+def network_policy_missing(deployment: Reading) -> Iterator[Problem]:
     """Pods of the stack that no policy selects for a direction, although there are policies."""
     known = policies(deployment)
     if not known or not deployment.complete:
         return
-    for pod in own_pods(deployment):
+    for pod in deployment.own_pods:
         for direction in DIRECTIONS:
             if not any(applies(policy, pod, direction) for policy in known):
                 way = "anybody may reach its ports" if direction == "Ingress" else "it may reach any address"
@@ -435,7 +434,7 @@ def network_policy_missing(deployment: Deployment) -> Iterator[Problem]:
     mend="Open DNS to the same pods in a CiliumNetworkPolicy, on port 53, with rules: dns: - matchPattern:"
     ' "*", as the template renders it.',
 )
-def names_never_seen(deployment: Deployment) -> Iterator[Problem]:
+def names_never_seen(deployment: Reading) -> Iterator[Problem]:
     """Hosts by name in policies of Cilium, for pods whose DNS it does not read."""
     for rule in _judged(deployment):
         for index, peer in enumerate(rule.peers):

@@ -18,10 +18,8 @@ from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import VALUES
 from pgcat_stack.permify.chart import HIDDEN, chart_authn, handed_on
 from pgcat_stack.permify.settings import VARIABLES, Authn, authn_issues, read_permify
-from pgcat_stack.reading.containers import Unit, Variable, running
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
-from pgcat_stack.reading.workloads import helm_variables
+from pgcat_stack.reading.containers import Unit, Variable
+from pgcat_stack.reading.reading import Reading
 
 Keys = tuple[Key, ...]
 
@@ -66,14 +64,14 @@ class PermifyAuthn:
         return turned_on or self.at(*keys)
 
 
-def permifys(deployment: Deployment) -> Iterator[PermifyAuthn]:
+def permifys(deployment: Reading) -> Iterator[PermifyAuthn]:
     """Each Permify whose authentication the files show."""
-    for unit in running(deployment, "permify"):
+    for unit in deployment.running("permify"):
         if _serves(unit) and not _has_more(unit):
             yield from _of_unit(unit, deployment.permify)
     values = deployment.sources.get(VALUES)
-    if values and any(permify.workload.kind == "helm" for permify in read_topology(deployment).permify):
-        yield from _of_chart(values, helm_variables(deployment))
+    if values and any(permify.workload.kind == "helm" for permify in deployment.topology.permify):
+        yield from _of_chart(values, deployment.helm_variables)
 
 
 def _of_unit(unit: Unit, source: Source | None) -> Iterator[PermifyAuthn]:
@@ -159,7 +157,7 @@ def _value(variable: Variable, written: object) -> str | None:
     " every token while it looks healthy, or lets somebody in without a key.",
     mend="Complete `authn` in permify.yaml; keys come from a Secret, as PERMIFY_AUTHN_PRESHARED_KEYS.",
 )
-def permify_authn(deployment: Deployment) -> Iterator[Problem]:
+def permify_authn(deployment: Reading) -> Iterator[Problem]:
     """What is wrong where authentication is on."""
     for permify in permifys(deployment):
         for issue in authn_issues(permify.authn) if permify.authn.enabled else ():
@@ -175,7 +173,7 @@ def permify_authn(deployment: Deployment) -> Iterator[Problem]:
     " everybody who reaches it.",
     mend="Write `enabled: true` under `authn`, and remove the variable; or remove what only `authn` needs.",
 )
-def permify_authn_off(deployment: Deployment) -> Iterator[Problem]:
+def permify_authn_off(deployment: Reading) -> Iterator[Problem]:
     """Authentication that is prepared and off."""
     for permify in permifys(deployment):
         everybody = f"{permify.name} answers everybody"

@@ -29,9 +29,8 @@ from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import VALUES
 from pgcat_stack.permify.settings import read_permify
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Pod, Unit, running
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.workloads import helm_variables
+from pgcat_stack.reading.containers import Pod, Unit
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import environment_lines
 
 _VARIABLE = "PERMIFY_HTTP_CORS_ALLOWED_ORIGINS"
@@ -59,14 +58,14 @@ class _Origins:
         return not self.origins or "*" in self.origins
 
 
-def _origins(deployment: Deployment, permify: PermifyAuthn) -> _Origins | None:
+def _origins(deployment: Reading, permify: PermifyAuthn) -> _Origins | None:
     """The origins that a Permify allows; None where it serves no HTTP, or a file does not show them."""
     unit, source, at = permify.unit, deployment.permify, _KEYS
     if unit is None:
         source, at = deployment.sources[VALUES], ("app", *_KEYS)
     if unit and any(word.startswith(("--http-cors", "--http-enabled")) for word in unit.words):
         return None
-    variables = {each.name: each for each in (unit.variables if unit else helm_variables(deployment))}
+    variables = {each.name: each for each in (unit.variables if unit else deployment.helm_variables)}
     http = as_mapping(dig(source.data, *at[:-1])) if source else {}
     config = read_permify({"server": {"http": http}}).config
     if "PERMIFY_HTTP_ENABLED" in variables or config is None or not config.server.http.enabled:
@@ -91,7 +90,7 @@ def _origins(deployment: Deployment, permify: PermifyAuthn) -> _Origins | None:
     mend="Let it ask for a key (`authn=preshared`), or name the origins whose pages may call it"
     " (`cors_allowed_origins`); `https://none.invalid` is one that no page has.",
 )
-def permify_open_to_web_pages(deployment: Deployment) -> Iterator[Problem]:
+def permify_open_to_web_pages(deployment: Reading) -> Iterator[Problem]:
     """Permify without authentication that allows every origin."""
     for permify in permifys(deployment):
         found = None if permify.authn.enabled else _origins(deployment, permify)
@@ -101,10 +100,10 @@ def permify_open_to_web_pages(deployment: Deployment) -> Iterator[Problem]:
     yield from _open_elsewhere(deployment)
 
 
-def _open_elsewhere(deployment: Deployment) -> Iterator[Problem]:
+def _open_elsewhere(deployment: Reading) -> Iterator[Problem]:
     """The same for permify.yaml where another deployment runs Permify with it, and nothing here shows how."""
     source, values = deployment.permify, deployment.sources.get(VALUES)
-    units = running(deployment, "permify")
+    units = deployment.running("permify")
     if source is None or values or any(unit.pod is None or not unit.pod.manifest.partial for unit in units):
         return
     config = read_permify(source.data).config
@@ -132,7 +131,7 @@ def _open_elsewhere(deployment: Deployment) -> Iterator[Problem]:
     mend="Let it ask for a key (`authn=preshared`), or close the way: loopback in Compose; on Kubernetes a"
     " Service of type ClusterIP, and a NetworkPolicy that names the namespaces of its clients.",
 )
-def permify_open_to_others(deployment: Deployment) -> Iterator[Problem]:
+def permify_open_to_others(deployment: Reading) -> Iterator[Problem]:
     """Ways for others to a Permify without authentication."""
     for permify in permifys(deployment):
         if permify.authn.enabled:
@@ -141,7 +140,7 @@ def permify_open_to_others(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(place, f"{permify.name} asks for no key, and {how}", f"{_ASK}, or close the way")
 
 
-def _ways(deployment: Deployment, permify: PermifyAuthn) -> Iterator[tuple[Location, str]]:
+def _ways(deployment: Reading, permify: PermifyAuthn) -> Iterator[tuple[Location, str]]:
     unit = permify.unit
     if unit is not None and unit.pod is None:
         yield from _of_compose(deployment, unit)
@@ -154,7 +153,7 @@ def _ways(deployment: Deployment, permify: PermifyAuthn) -> Iterator[tuple[Locat
         yield from _through_policies(deployment, pod)
 
 
-def _of_compose(deployment: Deployment, unit: Unit) -> Iterator[tuple[Location, str]]:
+def _of_compose(deployment: Reading, unit: Unit) -> Iterator[tuple[Location, str]]:
     if unit.data.get("network_mode") == "host":
         yield unit.at("network_mode"), "it listens on all interfaces of the machine"
     for port in published_ports(unit):
@@ -167,7 +166,7 @@ def _of_compose(deployment: Deployment, unit: Unit) -> Iterator[tuple[Location, 
             yield environment.here(line), f"PERMIFY_BIND publishes its ports on {show(value)}"
 
 
-def _of_chart(deployment: Deployment) -> Iterator[tuple[Location, str]]:
+def _of_chart(deployment: Reading) -> Iterator[tuple[Location, str]]:
     values = deployment.sources[VALUES]
     kind = dig(values.data, "service", "type")
     if kind in ("LoadBalancer", "NodePort"):
@@ -176,7 +175,7 @@ def _of_chart(deployment: Deployment) -> Iterator[tuple[Location, str]]:
         yield values.at("ingress", "enabled"), "an Ingress leads to it"
 
 
-def _through_services(deployment: Deployment, pod: Pod) -> Iterator[tuple[Location, str]]:
+def _through_services(deployment: Reading, pod: Pod) -> Iterator[tuple[Location, str]]:
     services = {"permify"}
     for service in deployment.of_kind("Service"):
         wanted = text_mapping(service.get("spec", "selector"))
@@ -208,7 +207,7 @@ def _backends(value: object, key: Key = "") -> Iterator[str]:
         yield from _backends(item, key)
 
 
-def _through_policies(deployment: Deployment, pod: Pod) -> Iterator[tuple[Location, str]]:
+def _through_policies(deployment: Reading, pod: Pod) -> Iterator[tuple[Location, str]]:
     known = policies(deployment)
     selecting = [policy for policy in known if applies(policy, pod, "Ingress")]
     called = [flow for flow in flows(deployment) if flow.pod is pod and flow.what.startswith("be called")]
@@ -238,7 +237,7 @@ def _anyone(peer: object) -> bool:
     why="Permify takes an empty list of origins for all of them, as its own default is.",
     mend="Name the origins whose pages may call it; `https://none.invalid` is one that no page has.",
 )
-def cors_empty_list(deployment: Deployment) -> Iterator[Problem]:
+def cors_empty_list(deployment: Reading) -> Iterator[Problem]:
     """A list of origins that is empty."""
     for permify in permifys(deployment):
         found = _origins(deployment, permify)
@@ -255,7 +254,7 @@ def cors_empty_list(deployment: Deployment) -> Iterator[Problem]:
     " path, a slash at its end or no scheme allows nobody.",
     mend="Write it like https://app.example.com, or https://app.example.com:8443.",
 )
-def cors_not_an_origin(deployment: Deployment) -> Iterator[Problem]:
+def cors_not_an_origin(deployment: Reading) -> Iterator[Problem]:
     """Entries that no browser sends."""
     for permify in permifys(deployment):
         found = _origins(deployment, permify)

@@ -28,10 +28,8 @@ from pgcat_stack.permify.settings import (
     read_permify,
 )
 from pgcat_stack.printable import show, show_at
-from pgcat_stack.reading.containers import running
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
-from pgcat_stack.reading.workloads import Workload, helm_variables
+from pgcat_stack.reading.reading import Reading
+from pgcat_stack.reading.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +57,14 @@ def _elsewhere(issue: Issue) -> bool:
     return issue.kind == OUT_OF_RANGE and issue.keys == ("database", "max_connection_lifetime")
 
 
-def _beside_a_file(deployment: Deployment) -> Iterator[tuple[_Effective, frozenset[Issue]]]:
+def _beside_a_file(deployment: Reading) -> Iterator[tuple[_Effective, frozenset[Issue]]]:
     """The processes whose environment changes permify.yaml, with the issues that the file has by itself."""
     source = deployment.permify
     if source is None or not source.parsed:
         return
     settings = {section: as_mapping(dig(source.data, section)) for section in ("database", "authn")}
     known = frozenset(read_permify(settings).issues)
-    for permify in read_topology(deployment).permify:
+    for permify in deployment.topology.permify:
         found = _effective(settings, permify.workload)
         if permify.workload.kind != "helm" and found.places:
             yield found, known
@@ -80,7 +78,7 @@ def _beside_a_file(deployment: Deployment) -> Iterator[tuple[_Effective, frozens
     " and Permify keeps everything in memory, or every process migrates.",
     mend="Remove the variable and set permify.yaml, where everybody looks.",
 )
-def permify_environment(deployment: Deployment) -> Iterator[Problem]:
+def permify_environment(deployment: Reading) -> Iterator[Problem]:
     """Variables that make wrong what permify.yaml says rightly."""
     for found, known in _beside_a_file(deployment):
         for issue in found.issues:
@@ -99,7 +97,7 @@ def permify_environment(deployment: Deployment) -> Iterator[Problem]:
     why="Permify still reads the old variable, which a later version will drop.",
     mend="Set the new name, in permify.yaml or, with the chart, in extraEnvVars.",
 )
-def permify_environment_deprecated(deployment: Deployment) -> Iterator[Problem]:
+def permify_environment_deprecated(deployment: Reading) -> Iterator[Problem]:
     """Deprecated settings in the environment."""
     found = [effective for effective, _ in _beside_a_file(deployment)]
     found += [effective for effective, _ in _chart(deployment)]
@@ -117,9 +115,9 @@ def permify_environment_deprecated(deployment: Deployment) -> Iterator[Problem]:
     why="Arguments beat the environment and permify.yaml, and nothing here judges them.",
     mend="Move the setting to permify.yaml, where it is judged.",
 )
-def permify_arguments(deployment: Deployment) -> Iterator[Problem]:
+def permify_arguments(deployment: Reading) -> Iterator[Problem]:
     """Settings of the database and of authentication among the arguments of a serving Permify."""
-    for unit in running(deployment, "permify"):
+    for unit in deployment.running("permify"):
         for word in dict.fromkeys(unit.words):
             name = word.partition("=")[0]
             if name.startswith(("--database-", "--authn-")):
@@ -133,11 +131,11 @@ def permify_arguments(deployment: Deployment) -> Iterator[Problem]:
 # Helm
 
 
-def _chart(deployment: Deployment) -> Iterator[tuple[_Effective, Source]]:
+def _chart(deployment: Reading) -> Iterator[tuple[_Effective, Source]]:
     values = deployment.sources.get(VALUES)
     if values is None or not values.parsed:
         return
-    for permify in read_topology(deployment).permify:
+    for permify in deployment.topology.permify:
         if permify.workload.kind == "helm":
             yield _effective(handed_on(values.data), permify.workload), values
 
@@ -151,11 +149,11 @@ def _chart(deployment: Deployment) -> Iterator[tuple[_Effective, Source]]:
     " PERMIFY_DATABASE_AUTO_MIGRATE every process migrates.",
     mend="Correct the key under `app`, and set what the chart drops by extraEnvVars.",
 )
-def helm_values(deployment: Deployment) -> Iterator[Problem]:
+def helm_values(deployment: Reading) -> Iterator[Problem]:
     """Settings that the chart drops, and what Permify takes in the end."""
     for found, values in _chart(deployment):
         yield from _dropped(values)
-        hidden = {VARIABLES.get(variable.name) for variable in helm_variables(deployment) if variable.secret}
+        hidden = {VARIABLES.get(variable.name) for variable in deployment.helm_variables if variable.secret}
         by_secret = bool(dig(values.data, "app", "database", "uri_secret")) or ("database", "uri") in hidden
         for issue in found.issues:
             unknown_uri = issue.kind == DATABASE_URIS and (by_secret or issue.keys in hidden)
@@ -199,7 +197,7 @@ def _chart_problem(found: _Effective, values: Source, issue: Issue) -> Problem:
     why="The API takes only text as the value of a variable, so the release fails to install.",
     mend="Put the value in quotes.",
 )
-def helm_value_not_text(deployment: Deployment) -> Iterator[Problem]:
+def helm_value_not_text(deployment: Reading) -> Iterator[Problem]:
     """Values in extraEnvVars that are numbers or booleans."""
     values = deployment.sources.get(VALUES)
     for index, item in enumerate(as_list(dig(values.data, "extraEnvVars"))) if values else ():
@@ -219,7 +217,7 @@ def helm_value_not_text(deployment: Deployment) -> Iterator[Problem]:
     " Permify by the name permify: with another one nobody may talk to it, nor it to PgCat.",
     mend="Write nameOverride: permify, and use fullnameOverride for the names of its objects.",
 )
-def helm_name(deployment: Deployment) -> Iterator[Problem]:
+def helm_name(deployment: Reading) -> Iterator[Problem]:
     """A nameOverride that the NetworkPolicies do not know."""
     values = deployment.sources.get(VALUES)
     name = dig(values.data, "nameOverride") if values else None

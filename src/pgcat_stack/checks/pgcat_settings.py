@@ -12,7 +12,7 @@ from pgcat_stack.files.plain_data import Key, as_mapping, dig
 from pgcat_stack.files.quantities import whole
 from pgcat_stack.findings import Problem
 from pgcat_stack.pgcat.settings import General, Pool, User
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 _rule = rules_for("pgcat", lambda deployment: deployment.pgcat, lambda deployment: deployment.pgcat_reading)
 
@@ -159,7 +159,7 @@ _MOST_BAN_SECONDS = 3600
     " milliseconds end every query, and a ban of 60000 seconds leaves a replica alone for most of a day.",
     mend="Write timeouts in milliseconds, `ban_time` in seconds.",
 )
-def suspicious_unit(deployment: Deployment) -> Iterator[Problem]:
+def suspicious_unit(deployment: Reading) -> Iterator[Problem]:
     """Timeouts that look like seconds, and a ban that looks like milliseconds."""
     pgcat = deployment.pgcat
     if pgcat is None:

@@ -22,8 +22,8 @@ from pgcat_stack.files.quantities import is_int, whole_text
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.permify.callers import is_keys_file
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Unit, own_units, running, services
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.reading import Reading
 
 BLACKBOX = "monitoring/blackbox.yml"
 PORT = 9115
@@ -47,7 +47,7 @@ class Request:
     namespace: str = ""
 
 
-def requests(deployment: Deployment) -> Iterator[Request]:
+def requests(deployment: Reading) -> Iterator[Request]:
     """The requests of prometheus.yml and of PodMonitors."""
     source = deployment.sources.get(PROMETHEUS)
     for job, config in enumerate(as_list(dig(source.data, "scrape_configs")) if source else []):
@@ -93,14 +93,14 @@ def _address(target: str) -> tuple[str, int | None]:
         return "", None
 
 
-def makers(deployment: Deployment, request: Request) -> list[Unit] | None:
+def makers(deployment: Reading, request: Request) -> list[Unit] | None:
     """The containers that make a request; None where they are not of this deployment."""
     host, _, _ = request.exporter.rpartition(":")
-    named = [unit for unit in services(deployment) if unit.name == host]
+    named = [unit for unit in deployment.services if unit.name == host]
     for service in deployment.of_kind("Service"):
         if host in service_host_names(service):
             chosen = selected(deployment, service)
-            named += [unit for unit in own_units(deployment) if unit.pod in chosen and unit.pod]
+            named += [unit for unit in deployment.own_containers if unit.pod in chosen and unit.pod]
     outside = "." in host and not host.startswith(f"{host.partition('.')[0]}.{request.namespace}.")
     return named if named or not outside else None
 
@@ -114,10 +114,10 @@ def makers(deployment: Deployment, request: Request) -> list[Unit] | None:
     mend="Name Permify's HTTP port as the target, and the Service of the blackbox_exporter with its port as"
     " `__address__`.",
 )
-def probe_target(deployment: Deployment) -> Iterator[Problem]:
+def probe_target(deployment: Reading) -> Iterator[Problem]:
     """Requests to another port than Permify's, to no service that runs it, or by an exporter not there."""
     port = (permify_ports(deployment) or {}).get("http")
-    names = {unit.name for unit in running(deployment, "permify") if unit.pod is None}
+    names = {unit.name for unit in deployment.running("permify") if unit.pod is None}
     for request in requests(deployment):
         if request.host and names and request.host not in names:
             text = f"the probe asks {show(request.host)}, which does not run Permify"
@@ -127,7 +127,7 @@ def probe_target(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(request.place, text, f"use {port}")
         found = makers(deployment, request)
         host, _, number = request.exporter.rpartition(":")
-        if found == [] and (services(deployment) or deployment.of_kind("Service")):
+        if found == [] and (deployment.services or deployment.of_kind("Service")):
             text = f"{show(host)} is no service of this deployment, and is to make the probe's requests"
             yield Problem(request.place, text, "name the service of the blackbox_exporter")
         elif found and whole_text(number) not in _served(deployment, host, found):
@@ -135,7 +135,7 @@ def probe_target(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(request.place, text, f"use {PORT}")
 
 
-def _served(deployment: Deployment, host: str, found: list[Unit]) -> set[int]:
+def _served(deployment: Reading, host: str, found: list[Unit]) -> set[int]:
     """The ports at which a blackbox_exporter is reached by this name."""
     if any(unit.pod is None for unit in found):
         return {PORT}
@@ -157,7 +157,7 @@ def _served(deployment: Deployment, host: str, found: list[Unit]) -> set[int]:
     why="A blackbox_exporter answers 400 to a request for a module that it does not have: there is no probe.",
     mend="Name a module of monitoring/blackbox.yml.",
 )
-def probe_module(deployment: Deployment) -> Iterator[Problem]:
+def probe_module(deployment: Reading) -> Iterator[Problem]:
     """Requests by a module that blackbox.yml does not have."""
     source = deployment.sources.get(BLACKBOX)
     if source is None or not source.parsed:
@@ -177,7 +177,7 @@ def probe_module(deployment: Deployment) -> Iterator[Problem]:
     mend="Give the blackbox_exporter the keys as Permify has them, from the same Secret or file, and"
     " `authorization` with `credentials_file` in its module.",
 )
-def probe_key(deployment: Deployment) -> Iterator[Problem]:
+def probe_key(deployment: Reading) -> Iterator[Problem]:
     """Modules that send no key to a Permify which asks for one, and probes that get other keys."""
     asking = [
         each for each in permifys(deployment) if each.authn.enabled and each.authn.method == "preshared"

@@ -17,9 +17,8 @@ from pgcat_stack.checks._selectors import selects
 from pgcat_stack.files.plain_data import dig
 from pgcat_stack.files.quantities import share_of
 from pgcat_stack.findings import Problem
-from pgcat_stack.reading.containers import Pod, Unit, own_pods, running, units
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.containers import Pod, Unit
+from pgcat_stack.reading.reading import Reading
 
 _WAIT, _NOTED = "wait-for-migration", "MIGRATION"
 
@@ -33,10 +32,10 @@ _WAIT, _NOTED = "wait-for-migration", "MIGRATION"
     " PgCat beside it is down would be asked on.",
     mend="Add readinessProbe: tcpSocket on PgCat's port, grpc on Permify's 3478.",
 )
-def no_readiness_probe(deployment: Deployment) -> Iterator[Problem]:
+def no_readiness_probe(deployment: Reading) -> Iterator[Problem]:
     """Containers behind a Service that are ready before they listen."""
     served = {pod for service in deployment.of_kind("Service") for pod in selected(deployment, service)}
-    for unit in (*running(deployment, "pgcat"), *running(deployment, "permify")):
+    for unit in (*deployment.running("pgcat"), *deployment.running("permify")):
         if unit.pod in served and not isinstance(unit.data.get("readinessProbe"), dict):
             text = f"{unit.text} has no readiness probe: it is ready before it listens"
             yield Problem(unit.at(), text, "add readinessProbe")
@@ -50,9 +49,9 @@ def no_readiness_probe(deployment: Deployment) -> Iterator[Problem]:
     " ready, and a rolling update would replace every working one by it.",
     mend='Add startupProbe: exec: command: ["/bin/sh", "/etc/pgcat/ready.sh"]; the template renders it.',
 )
-def ready_unconnected(deployment: Deployment) -> Iterator[Problem]:
+def ready_unconnected(deployment: Reading) -> Iterator[Problem]:
     """PgCat on Kubernetes that no probe asks whether it has reached PostgreSQL."""
-    for unit in running(deployment, "pgcat"):
+    for unit in deployment.running("pgcat"):
         if unit.pod is None:
             continue
         commands = [dig(unit.data, probe, "exec", "command") for probe in ("startupProbe", "readinessProbe")]
@@ -70,13 +69,13 @@ def ready_unconnected(deployment: Deployment) -> Iterator[Problem]:
     " where no Job notes it.",
     mend="Give the Job and the pods the same MIGRATION, as the template renders them.",
 )
-def migration_never_noted(deployment: Deployment) -> Iterator[Problem]:
+def migration_never_noted(deployment: Reading) -> Iterator[Problem]:
     """Pods that wait for a note which no Job of the deployment writes."""
     if not deployment.complete:
         return
-    jobs = [unit for unit in units(deployment) if unit.pod and unit.pod.manifest.kind == "Job"]
+    jobs = [unit for unit in deployment.containers if unit.pod and unit.pod.manifest.kind == "Job"]
     noted = "\n".join(word for unit in jobs for word in unit.words)
-    for unit in units(deployment):
+    for unit in deployment.containers:
         variable = unit.variable(_NOTED) if unit.name == _WAIT else None
         if variable is None or variable.value is None or f"'{variable.value}'" in noted:
             continue
@@ -99,7 +98,7 @@ def _writers(jobs: list[Unit]) -> str:
     " the cluster hang on it.",
     mend="Use maxUnavailable: 1, for two replicas or more.",
 )
-def disruption_budget_blocks(deployment: Deployment) -> Iterator[Problem]:
+def disruption_budget_blocks(deployment: Reading) -> Iterator[Problem]:
     """Budgets that allow no eviction even when every pod is ready."""
     for budget, pod in _budgets(deployment):
         replicas = _fewest_replicas(deployment, pod)
@@ -124,7 +123,7 @@ def disruption_budget_blocks(deployment: Deployment) -> Iterator[Problem]:
     why="Kubernetes evicts no pod that two PodDisruptionBudgets select.",
     mend="Keep one of them.",
 )
-def disruption_budgets_overlap(deployment: Deployment) -> Iterator[Problem]:
+def disruption_budgets_overlap(deployment: Reading) -> Iterator[Problem]:
     """Pods with more than one budget."""
     first: dict[Pod, Manifest] = {}
     for budget, pod in _budgets(deployment):
@@ -134,9 +133,9 @@ def disruption_budgets_overlap(deployment: Deployment) -> Iterator[Problem]:
         first.setdefault(pod, budget)
 
 
-def _budgets(deployment: Deployment) -> Iterator[tuple[Manifest, Pod]]:
+def _budgets(deployment: Reading) -> Iterator[tuple[Manifest, Pod]]:
     for budget in deployment.of_kind("PodDisruptionBudget"):
-        for pod in own_pods(deployment):
+        for pod in deployment.own_pods:
             same = pod.manifest.namespace == budget.namespace
             if same and pod.manifest.kind != "Job" and selects(budget.get("spec", "selector"), pod.labels):
                 yield budget, pod
@@ -146,9 +145,9 @@ def _left(least: int | None, replicas: int) -> int | None:
     return None if least is None else replicas - least
 
 
-def _fewest_replicas(deployment: Deployment, pod: Pod) -> int | None:
+def _fewest_replicas(deployment: Reading, pod: Pod) -> int | None:
     """The fewest pods that run between rollouts; None where the files do not tell."""
-    for workload in read_topology(deployment).workloads:
+    for workload in deployment.topology.workloads:
         if workload.unit is not None and workload.unit.pod is pod and workload.counted:
             return workload.fewest_replicas
     return None

@@ -21,7 +21,7 @@ from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import BUDGET
 from pgcat_stack.printable import show
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 DIGITS = 16
 """Of the digest, in hexadecimal: enough, because nothing here is secret or guards against an attacker."""
@@ -52,7 +52,7 @@ _MARKER = re.compile(r"^(?:<<<<<<< |>>>>>>> )", re.MULTILINE)
     mend="Restore the answers file, `git checkout COMMIT -- .copier-answers.yml` with the commit before the"
     " attempt, and run `copier update` yourself.",
 )
-def update_did_not_happen(deployment: Deployment) -> Iterator[Problem]:
+def update_did_not_happen(deployment: Reading) -> Iterator[Problem]:
     """Renovate's mark in the answers file; a version there that is not the one in budget.yaml."""
     source = _answers_file(deployment)
     if source is not None:
@@ -98,7 +98,7 @@ def _other_version(source: Source, rendered: dict[str, Any] | None) -> Iterator[
     " answers, run `copier recopy --trust --defaults --overwrite --vcs-ref :current:`, and bring back your"
     " edits from `git diff`.",
 )
-def answers_out_of_step(deployment: Deployment) -> Iterator[Problem]:
+def answers_out_of_step(deployment: Reading) -> Iterator[Problem]:
     """Answers other than those that the files were rendered from; an answers file that is gone."""
     rendered = _rendered(deployment)
     if rendered is None:
@@ -151,7 +151,7 @@ def _stored(source: Source) -> dict[Any, Any] | None:
     return stored if isinstance(stored, dict) else None
 
 
-def _rendered(deployment: Deployment) -> dict[str, Any] | None:
+def _rendered(deployment: Reading) -> dict[str, Any] | None:
     """What budget.yaml says of its origin; None where it says nothing, as until 1.0.0."""
     budget = deployment.budget
     if budget is None or "rendered" not in budget.mapping:
@@ -159,7 +159,7 @@ def _rendered(deployment: Deployment) -> dict[str, Any] | None:
     return as_mapping(budget.mapping["rendered"])
 
 
-def _answers_file(deployment: Deployment) -> Source | None:
+def _answers_file(deployment: Reading) -> Source | None:
     """The answers file that budget.yaml names, or else the one that has this template's answers."""
     known = {**deployment.sources, **{source.path: source for source in deployment.answers}}
     rendered = _rendered(deployment)

@@ -9,8 +9,7 @@ from pgcat_stack.files.plain_data import dig
 from pgcat_stack.files.quantities import whole_text
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import VALUES
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.reading import Reading
 
 _NAMES = {"pgcat": "PgCat", "permify": "Permify"}
 
@@ -23,10 +22,10 @@ _NAMES = {"pgcat": "PgCat", "permify": "Permify"}
     " switched off by it, and a paused Deployment keeps its old pods whatever is applied.",
     mend="Set the replicas that the budget counts, and remove `paused`.",
 )
-def nobody_runs(deployment: Deployment) -> Iterator[Problem]:
+def nobody_runs(deployment: Reading) -> Iterator[Problem]:
     """Replicas of 0, and Deployments that are paused, of PgCat and Permify."""
     ours = set()
-    for workload in read_topology(deployment).workloads:
+    for workload in deployment.topology.workloads:
         counted = workload.kind in ("deployment", "statefulset", "compose")
         if counted and workload.replicas.value == 0:
             text = f"{workload.name} runs {_NAMES[workload.program]} with 0 replicas: nobody answers"

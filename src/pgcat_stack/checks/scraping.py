@@ -20,16 +20,15 @@ from pgcat_stack.paths import PGCAT
 from pgcat_stack.pgcat.metrics import PGCAT as SERIES
 from pgcat_stack.pgcat.metrics import VERSIONS, served
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Pod, running, services
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
+from pgcat_stack.reading.containers import Pod
+from pgcat_stack.reading.reading import Reading
 
 PROMETHEUS = "monitoring/prometheus.yml"
 RULES = "monitoring/rules.yaml"
 _SCRAPE, _PORT = "prometheus.io/scrape", "prometheus.io/port"
 
 
-def scraped(deployment: Deployment, pod: Pod) -> bool:
+def scraped(deployment: Reading, pod: Pod) -> bool:
     """Whether annotations or a PodMonitor ask for metrics of these pods."""
     if str(_annotations(pod).get(_SCRAPE)).lower() == "true":
         return True
@@ -62,11 +61,11 @@ def _annotations_path(pod: Pod) -> tuple[Key, ...]:
     " alert silent.",
     mend="Use prometheus_exporter_port of pgcat.toml everywhere, and enable_prometheus_exporter = true.",
 )
-def asks_the_exporter(deployment: Deployment) -> Iterator[Problem]:
+def asks_the_exporter(deployment: Reading) -> Iterator[Problem]:
     """Scrape targets, annotations and PodMonitors with another port than the exporter's."""
     if deployment.pgcat is None or not deployment.pgcat.mapping:
         return
-    pgcat = read_topology(deployment).pgcat
+    pgcat = deployment.topology.pgcat
     exporter = pgcat.exporter if pgcat else None
     for location, port in _asked(deployment):
         if exporter is None:
@@ -80,8 +79,8 @@ def asks_the_exporter(deployment: Deployment) -> Iterator[Problem]:
             )
 
 
-def _asked(deployment: Deployment) -> Iterator[tuple[Location, int | str]]:
-    for pod in dict.fromkeys(unit.pod for unit in running(deployment, "pgcat") if unit.pod):
+def _asked(deployment: Reading) -> Iterator[tuple[Location, int | str]]:
+    for pod in dict.fromkeys(unit.pod for unit in deployment.running("pgcat") if unit.pod):
         annotations = _annotations(pod)
         if str(annotations.get(_SCRAPE)).lower() == "true":
             port = annotations.get(_PORT, "")
@@ -98,11 +97,11 @@ def _asked(deployment: Deployment) -> Iterator[tuple[Location, int | str]]:
                 number = dig(endpoint, "portNumber") if number is None else number
                 if is_int(number):
                     yield monitor.at("spec", "podMetricsEndpoints", index), number
-    names = {unit.name for unit in running(deployment, "pgcat") if unit.pod is None}
+    names = {unit.name for unit in deployment.running("pgcat") if unit.pod is None}
     yield from ((place, port) for place, host, port in targets(deployment) if host in names)
 
 
-def targets(deployment: Deployment) -> Iterator[tuple[Location, str, int]]:
+def targets(deployment: Reading) -> Iterator[tuple[Location, str, int]]:
     """Place, host and port of each target in prometheus.yml."""
     source = deployment.sources.get(PROMETHEUS)
     for job, config in enumerate(as_list(dig(source.data, "scrape_configs")) if source else []):
@@ -122,7 +121,7 @@ def targets(deployment: Deployment) -> Iterator[tuple[Location, str, int]]:
     why="A scrape target or a PodMonitor that leads to no pod or service of the deployment collects nothing.",
     mend="Name the service, or the labels of the pods, that run PgCat.",
 )
-def scrapes_nobody(deployment: Deployment) -> Iterator[Problem]:
+def scrapes_nobody(deployment: Reading) -> Iterator[Problem]:
     """PodMonitors that select no pods, targets that are no service."""
     for monitor in deployment.of_kind("PodMonitor") if deployment.complete else ():
         if not monitored(deployment, monitor):
@@ -131,11 +130,11 @@ def scrapes_nobody(deployment: Deployment) -> Iterator[Problem]:
                 f"the PodMonitor {monitor.name} selects no pods of this deployment",
                 "use the labels of the pods that run PgCat",
             )
-    known = {unit.name for unit in services(deployment)}
+    known = {unit.name for unit in deployment.services}
     for location, host, _ in targets(deployment) if known else ():
         # A name with a dot, or IPv6, is somewhere else; Compose names its services without.
         if not set(".:") & set(host) and host not in known and host != "localhost":
-            pgcat = ", ".join(unit.name for unit in running(deployment, "pgcat"))
+            pgcat = ", ".join(unit.name for unit in deployment.running("pgcat"))
             yield Problem(
                 location, f"{show(host)} is no service of compose.yaml", f"PgCat is the service {pgcat}"
             )
@@ -162,7 +161,7 @@ _LABELS = frozenset(label for metric in SERIES for version in VERSIONS for label
     " lacks never fires, and a panel stays empty, without a word.",
     mend="Ask for what docs/metrics.md lists for the version of PgCat that the deployment runs.",
 )
-def unserved_series(deployment: Deployment) -> Iterator[Problem]:
+def unserved_series(deployment: Reading) -> Iterator[Problem]:
     """Series and labels in rules, their tests and dashboards that PgCat of this version does not serve."""
     if deployment.pgcat is None:
         return
@@ -202,7 +201,7 @@ def _unserved(text: str, known: Mapping[str, frozenset[str]], recorded: set[str]
 
 
 def _expressions(
-    deployment: Deployment,
+    deployment: Reading,
 ) -> Iterator[tuple[tuple[Key, ...], str, Callable[[], Location]]]:
     """What is PromQL, and names of recorded series, in files under monitoring/ and in PrometheusRules.
 
@@ -242,7 +241,7 @@ def _line_in_json(text: str, value: str) -> int:
     " tests beside it. Rules that differ are applied untested.",
     mend="Change both alike.",
 )
-def rules_differ(deployment: Deployment) -> Iterator[Problem]:
+def rules_differ(deployment: Reading) -> Iterator[Problem]:
     """A PrometheusRule of a deployment that has a rule file, with other groups than the file's."""
     source = deployment.sources.get(RULES)
     for manifest in deployment.of_kind("PrometheusRule") if source and source.parsed else ():

@@ -8,7 +8,7 @@ from pgcat_stack.checks import check
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import SECRETS_FOLDER
 from pgcat_stack.permify.callers import KEYS
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import (
     SecretsError,
     is_there,
@@ -29,7 +29,7 @@ from pgcat_stack.secrets import (
     mend="Write one line into the file, or delete it: `pgcat-stack secrets .` makes what is missing, and"
     " takes the password from the other file where that still has it.",
 )
-def secret_file_content(deployment: Deployment) -> Iterator[Problem]:
+def secret_file_content(deployment: Reading) -> Iterator[Problem]:
     """Secret files of Compose that hold no password, or another than the file with the same one."""
     folder = deployment.root / SECRETS_FOLDER
     if SECRETS_FOLDER in deployment.sources:
@@ -68,7 +68,7 @@ LEAST_KEY = 16
     mend="Write one line PERMIFY_AUTHN_PRESHARED_KEYS=KEY into the file, several keys with commas only, and"
     " nothing else, no quotes and no comment; or delete it: `pgcat-stack secrets .` makes what is missing.",
 )
-def permify_keys_file(deployment: Deployment) -> Iterator[Problem]:
+def permify_keys_file(deployment: Reading) -> Iterator[Problem]:
     """An environment file that is not one line of keys, or whose keys Permify or its callers cannot use."""
     file, place = deployment.root / SECRETS_FOLDER / KEYS, Location(f"{SECRETS_FOLDER}/{KEYS}")
     if KEYS not in secret_names(deployment) or SECRETS_FOLDER in deployment.sources:

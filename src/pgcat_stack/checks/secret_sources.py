@@ -18,10 +18,8 @@ from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import VALUES
 from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE, is_keys_file
 from pgcat_stack.printable import show, show_at
-from pgcat_stack.reading.containers import Unit, running, services, units
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import read_topology
-from pgcat_stack.reading.workloads import helm_variables
+from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import PASSWORD, PGPASS
 
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9_]+)\}")
@@ -41,7 +39,7 @@ def _secret_file(unit: Unit, name: str) -> str | None:
     return unit.origin(posixpath.join(unit.value("SECRETS_DIR", _SECRETS_FOLDER), name))
 
 
-def _judged(deployment: Deployment) -> bool:
+def _judged(deployment: Reading) -> bool:
     return deployment.kustomization is None or deployment.complete
 
 
@@ -55,12 +53,12 @@ def _judged(deployment: Deployment) -> bool:
     mend='Write "${name}", letters, digits and underscores, alone in double quotes, and mount a secret'
     " of that name.",
 )
-def placeholder_without_secret(deployment: Deployment) -> Iterator[Problem]:
+def placeholder_without_secret(deployment: Reading) -> Iterator[Problem]:
     """Placeholders in pgcat.toml that start.sh cannot fill."""
     pgcat = deployment.pgcat
     if pgcat is None or "${" not in pgcat.text:
         return
-    readers = running(deployment, "pgcat") if _judged(deployment) else []
+    readers = deployment.running("pgcat") if _judged(deployment) else []
     lines = [*pgcat.text.splitlines(), ""]
     for keys, value in strings(pgcat.data):
         if "${" not in value:
@@ -90,14 +88,14 @@ def placeholder_without_secret(deployment: Deployment) -> Iterator[Problem]:
     " apart at the next rotation.",
     mend="Take the password from the same Secret and key, or the same file, everywhere.",
 )
-def passwords_differ(deployment: Deployment) -> Iterator[Problem]:
+def passwords_differ(deployment: Reading) -> Iterator[Problem]:
     """Permify, the migration and PgCat with different secrets for the database password."""
     if not _judged(deployment):
         return
     clients, servers = _pool_secrets(deployment)
     permify = [
         (f"{unit.text}", secret, place)
-        for unit in running(deployment, "permify")
+        for unit in deployment.running("permify")
         for secret, place in _password_sources(unit)
     ]
     permify += [
@@ -106,19 +104,19 @@ def passwords_differ(deployment: Deployment) -> Iterator[Problem]:
             f"secret:{variable.secret[0]}/{variable.secret[1]}",
             deployment.sources[VALUES].at(*variable.keys),
         )
-        for variable in helm_variables(deployment)
+        for variable in deployment.helm_variables
         if variable.name == "PGPASSWORD" and variable.secret
     ]
     migration = [
         (f"{unit.text}", secret, place)
-        for unit in running(deployment, "migrate")
+        for unit in deployment.running("migrate")
         for secret, place in _password_sources(unit)
     ]
-    direct = {secret for _, secret, _ in permify} if not read_topology(deployment).fronted else set()
+    direct = {secret for _, secret, _ in permify} if not deployment.topology.fronted else set()
     for users, expected in ((permify, clients), (migration, servers or direct)):
         for user, secret, place in users:
             if expected and secret not in expected:
-                where = "PgCat" if read_topology(deployment).fronted else "Permify"
+                where = "PgCat" if deployment.topology.fronted else "Permify"
                 text = (
                     f"{user} takes the database password from {_shown(secret)}, {where}"
                     f" from {_shown(*expected)}"
@@ -130,14 +128,14 @@ def _shown(*secrets: str) -> str:
     return " or ".join(sorted(secret.removeprefix("secret:") for secret in secrets))
 
 
-def _pool_secrets(deployment: Deployment) -> tuple[set[str], set[str]]:
+def _pool_secrets(deployment: Reading) -> tuple[set[str], set[str]]:
     """Where the passwords of the pools that Permify uses come from: of clients, and of the role."""
     used = {connection.uri.database for connection in permify_connections(deployment)}
     clients: set[str] = set()
     servers: set[str] = set()
-    for pool in read_topology(deployment).pools.values():
+    for pool in deployment.topology.pools.values():
         for user in pool.users if pool.name in used else ():
-            for unit in running(deployment, "pgcat"):
+            for unit in deployment.running("pgcat"):
                 for value, found in ((user.password, clients), (user.server_password, servers)):
                     name = placeholder(value)
                     origin = _secret_file(unit, name) if name else None
@@ -171,11 +169,11 @@ def _same_password(origin: str) -> str:
     why="A program that is told to read a password from a file fails where the file is not mounted.",
     mend="List the secret under `secrets` of the service, or mount it, at the path that is read.",
 )
-def secret_file_missing(deployment: Deployment) -> Iterator[Problem]:
+def secret_file_missing(deployment: Reading) -> Iterator[Problem]:
     """Variables, commands and health checks that read secret files which are not mounted."""
     if not _judged(deployment):
         return
-    for unit in units(deployment):
+    for unit in deployment.containers:
         said: set[str] = set()
         for keys, path in _secret_files(unit):
             if path not in said and unit.origin(path) is None:
@@ -214,10 +212,10 @@ def _secret_files(unit: Unit) -> Iterator[tuple[tuple[Key, ...], str]]:
     " log in without.",
     mend="Set PGPASSWORD from a Secret, or PGPASSFILE to a mounted file.",
 )
-def no_password(deployment: Deployment) -> Iterator[Problem]:
+def no_password(deployment: Reading) -> Iterator[Problem]:
     """Permify and migrations that have no password from anywhere."""
     in_uri = {id(one.unit) for one in permify_connections(deployment) if one.uri.password is not None}
-    for unit in (*running(deployment, "permify"), *running(deployment, "migrate")):
+    for unit in (*deployment.running("permify"), *deployment.running("migrate")):
         named = unit.variable("PGPASSWORD") or unit.variable("PGPASSFILE")
         in_words = any(
             ":" in word.partition("://")[2].partition("@")[0] for word in unit.words if "@" in word
@@ -235,7 +233,7 @@ def no_password(deployment: Deployment) -> Iterator[Problem]:
     mend="Add the key to the `data` of the ExternalSecret whose target is the Secret, or a new"
     " ExternalSecret.",
 )
-def external_secret(deployment: Deployment) -> Iterator[Problem]:
+def external_secret(deployment: Reading) -> Iterator[Problem]:
     """Secrets and keys in use that the deployment's ExternalSecrets do not provide."""
     external = deployment.of_kind("ExternalSecret")
     if not external or not deployment.complete:
@@ -275,16 +273,16 @@ def external_secret(deployment: Deployment) -> Iterator[Problem]:
             )
 
 
-def _used(deployment: Deployment) -> Iterator[tuple[str, str, Location]]:
+def _used(deployment: Reading) -> Iterator[tuple[str, str, Location]]:
     """Each Secret and key that a container or a mount names, once for each place."""
     seen: set[tuple[Location, str, str]] = set()
-    for unit in units(deployment):
+    for unit in deployment.containers:
         for name, key, keys in _secret_keys(unit):
             place = unit.at(*keys)
             if (place, name, key) not in seen:
                 seen.add((place, name, key))
                 yield name, key, place
-    for variable in helm_variables(deployment):
+    for variable in deployment.helm_variables:
         if variable.secret:
             yield (*variable.secret, deployment.sources[VALUES].at(*variable.keys))
 
@@ -309,16 +307,16 @@ def _secret_keys(unit: Unit) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
     " password, and a rotation of the one breaks the other.",
     mend="Give the keys a Secret and a key of their own: `permify-authn`, `keys`.",
 )
-def keys_are_a_password(deployment: Deployment) -> Iterator[Problem]:
+def keys_are_a_password(deployment: Reading) -> Iterator[Problem]:
     """Keys of Permify's callers that come from where a password does."""
     passwords = {
         (name, key)
-        for unit in units(deployment)
+        for unit in deployment.containers
         for name, key, keys in _secret_keys(unit)
         if not _is_keys(unit, keys)
     }
     passwords |= {
-        each.secret for each in helm_variables(deployment) if each.secret and each.name != KEYS_VARIABLE
+        each.secret for each in deployment.helm_variables if each.secret and each.name != KEYS_VARIABLE
     }
     for place, _, secret in _keys_variables(deployment):
         if secret and secret in passwords:
@@ -334,14 +332,14 @@ def keys_are_a_password(deployment: Deployment) -> Iterator[Problem]:
     " a rotation of it lets nobody in. Kubernetes also merges such a list wrongly.",
     mend="Keep one: `secrets/permify.env` in Compose, the Secret `permify-authn` on Kubernetes.",
 )
-def keys_twice(deployment: Deployment) -> Iterator[Problem]:
+def keys_twice(deployment: Reading) -> Iterator[Problem]:
     """Variables for the keys that stand twice, or beside the environment file with them."""
     seen: set[str] = set()
     for place, where, _ in _keys_variables(deployment):
         if where in seen:
             yield Problem(place, f"{KEYS_VARIABLE} stands twice in {where}", "keep one")
         seen.add(where)
-    for unit in services(deployment):
+    for unit in deployment.services:
         variable = unit.variable(KEYS_VARIABLE)
         in_file = any(is_keys_file(path) for _, path in env_files(unit.data))
         if variable is not None and in_file and variable.keys[0] != "env_file":
@@ -349,12 +347,12 @@ def keys_twice(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(unit.at(*variable.keys), text, f"remove it, and keep the keys in secrets/{KEYS}")
 
 
-def _keys_variables(deployment: Deployment) -> Iterator[tuple[Location, str, tuple[str, str] | None]]:
-    for unit in units(deployment):
+def _keys_variables(deployment: Reading) -> Iterator[tuple[Location, str, tuple[str, str] | None]]:
+    for unit in deployment.containers:
         for variable in unit.variables:
             if variable.name == KEYS_VARIABLE:
                 yield unit.at(*variable.keys), unit.text, variable.secret
-    for variable in helm_variables(deployment):
+    for variable in deployment.helm_variables:
         if variable.name == KEYS_VARIABLE:
             yield deployment.sources[VALUES].at(*variable.keys), "extraEnvVars", variable.secret
 

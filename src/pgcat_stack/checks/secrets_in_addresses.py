@@ -13,7 +13,7 @@ from pgcat_stack.checks import check
 from pgcat_stack.checks.secrets_in_clear import is_answers_file, is_reference
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 _ADDRESS = re.compile(
     r"\b(?P<scheme>(?:git\+)?(?:https?|ssh|git))://(?:(?P<login>[^\s/?#\"']*)@)?(?P<rest>[^\s\"'<>]*)", re.I
@@ -44,7 +44,7 @@ _REMEDY = (
     " `git config --global url.<address with the token>.insteadOf <address>` in the job. Delete Copier's"
     " cache (`~/.cache/copier`) as well: it keeps the address that was used first.",
 )
-def token_in_address(deployment: Deployment) -> Iterator[Problem]:
+def token_in_address(deployment: Reading) -> Iterator[Problem]:
     """A password, a token or a parameter such as private_token in an answers file, YAML or JSON."""
     for location, certain, whose in _logins(deployment):
         if certain:
@@ -59,7 +59,7 @@ def token_in_address(deployment: Deployment) -> Iterator[Problem]:
     mend="Remove it from the address. Give git the name of a user by"
     " `git config credential.https://HOST.username NAME`. If it was a token, do what PS711 says.",
 )
-def name_in_template_address(deployment: Deployment) -> Iterator[Problem]:
+def name_in_template_address(deployment: Reading) -> Iterator[Problem]:
     """A name alone in an address of an answers file, except git and Azure DevOps' organization."""
     for location, certain, whose in _logins(deployment):
         if not certain:
@@ -67,7 +67,7 @@ def name_in_template_address(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(location, text, f"leave a user's name out; if it is a token, {_REMEDY}")
 
 
-def _logins(deployment: Deployment) -> Iterator[tuple[Location, bool, str]]:
+def _logins(deployment: Reading) -> Iterator[tuple[Location, bool, str]]:
     """Where an address carries something, whether that is surely a secret, and whose address it is."""
     for source in (*deployment.sources.values(), *deployment.answers):
         is_answers = source in deployment.answers or is_answers_file(source)

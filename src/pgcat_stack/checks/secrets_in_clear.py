@@ -20,9 +20,7 @@ from pgcat_stack.files.sources import Source
 from pgcat_stack.files.variables import interpolated
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import COMPOSE, PERMIFY, SECRETS_FOLDER, VALUES
-from pgcat_stack.reading.containers import services, units
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.workloads import helm_variables
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import environment_lines
 
 GITIGNORE = ".gitignore"
@@ -49,7 +47,7 @@ def is_answers_file(source: Source) -> bool:
     " repository reads.",
     mend='Put the password into a secret and write its name: password = "${database_password}".',
 )
-def password_in_pgcat_toml(deployment: Deployment) -> Iterator[Problem]:
+def password_in_pgcat_toml(deployment: Reading) -> Iterator[Problem]:
     """Values of keys named password that are no placeholder."""
     pgcat = deployment.pgcat
     for keys, value in _named_password(pgcat.data) if pgcat else ():
@@ -86,7 +84,7 @@ _IN_WORDS = re.compile(
     why="A URI with a password ends up in ConfigMaps, process lists and error messages.",
     mend="Leave the password out of the URI; pgx reads PGPASSWORD, or the file that PGPASSFILE names.",
 )
-def password_in_uri(deployment: Deployment) -> Iterator[Problem]:
+def password_in_uri(deployment: Reading) -> Iterator[Problem]:
     """Connection strings with a password in any YAML file, and references to one in argument lists."""
     for source in deployment.sources.values():
         if source.language != "yaml" or ("://" not in source.text and "assword" not in source.text.lower()):
@@ -136,9 +134,9 @@ _WORDS = frozenset({"", "true", "false", "yes", "no", "on", "off", "0", "1"})
     mend="Take it from a Secret by secretKeyRef, or use the variable that takes a file: PGPASSFILE, *_FILE."
     " In compose.yaml, `${NAME:?}` takes it from the environment.",
 )
-def password_in_environment(deployment: Deployment) -> Iterator[Problem]:
+def password_in_environment(deployment: Reading) -> Iterator[Problem]:
     """Variables named like secrets with a value in the file."""
-    for unit in units(deployment):
+    for unit in deployment.containers:
         for variable in unit.variables:
             # As written, since a default inside ${…} stands in the file, too.
             text = dig(unit.data, *variable.keys)
@@ -155,7 +153,7 @@ def password_in_environment(deployment: Deployment) -> Iterator[Problem]:
                 yield Problem(
                     unit.at(*variable.keys), f"{unit.text} has the value of {variable.name} written out", fix
                 )
-    for variable in helm_variables(deployment):
+    for variable in deployment.helm_variables:
         if _is_secret(variable.name, variable.value):
             place = deployment.sources[VALUES].at(*variable.keys)
             yield Problem(place, f"the value of {variable.name} is written out", "use valueFrom.secretKeyRef")
@@ -176,7 +174,7 @@ def _is_secret(name: str, value: object) -> bool:
     why="The data of a Secret is base64, not encryption; in a repository it is as good as published.",
     mend="Create the Secret by hand, or let ExternalSecrets or a sealed secret make it.",
 )
-def secret_committed(deployment: Deployment) -> Iterator[Problem]:
+def secret_committed(deployment: Reading) -> Iterator[Problem]:
     """Secret objects with data, and secretGenerators, anywhere in the deployment."""
     for source in deployment.sources.values():
         if source.language != "yaml" or "Secret" not in source.text:
@@ -210,7 +208,7 @@ def secret_committed(deployment: Deployment) -> Iterator[Problem]:
     why="The next `git add .` would commit the passwords.",
     mend="Add /secrets/ to .gitignore of the deployment.",
 )
-def secrets_not_ignored(deployment: Deployment) -> Iterator[Problem]:
+def secrets_not_ignored(deployment: Reading) -> Iterator[Problem]:
     """Secret files of compose.yaml that .gitignore does not cover."""
     rules = deployment.sources.get(GITIGNORE, Source(GITIGNORE)).text.splitlines()
     said = False
@@ -226,14 +224,14 @@ def secrets_not_ignored(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(place, text, f"add /{what} to {GITIGNORE}")
 
 
-def _secret_paths(deployment: Deployment) -> Iterator[tuple[Location, str, str]]:
+def _secret_paths(deployment: Reading) -> Iterator[tuple[Location, str, str]]:
     """Where compose.yaml names a file with a secret, which one it is, and the path as it is written."""
     compose = deployment.compose
     for name, entry in as_mapping(dig(compose.data, "secrets")).items() if compose else ():
         file = dig(entry, "file")
         if compose and isinstance(file, str):
             yield compose.at("secrets", name), f"the secret {name}", file
-    for unit in services(deployment):
+    for unit in deployment.services:
         for keys, file in env_files(unit.data):
             path = os.path.normpath(file).replace(os.sep, "/")
             source = deployment.sources.get(path)
@@ -277,7 +275,7 @@ _IN_TEXT = re.compile(r"(?im)^[^#\n]*\bpassword\w*[\"']?\s*[=:]\s*[\"']?(?P<pass
     mend="Keep it in a Secret; Permify's settings also come from variables, such as"
     " PERMIFY_AUTHN_PRESHARED_KEYS.",
 )
-def password_in_config_map(deployment: Deployment) -> Iterator[Problem]:
+def password_in_config_map(deployment: Reading) -> Iterator[Problem]:
     """Secrets in ConfigMaps, in literals of their generators and in permify.yaml."""
     for manifest in deployment.of_kind("ConfigMap"):
         for key, value in as_mapping(manifest.get("data")).items():
@@ -321,7 +319,7 @@ _IN_SQL = re.compile(r"\bPASSWORD\s+E?'[^']", re.IGNORECASE)
     why="The file is committed, and PostgreSQL may log the statement.",
     mend="Give it to psql as a variable: PASSWORD :'password'.",
 )
-def password_in_sql(deployment: Deployment) -> Iterator[Problem]:
+def password_in_sql(deployment: Reading) -> Iterator[Problem]:
     """Passwords written out in the scripts under postgres/."""
     for path, source in deployment.sources.items():
         if path.endswith((".sql", ".sh")) and "PASSWORD" in source.text.upper():
@@ -341,7 +339,7 @@ def password_in_sql(deployment: Deployment) -> Iterator[Problem]:
     " because Compose mounts them as they are, and writable by nobody.",
     mend="chmod 0700 secrets, and chmod 0444 on the files in it.",
 )
-def secret_file_modes(deployment: Deployment) -> Iterator[Problem]:
+def secret_file_modes(deployment: Reading) -> Iterator[Problem]:
     """secrets/ open to others, files that the containers cannot read or others can write."""
     folder = deployment.root / SECRETS_FOLDER
     if deployment.compose is None or os.name != "posix":

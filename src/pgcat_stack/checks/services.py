@@ -20,8 +20,8 @@ from pgcat_stack.files.quantities import is_int, whole_text
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import PERMIFY, PGCAT
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Pod, Unit, pods, running, units
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.containers import Pod, Unit
+from pgcat_stack.reading.reading import Reading
 
 _SCALABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
 
@@ -38,7 +38,7 @@ def _names(found: list[Pod]) -> str:
     " wrong program.",
     mend="Give the Service the labels of the pods of exactly one workload.",
 )
-def service_selects_its_pods(deployment: Deployment) -> Iterator[Problem]:
+def service_selects_its_pods(deployment: Reading) -> Iterator[Problem]:
     """Services whose selector finds no workload, or several."""
     if not deployment.complete:
         return
@@ -65,9 +65,9 @@ def service_selects_its_pods(deployment: Deployment) -> Iterator[Problem]:
     " take those over.",
     mend="Write the same labels in the selector and in the pod template.",
 )
-def workload_selector(deployment: Deployment) -> Iterator[Problem]:
+def workload_selector(deployment: Reading) -> Iterator[Problem]:
     """Deployments whose selector misses their own pods or finds others'."""
-    for pod in pods(deployment):
+    for pod in deployment.pods:
         selector = pod.manifest.get("spec", "selector")
         if pod.manifest.kind in ("Job", "CronJob", "Pod") or not isinstance(selector, dict):
             continue
@@ -76,7 +76,7 @@ def workload_selector(deployment: Deployment) -> Iterator[Problem]:
             wanted = selector_text(selector.get("matchLabels"))
             text = f"the selector of {pod.text}, {wanted}, does not match its own pods"
             yield Problem(place, text, f"their labels are {selector_text(pod.labels)}")
-        for other in pods(deployment):
+        for other in deployment.pods:
             same = other.manifest.namespace == pod.manifest.namespace
             if other is not pod and same and selects(selector, other.labels):
                 text = f"the selector of {pod.text} also matches the pods of {other.text}"
@@ -92,7 +92,7 @@ def workload_selector(deployment: Deployment) -> Iterator[Problem]:
     " the probe always fails, and nothing is scraped.",
     mend="Use the name of a container's port, or its number.",
 )
-def port_name(deployment: Deployment) -> Iterator[Problem]:
+def port_name(deployment: Reading) -> Iterator[Problem]:
     """Named ports of Services, probes and PodMonitors that no container declares."""
     for service in deployment.of_kind("Service") if deployment.complete else ():
         found = selected(deployment, service)
@@ -103,7 +103,7 @@ def port_name(deployment: Deployment) -> Iterator[Problem]:
                 yield Problem(
                     place, f"no container of {found[0].text} has a port named {show(port)}", _known(found)
                 )
-    for unit in units(deployment):
+    for unit in deployment.containers:
         named = [dig(port, "name") for port in as_list(unit.data.get("ports"))]
         declared = {name for name in named if isinstance(name, str)}
         for keys, port in probes(unit):
@@ -134,9 +134,9 @@ def _known(found: list[Pod]) -> str:
     " configuration; a probe on another port ends in restarts without end.",
     mend="Write the same port in the program's configuration and here.",
 )
-def nobody_listens(deployment: Deployment) -> Iterator[Problem]:
+def nobody_listens(deployment: Reading) -> Iterator[Problem]:
     """Numbers of ports that the program behind them does not open."""
-    for unit in units(deployment):
+    for unit in deployment.containers:
         open_ports = listening(deployment, unit)
         if open_ports is None:
             continue
@@ -157,8 +157,8 @@ def nobody_listens(deployment: Deployment) -> Iterator[Problem]:
             yield from _service_ports(deployment, service, found[0])
 
 
-def _service_ports(deployment: Deployment, service: Manifest, pod: Pod) -> Iterator[Problem]:
-    inside = [unit for unit in units(deployment) if unit.pod is pod and not unit.ends]
+def _service_ports(deployment: Reading, service: Manifest, pod: Pod) -> Iterator[Problem]:
+    inside = [unit for unit in deployment.containers if unit.pod is pod and not unit.ends]
     known = [listening(deployment, unit) for unit in inside]
     if None in known:
         return
@@ -186,7 +186,7 @@ def _listens(unit: Unit, open_ports: set[int]) -> str:
     mend='Set host = "0.0.0.0", or "[::]" where the cluster has IPv6; for a sidecar that nobody scrapes keep'
     " loopback and probe by exec.",
 )
-def listens_on_loopback(deployment: Deployment) -> Iterator[Problem]:
+def listens_on_loopback(deployment: Reading) -> Iterator[Problem]:
     """A PgCat on loopback that somebody outside its pod or container has to reach."""
     source = deployment.pgcat
     host = dig(source.data, "general", "host") if source else None
@@ -194,8 +194,8 @@ def listens_on_loopback(deployment: Deployment) -> Iterator[Problem]:
         return
     everywhere = "[::]" if ":" in host else "0.0.0.0"
     listens, mend = source.at("general", "host"), f'set host = "{everywhere}"'
-    for unit in running(deployment, "pgcat"):
-        if unit.pod is None or unit.pod not in [other.pod for other in running(deployment, "permify")]:
+    for unit in deployment.running("pgcat"):
+        if unit.pod is None or unit.pod not in [other.pod for other in deployment.running("permify")]:
             yield Problem(listens, f"{unit.text} listens on {host}, and Permify runs outside of it", mend)
             continue
         if scraped(deployment, unit.pod):
@@ -222,7 +222,7 @@ def _container_port(port: object) -> int | None:
     " number that nothing keeps.",
     mend="Name a Deployment of this deployment.",
 )
-def autoscaler_target(deployment: Deployment) -> Iterator[Problem]:
+def autoscaler_target(deployment: Reading) -> Iterator[Problem]:
     """HorizontalPodAutoscalers whose scaleTargetRef names nothing."""
     if not deployment.complete:
         return
@@ -231,7 +231,7 @@ def autoscaler_target(deployment: Deployment) -> Iterator[Problem]:
         kind, name = target.get("kind"), target.get("name")
         known = [
             pod
-            for pod in pods(deployment)
+            for pod in deployment.pods
             if pod.manifest.kind in _SCALABLE and pod.manifest.namespace == scaler.namespace
         ]
         if not any(kind == one.manifest.kind and name == one.manifest.name for one in known):
@@ -249,7 +249,7 @@ def autoscaler_target(deployment: Deployment) -> Iterator[Problem]:
     why="A NetworkPolicy or PodDisruptionBudget that selects no pods protects nothing.",
     mend="Use the labels of the pods.",
 )
-def selects_nothing(deployment: Deployment) -> Iterator[Problem]:
+def selects_nothing(deployment: Reading) -> Iterator[Problem]:
     """Pod selectors of policies and disruption budgets that match no pods of the deployment."""
     if not deployment.complete:
         return
@@ -259,11 +259,11 @@ def selects_nothing(deployment: Deployment) -> Iterator[Problem]:
         yield from _selector(deployment, policy, "spec", "podSelector")
 
 
-def _selector(deployment: Deployment, manifest: Manifest, *keys: str | int) -> Iterator[Problem]:
+def _selector(deployment: Reading, manifest: Manifest, *keys: str | int) -> Iterator[Problem]:
     selector = manifest.get(*keys)
     if not isinstance(selector, dict) or not selector or _elsewhere(deployment, selector):
         return
-    same = [one for one in pods(deployment) if one.manifest.namespace == manifest.namespace]
+    same = [one for one in deployment.pods if one.manifest.namespace == manifest.namespace]
     if not any(selects(selector, pod.labels) for pod in same):
         text = (
             f"{manifest.kind} {manifest.name} selects {selector_text(selector.get('matchLabels'))}: no pods"
@@ -272,6 +272,6 @@ def _selector(deployment: Deployment, manifest: Manifest, *keys: str | int) -> I
         yield Problem(manifest.at(*keys), text, f"pods here have {NAME_LABEL}: {', '.join(labels) or 'none'}")
 
 
-def _elsewhere(deployment: Deployment, selector: object) -> bool:
+def _elsewhere(deployment: Reading, selector: object) -> bool:
     """Whether a selector means the pods of Permify where somebody else deploys it."""
-    return not running(deployment, "permify") and selects(selector, {NAME_LABEL: "permify"})
+    return not deployment.running("permify") and selects(selector, {NAME_LABEL: "permify"})

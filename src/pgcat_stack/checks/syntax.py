@@ -13,7 +13,7 @@ from pgcat_stack.files.nodes import ProblemKind
 from pgcat_stack.files.sources import BYTE_ORDER_MARK, Source
 from pgcat_stack.findings import Problem
 from pgcat_stack.printable import show
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 if TYPE_CHECKING:
     from yamllint.config import YamlLintConfig
@@ -43,7 +43,7 @@ rules:
 """
 
 
-def _of_kind(deployment: Deployment, *kinds: ProblemKind) -> Iterator[tuple[Source, Problem]]:
+def _of_kind(deployment: Reading, *kinds: ProblemKind) -> Iterator[tuple[Source, Problem]]:
     for source in deployment.sources.values():
         for problem in source.problems:
             if problem.kind in kinds:
@@ -57,7 +57,7 @@ def _of_kind(deployment: Deployment, *kinds: ProblemKind) -> Iterator[tuple[Sour
     why="A file that cannot be read cannot be judged, and the program that needs it will not start either.",
     mend="Make it a regular file that you may read, of the size that a configuration has.",
 )
-def unreadable_file(deployment: Deployment) -> Iterator[Problem]:
+def unreadable_file(deployment: Reading) -> Iterator[Problem]:
     """Folders in place of files, missing rights, sizes and nesting that no deployment has."""
     for _, problem in _of_kind(deployment, "unreadable", "limit"):
         yield problem
@@ -70,7 +70,7 @@ def unreadable_file(deployment: Deployment) -> Iterator[Problem]:
     why="PgCat, Permify, Compose and kubectl read UTF-8 and stop at the first byte that is not.",
     mend="Save the file as UTF-8.",
 )
-def not_utf_8(deployment: Deployment) -> Iterator[Problem]:
+def not_utf_8(deployment: Reading) -> Iterator[Problem]:
     """Bytes that are not UTF-8."""
     for _, problem in _of_kind(deployment, "encoding"):
         yield Problem(problem.location, problem.message, "save the file as UTF-8")
@@ -83,7 +83,7 @@ def not_utf_8(deployment: Deployment) -> Iterator[Problem]:
     why="The program that reads this file refuses it and does not start.",
     mend="Mend the syntax on the line that is named, or just before it.",
 )
-def does_not_parse(deployment: Deployment) -> Iterator[Problem]:
+def does_not_parse(deployment: Reading) -> Iterator[Problem]:
     """TOML, YAML and JSON whose syntax does not hold."""
     for source, problem in _of_kind(deployment, "syntax"):
         if source.path in deployment.made_of and not _CONFLICT.search(source.text):  # else PS105 says so
@@ -98,7 +98,7 @@ def does_not_parse(deployment: Deployment) -> Iterator[Problem]:
     why="Of two values for one key a program takes one and drops the other, or refuses the file.",
     mend="Keep one of them.",
 )
-def duplicate_key(deployment: Deployment) -> Iterator[Problem]:
+def duplicate_key(deployment: Reading) -> Iterator[Problem]:
     """Keys and tables that stand twice in the same place."""
     for source, problem in _of_kind(deployment, "duplicate-key"):
         if source.path in deployment.made_of:
@@ -112,7 +112,7 @@ def duplicate_key(deployment: Deployment) -> Iterator[Problem]:
     why="An update or a merge left both versions in the file, and nobody has chosen yet.",
     mend="Choose one version, or write a third, and remove the lines of <<<<<<<, ======= and >>>>>>>.",
 )
-def conflict_marker(deployment: Deployment) -> Iterator[Problem]:
+def conflict_marker(deployment: Reading) -> Iterator[Problem]:
     """Markers of an unresolved merge in any text file, Copier's answers too.
 
     A code block of Markdown may show an example of one, but not in the README.md that is rendered, and not
@@ -157,7 +157,7 @@ def _with_examples(source: Source) -> Iterator[tuple[int, str, bool]]:
     mend="Make the edit again where you still want it, then delete the file. `git diff` shows what the update"
     " changed.",
 )
-def leftover(deployment: Deployment) -> Iterator[Problem]:
+def leftover(deployment: Reading) -> Iterator[Problem]:
     """Files that patches and merges leave behind."""
     for path, source in deployment.sources.items():
         for suffix, (meaning, fix) in _LEFTOVERS.items():
@@ -174,7 +174,7 @@ def leftover(deployment: Deployment) -> Iterator[Problem]:
     mend="Write it as yamllint asks. Copier's own environment has no yamllint, so its hooks leave this check"
     " out.",
 )
-def yaml_style(deployment: Deployment) -> Iterator[Problem]:
+def yaml_style(deployment: Reading) -> Iterator[Problem]:
     """What yamllint says about YAML files that parse, where it is installed: the hooks do without."""
     if not _has_yamllint():
         return

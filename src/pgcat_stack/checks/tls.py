@@ -18,8 +18,7 @@ from pgcat_stack.checks._uris import (
 from pgcat_stack.files.plain_data import as_list, as_mapping, as_text, dig
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import VALUES
-from pgcat_stack.reading.containers import running
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
 _FILES = ("tls_certificate", "tls_private_key")
@@ -35,7 +34,7 @@ _OF_IMAGES = ("/etc/ssl/", "/etc/pki/", "/usr/")
     " data of the other travel in clear, or the server refuses one of them.",
     mend="Set server_tls = true in pgcat.toml with sslmode=require in the migration's URI, or neither.",
 )
-def server_tls_differs(deployment: Deployment) -> Iterator[Problem]:
+def server_tls_differs(deployment: Reading) -> Iterator[Problem]:
     """server_tls in pgcat.toml against sslmode of the migration; sslmode=prefer fits both."""
     pgcat = deployment.pgcat
     if pgcat is None or not pgcat.mapping:
@@ -61,13 +60,13 @@ def server_tls_differs(deployment: Deployment) -> Iterator[Problem]:
     " connect to nobody without the CA that their URI names.",
     mend="Mount the Secret there; the template renders it as the volumes pgcat-tls and pgcat-ca.",
 )
-def tls_file_not_mounted(deployment: Deployment) -> Iterator[Problem]:
+def tls_file_not_mounted(deployment: Reading) -> Iterator[Problem]:
     """Certificates, keys and CAs at paths where nothing is mounted."""
     if deployment.kustomization is not None and not deployment.complete:
         return
     for name in _FILES:
         path = _general(deployment).get(name)
-        for unit in running(deployment, "pgcat") if isinstance(path, str) else ():
+        for unit in deployment.running("pgcat") if isinstance(path, str) else ():
             if deployment.pgcat and _absent(str(path)) and unit.origin(str(path)) is None:
                 text = f"{unit.text} has nothing mounted at {path}, its {name}"
                 yield Problem(deployment.pgcat.at("general", name), text, "mount the Secret there")
@@ -79,7 +78,7 @@ def tls_file_not_mounted(deployment: Deployment) -> Iterator[Problem]:
             yield Problem(connection.location, text, "mount the CA there")
 
 
-def _general(deployment: Deployment) -> dict[str, object]:
+def _general(deployment: Reading) -> dict[str, object]:
     return as_mapping(deployment.pgcat.mapping.get("general")) if deployment.pgcat else {}
 
 
@@ -88,7 +87,7 @@ def _absent(path: str) -> bool:
     return path.startswith("/") and not path.startswith(_OF_IMAGES)
 
 
-def _connections(deployment: Deployment) -> list[Connection]:
+def _connections(deployment: Reading) -> list[Connection]:
     """The connection strings of Permify, the migration and psql."""
     return [
         *permify_connections(deployment),
@@ -102,7 +101,7 @@ def _what(connection: Connection) -> str:
     return f"the URI of {unit.text}" if unit and not unit.program else connection.what
 
 
-def _mounted(deployment: Deployment, connection: Connection, path: str) -> bool:
+def _mounted(deployment: Reading, connection: Connection, path: str) -> bool:
     if connection.unit is not None:
         return connection.unit.origin(path) is not None
     values = deployment.sources.get(VALUES)
@@ -119,7 +118,7 @@ def _mounted(deployment: Deployment, connection: Connection, path: str) -> bool:
     why="With sslmode=verify-full a client connects only where the certificate names the host that it calls.",
     mend="Write every name by which the Service is called into dnsNames of the Certificate.",
 )
-def certificate_names(deployment: Deployment) -> Iterator[Problem]:
+def certificate_names(deployment: Reading) -> Iterator[Problem]:
     """Hosts by which clients call PgCat that cert-manager's Certificate does not name."""
     certificate = _certificate(deployment)
     if certificate is None or not deployment.complete:
@@ -136,10 +135,10 @@ def certificate_names(deployment: Deployment) -> Iterator[Problem]:
                 yield Problem(certificate.at("spec", "dnsNames"), text, f"add {server.host}")
 
 
-def _certificate(deployment: Deployment) -> Manifest | None:
+def _certificate(deployment: Reading) -> Manifest | None:
     """The Certificate whose Secret PgCat's certificate is in."""
     path = _general(deployment).get("tls_certificate")
-    for unit in running(deployment, "pgcat") if isinstance(path, str) else ():
+    for unit in deployment.running("pgcat") if isinstance(path, str) else ():
         kind, _, rest = (unit.origin(str(path)) or "").partition(":")
         for manifest in deployment.of_kind("Certificate") if kind == "secret" else ():
             if manifest.get("spec", "secretName") == rest.partition("/")[0]:
@@ -147,7 +146,7 @@ def _certificate(deployment: Deployment) -> Manifest | None:
     return None
 
 
-def _through_pgcat(deployment: Deployment, connection: Connection) -> bool:
+def _through_pgcat(deployment: Reading, connection: Connection) -> bool:
     known = reach(deployment, connection) or {}
     return any(server.host in known for server in connection.uri.servers)
 
@@ -160,7 +159,7 @@ def _through_pgcat(deployment: Deployment, connection: Connection) -> bool:
     " hashes, questions and answers of that client cross the network readable.",
     mend="Write sslmode=verify-full and sslrootcert into the URI, or take tls_certificate out of pgcat.toml.",
 )
-def client_in_clear(deployment: Deployment) -> Iterator[Problem]:
+def client_in_clear(deployment: Reading) -> Iterator[Problem]:
     """Clients of a PgCat with a certificate that do not ask for TLS, or would do without."""
     if not _general(deployment).get("tls_certificate"):
         return

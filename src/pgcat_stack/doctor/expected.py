@@ -19,10 +19,9 @@ from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE
 from pgcat_stack.permify.settings import read_permify
 from pgcat_stack.pgcat.pools import Pool, PoolServer
 from pgcat_stack.pgcat.version import PgcatVersion
-from pgcat_stack.reading.containers import units
-from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.topology import Permify, Topology, read_topology
-from pgcat_stack.reading.workloads import Program, Workload, helm_variables
+from pgcat_stack.reading.reading import Reading
+from pgcat_stack.reading.topology import Permify, Topology
+from pgcat_stack.reading.workloads import Program, Workload
 
 PERMIFY_PORT = 3476
 Platform = Literal["docker", "kubernetes", "none"]
@@ -85,12 +84,12 @@ def _encryption(uri: Uri, host: str) -> Encryption:
 class Facts:
     """One deployment as the doctor sees it before it asks anybody."""
 
-    deployment: Deployment
+    deployment: Reading
 
     @cached_property
     def topology(self) -> Topology:
         """What runs where."""
-        return read_topology(self.deployment)
+        return self.deployment.topology
 
     @cached_property
     def plan(self) -> Plan:
@@ -271,7 +270,7 @@ class Facts:
     @cached_property
     def migration(self) -> tuple[str, Location] | None:
         """What the migration of this version is noted as in the database, and where; None without a note."""
-        for unit in units(self.deployment):
+        for unit in self.deployment.containers:
             for index, word in enumerate(unit.words):
                 match = _MIGRATION.search(word) if "pgcat_stack_migrations" in word else None
                 if match:
@@ -281,7 +280,7 @@ class Facts:
     @cached_property
     def migration_at(self) -> Location:
         """Where the migration stands."""
-        for unit in units(self.deployment):
+        for unit in self.deployment.containers:
             if unit.program == "migrate":
                 return unit.at()
         return Location(BUDGET)
@@ -333,7 +332,7 @@ class Facts:
 
     def secret_of(self, file: str, variable: str = "") -> tuple[str, str] | None:
         """The Kubernetes Secret and key of a password, by its file in PgCat or its variable in Permify."""
-        for unit in units(self.deployment):
+        for unit in self.deployment.containers:
             origin = unit.origin(f"/run/secrets/{file}") or ""
             if origin.startswith("secret:"):
                 secret, _, key = origin.removeprefix("secret:").partition("/")
@@ -341,7 +340,7 @@ class Facts:
             named = unit.variable(variable)
             if named is not None and named.secret:
                 return named.secret
-        return next((each.secret for each in helm_variables(self.deployment) if each.name == variable), None)
+        return next((each.secret for each in self.deployment.helm_variables if each.name == variable), None)
 
     @property
     def keys_secret(self) -> tuple[str, str] | None:
@@ -354,8 +353,8 @@ class Facts:
     @property
     def asks_for_a_key(self) -> bool:
         """Whether the file has Permify ask its callers for a key, and no variable may say otherwise."""
-        names = {variable.name for unit in units(self.deployment) for variable in unit.variables}
-        names |= {variable.name for variable in helm_variables(self.deployment)}
+        names = {variable.name for unit in self.deployment.containers for variable in unit.variables}
+        names |= {variable.name for variable in self.deployment.helm_variables}
         source, values = self.deployment.permify, self.deployment.sources.get(VALUES)
         written = {"authn": as_mapping(dig(source.data, "authn"))} if source else {}
         if values:

@@ -31,7 +31,7 @@ from pgcat_stack.doctor.trust import Certificates
 from pgcat_stack.doctor.write_check import WriteCheck, write_check
 from pgcat_stack.endpoints import Address
 from pgcat_stack.pgcat.pools import Pool
-from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.reading import Reading
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -54,7 +54,7 @@ class Diagnosis:
 
 
 def examine(
-    deployment: Deployment,
+    deployment: Reading,
     options: Options,
     environment: Mapping[str, str] | None = None,
     progress: Progress = lambda what, done, total: None,

@@ -24,7 +24,6 @@ from pathlib import Path
 from pgcat_stack.doctor.expected import Encryption, Facts
 from pgcat_stack.doctor.side_by_side import Failed
 from pgcat_stack.files.folder import Folder, UnreadError
-from pgcat_stack.reading.containers import units
 
 DATABASE_CA, PGCAT_CA = "DATABASE_CA_FILE", "PGCAT_CA_FILE"
 VERIFYING = ("verify-ca", "verify-full")
@@ -137,7 +136,7 @@ class Certificates(contextlib.AbstractContextManager["Certificates"]):
         return root / path
 
     def _origins(self, path: str) -> list[str]:
-        found = (unit.origin(path) for unit in units(self._facts.deployment))
+        found = (unit.origin(path) for unit in self._facts.deployment.containers)
         return list(dict.fromkeys(origin for origin in found if origin))
 
     def _public(self, variable: str) -> Path:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal
 
 from pgcat_stack.build.compose import env_files
@@ -180,49 +180,14 @@ class Unit:
         return posixpath.join(best.origin, rest) if best.origin and rest else best.origin
 
 
-@lru_cache(maxsize=4)
-def units(deployment: Deployment) -> tuple[Unit, ...]:
-    """Every container of the manifests and every service of compose.yaml."""
-    return (*_services(deployment), *_containers(deployment))
+def read_containers(deployment: Deployment, pods: Iterable[Pod]) -> tuple[Unit, ...]:
+    """Every service of compose.yaml and every container of the pods."""
+    return (*_services(deployment), *_containers(deployment, pods))
 
 
-def services(deployment: Deployment) -> list[Unit]:
-    """The services of compose.yaml."""
-    return [unit for unit in units(deployment) if unit.pod is None]
-
-
-def ending_services(deployment: Deployment) -> frozenset[str]:
-    """The Compose services that run to their end: migrations, and those whose end another one waits for."""
-    found = services(deployment)
-    waited_for = {
-        str(name)
-        for unit in found
-        for name, how in as_mapping(unit.data.get("depends_on")).items()
-        if dig(how, "condition") == "service_completed_successfully"
-    }
-    return frozenset(waited_for | {unit.name for unit in found if unit.program == "migrate"})
-
-
-def own_units(deployment: Deployment) -> list[Unit]:
-    """The units that the stack itself brings; what else runs in the same folder is its owner's matter."""
-    return [unit for unit in units(deployment) if unit.own]
-
-
-def running(deployment: Deployment, program: Program) -> list[Unit]:
-    """The units that run this program."""
-    return [unit for unit in units(deployment) if unit.program == program]
-
-
-@lru_cache(maxsize=4)
-def pods(deployment: Deployment) -> tuple[Pod, ...]:
+def read_pods(deployment: Deployment) -> tuple[Pod, ...]:
     """The objects of the deployment that make pods."""
     return tuple(_find_pods(deployment))
-
-
-def own_pods(deployment: Deployment) -> list[Pod]:
-    """The objects that make pods with one of our programs."""
-    own = {unit.pod for unit in own_units(deployment)}
-    return [pod for pod in pods(deployment) if pod in own]
 
 
 def _find_pods(deployment: Deployment) -> Iterator[Pod]:
@@ -276,9 +241,9 @@ def words_of(value: object) -> tuple[str, ...]:
 # Kubernetes
 
 
-def _containers(deployment: Deployment) -> Iterator[Unit]:
+def _containers(deployment: Deployment, pods: Iterable[Pod]) -> Iterator[Unit]:
     generated = deployment.generated_files
-    for pod in pods(deployment):
+    for pod in pods:
         manifest = pod.manifest
         for path, container in pod.containers:
             name = as_text(container.get("name"))

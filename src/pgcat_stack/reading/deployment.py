@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pgcat_stack.build import kustomize
 from pgcat_stack.build.above import read_named
@@ -56,7 +56,7 @@ class Deployment:
     """How many folders above the deployment are in its git repository: `../` may lead there."""
 
     @classmethod
-    def load(cls, root: Path) -> Deployment:
+    def load(cls, root: Path) -> Self:
         """Read the folder `root`.
 
         Raises `DeploymentError` where there is no such folder, it cannot be listed, or nothing in it looks
@@ -73,7 +73,7 @@ class Deployment:
             raise DeploymentError(f"{root}: cannot be read: {error.strerror or error}") from None
 
     @classmethod
-    def _read(cls, root: Path, folder: Folder) -> Deployment:
+    def _read(cls, root: Path, folder: Folder) -> Self:
         names = [path.name for path in Path(folder.path).iterdir()]
         if all(folder.is_there(name) is False for name in (COMPOSE, KUSTOMIZATION, PERMIFY)):
             raise DeploymentError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from pgcat_stack.endpoints import Address, Uri, parse_uri
@@ -18,7 +18,7 @@ from pgcat_stack.findings import Location
 from pgcat_stack.paths import VALUES
 from pgcat_stack.pgcat.pools import Pgcat, Pool, read_pools
 from pgcat_stack.reading.deployment import Deployment
-from pgcat_stack.reading.workloads import Workload, read_workloads
+from pgcat_stack.reading.workloads import Workload
 
 T = TypeVar("T")
 
@@ -131,10 +131,8 @@ class Topology:
         return ((side, uri) for side, uri in permify.sides if not self.pooled(uri))
 
 
-@lru_cache(maxsize=4)
-def read_topology(deployment: Deployment) -> Topology:
+def read_topology(deployment: Deployment, workloads: tuple[Workload, ...]) -> Topology:
     """What the files of a deployment run."""
-    workloads = read_workloads(deployment)
     source = deployment.pgcat
     pgcat = read_pools(source) if source is not None and not source.broken else None
     fronted = source is not None or any(workload.program == "pgcat" for workload in workloads)

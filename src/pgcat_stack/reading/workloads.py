@@ -19,7 +19,7 @@ from pgcat_stack.files.sources import Source
 from pgcat_stack.files.variables import filled_in
 from pgcat_stack.findings import Location
 from pgcat_stack.paths import BUDGET, VALUES
-from pgcat_stack.reading.containers import Pod, Unit, Variable, kubernetes_variables, services, units
+from pgcat_stack.reading.containers import Pod, Unit, Variable, kubernetes_variables
 from pgcat_stack.reading.deployment import Deployment
 
 KUBERNETES_GRACE_SECONDS, COMPOSE_GRACE_SECONDS = 30, 10
@@ -115,9 +115,9 @@ class Workload:
         return self.kind in ("deployment", "statefulset", "other")
 
 
-def read_workloads(deployment: Deployment) -> tuple[Workload, ...]:
+def read_workloads(deployment: Deployment, containers: Iterable[Unit]) -> tuple[Workload, ...]:
     """Everything that runs PgCat or Permify by the files; Permify elsewhere only where no file runs it."""
-    found = [*_from_compose(deployment), *_from_manifests(deployment)]
+    found = [*_from_compose(containers), *_from_manifests(deployment, containers)]
     if not any(workload.program == "permify" for workload in found):
         found.extend(_elsewhere(deployment))
     return tuple(found)
@@ -137,9 +137,9 @@ def compose_replicas(unit: Unit) -> Number:
     return Number(1 if replicas is None else max(replicas, 0), unit.at(*keys))
 
 
-def _from_compose(deployment: Deployment) -> Iterator[Workload]:
-    for unit in services(deployment):
-        if unit.program != "pgcat" and unit.program != "permify":
+def _from_compose(containers: Iterable[Unit]) -> Iterator[Workload]:
+    for unit in containers:
+        if unit.pod is not None or (unit.program != "pgcat" and unit.program != "permify"):
             continue
         grace = duration_seconds(filled_in(unit.data.get("stop_grace_period")))
         signal = filled_in(unit.data.get("stop_signal"))
@@ -161,9 +161,9 @@ def _from_compose(deployment: Deployment) -> Iterator[Workload]:
 # Kubernetes
 
 
-def _from_manifests(deployment: Deployment) -> Iterator[Workload]:
+def _from_manifests(deployment: Deployment, containers: Iterable[Unit]) -> Iterator[Workload]:
     inside: dict[Pod, dict[Program, Unit]] = {}
-    for unit in units(deployment):
+    for unit in containers:
         if unit.pod is not None and (unit.program == "pgcat" or unit.program == "permify"):
             inside.setdefault(unit.pod, {}).setdefault(unit.program, unit)
     for pod, found in inside.items():

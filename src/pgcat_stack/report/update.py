@@ -18,7 +18,8 @@ from pgcat_stack.files.plain_data import dig
 from pgcat_stack.files.sources import read_source
 from pgcat_stack.paths import BOOTSTRAP, COMPOSE
 from pgcat_stack.printable import printable
-from pgcat_stack.reading.deployment import Deployment, DeploymentError
+from pgcat_stack.reading.deployment import DeploymentError
+from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.workloads import Workload
 
 Cells = tuple[str, str, str]
@@ -38,7 +39,7 @@ _ANSWERS = {
 """The answer that gives a pool its size, by the pool's name in the budget."""
 
 
-def update_report(root: Path, deployment: Deployment, answers_file: str = ANSWERS) -> str:
+def update_report(root: Path, deployment: Reading, answers_file: str = ANSWERS) -> str:
     """The budget in the last commit and now, and what the change needs beside an apply; lines, or nothing.
 
     Empty where nothing was committed, or a file cannot be read: then a finding says why.
@@ -62,13 +63,13 @@ def update_report(root: Path, deployment: Deployment, answers_file: str = ANSWER
 
 
 @contextmanager
-def _committed(root: Path) -> Iterator[Deployment | None]:
+def _committed(root: Path) -> Iterator[Reading | None]:
     with tempfile.TemporaryDirectory(prefix="pgcat-stack-") as folder:
         try:
             files = committed_files(root)
             for path in sorted(files, key=lambda each: files[each][0] == _LINK):  # last, so none is followed
                 _write(Path(folder, path), Path(folder), *files[path])
-            before = Deployment.load(Path(folder))
+            before = Reading.load(Path(folder))
         except (OSError, GitError, DeploymentError):
             before = None
         yield before
@@ -216,7 +217,7 @@ def _sizes(budget: Plan) -> dict[str, int]:
 # The role in PostgreSQL
 
 
-def _bootstrap(before: Deployment, now: Deployment) -> str:
+def _bootstrap(before: Reading, now: Reading) -> str:
     """Whether an administrator must run bootstrap.sql again, and when."""
     compose = now.sources.get(COMPOSE)
     if compose is not None and dig(compose.data, "services", "bootstrap") is not None:
@@ -233,7 +234,7 @@ def _bootstrap(before: Deployment, now: Deployment) -> str:
     return f"{changed}: run it again as an administrator, {when}.\n"
 
 
-def _callers(before: Deployment, now: Deployment, options: str) -> str:
+def _callers(before: Reading, now: Reading, options: str) -> str:
     """Whether Permify has stopped asking its callers for a key, as by an answer that got lost in a merge."""
     asked = any(permify.authn.enabled for permify in permifys(before))
     if not asked or all(permify.authn.enabled for permify in permifys(now)):
@@ -245,7 +246,7 @@ To keep the key, before you apply:
 """
 
 
-def _statements(deployment: Deployment) -> str:
+def _statements(deployment: Reading) -> str:
     source = deployment.sources.get(BOOTSTRAP)
     lines = source.text.splitlines() if source else []
     return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("--"))

@@ -14,7 +14,6 @@ from pgcat_stack.doctor.side_by_side import Kind, Trouble
 from pgcat_stack.doctor.trust import DATABASE_CA, PGCAT_CA
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import BUDGET
-from pgcat_stack.reading.containers import units
 from pgcat_stack.reading.workloads import Program, Workload
 
 NAMES: dict[Program, str] = {"pgcat": "PgCat", "permify": "Permify"}
@@ -194,7 +193,7 @@ def process_unwell(case: Case) -> Iterator[Problem]:
 def image_differs(case: Case) -> Iterator[Problem]:
     """Containers whose image is not that of the files."""
     for process in case.answers.processes or ():
-        for unit in units(case.facts.deployment):
+        for unit in case.facts.deployment.containers:
             image = unit.data.get("image")
             named = unit.name == process.program and unit.program in ("pgcat", "permify")
             if named and isinstance(image, str) and "$" not in image and not process.going:
@@ -360,7 +359,7 @@ def _counted(case: Case) -> Iterator[tuple[Workload, list[Process]]]:
 
 def _place(facts: Facts, process: Process) -> Problem | None:
     """Where the files have a process, with the command that shows its log; None for what is not of them."""
-    for unit in units(facts.deployment):
+    for unit in facts.deployment.containers:
         if unit.name == process.program and unit.own:
             if facts.platform == "docker":
                 command = f"docker compose logs --tail 20 {process.program}"

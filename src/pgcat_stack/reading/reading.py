@@ -1,0 +1,71 @@
+"""One reading of a deployment: what every check, the plan, the reports and the doctor judge by.
+
+A `Reading` is the deployment's files and what they say, each part made once, when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pgcat_stack.files.plain_data import as_mapping, dig
+from pgcat_stack.reading.containers import Pod, Program, Unit, Variable, read_containers, read_pods
+from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.topology import Topology, read_topology
+from pgcat_stack.reading.workloads import helm_variables, read_workloads
+
+
+@dataclass(frozen=True, eq=False)
+class Reading(Deployment):
+    """The files of a deployment and what they say. `Reading.load(folder)` reads one."""
+
+    @cached_property
+    def pods(self) -> tuple[Pod, ...]:
+        """The objects of the deployment that make pods."""
+        return read_pods(self)
+
+    @cached_property
+    def containers(self) -> tuple[Unit, ...]:
+        """Every service of compose.yaml and every container of the manifests."""
+        return read_containers(self, self.pods)
+
+    @cached_property
+    def topology(self) -> Topology:
+        """What runs where: workloads, pools, Permify's settings of its database, servers."""
+        return read_topology(self, read_workloads(self, self.containers))
+
+    @cached_property
+    def helm_variables(self) -> list[Variable]:
+        """The environment that the Helm values give Permify."""
+        return helm_variables(self)
+
+    @property
+    def services(self) -> list[Unit]:
+        """The services of compose.yaml."""
+        return [unit for unit in self.containers if unit.pod is None]
+
+    @property
+    def ending_services(self) -> frozenset[str]:
+        """The Compose services that end by themselves: migrations, and those whose end another waits for."""
+        waited_for = {
+            str(name)
+            for unit in self.services
+            for name, how in as_mapping(unit.data.get("depends_on")).items()
+            if dig(how, "condition") == "service_completed_successfully"
+        }
+        return frozenset(waited_for | {unit.name for unit in self.services if unit.program == "migrate"})
+
+    @property
+    def own_containers(self) -> list[Unit]:
+        """Those that the stack itself brings; what else runs in the same folder is its owner's matter."""
+        return [unit for unit in self.containers if unit.own]
+
+    @property
+    def own_pods(self) -> list[Pod]:
+        """The objects that make pods with one of our programs."""
+        own = {unit.pod for unit in self.own_containers}
+        return [pod for pod in self.pods if pod in own]
+
+    def running(self, program: Program) -> list[Unit]:
+        """The containers that run this program."""
+        return [unit for unit in self.containers if unit.program == program]
