@@ -37,28 +37,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 """Answers that differ in what is asked, proposed and said; all of them with the advanced questions."""
 
-NEW: dict[str, tuple[str, ...]] = {
-    "1.0.0": (
-        *("topology", "pooling", "database", "primary_host", "replica_hosts", "database_name"),
-        *("database_user", "postgres_max_connections", "other_connections", "permify_replicas"),
-        *("permify_max_replicas", "pgcat_replicas", "namespace", "client_namespaces", "database_cidrs"),
-        *("secrets", "secret_store", "permify_install", "monitoring", "monitoring_namespace", "advanced"),
-        *("pgcat_max_replicas", "pool_mode", "writer_pool_size", "reader_pool_size", "primary_reads"),
-        *("permify_max_connections", "drain_seconds", "database_tls", "database_ca", "client_tls"),
-        *("client_tls_issuer", "network_policies", "database_policy", "database_namespace"),
-        *("database_labels", "dns_cidrs", "postgres_metrics", "runbook_url", "otlp_endpoint"),
-        *("distributed", "pgcat_image", "permify_image", "pgcat_cpu", "pgcat_memory", "permify_cpu"),
-        *("permify_memory", "priority_class", "watch", "forge"),
-    ),
-    "1.1.0": ("ip_family", "authn", "cors_allowed_origins", "probe"),
-}
-"""The questions that each version brought, the oldest version first."""
+FIRST = "1.0.0"
+"""The version whose questions the table does not mark."""
 GONE: dict[str, dict[str, str]] = {}
 """For each version the questions that it renamed or removed, and what became of each."""
-
-
-class HistoryError(Exception):
-    """What `NEW` and `GONE` say is not what is asked."""
 
 
 @dataclass
@@ -74,12 +56,9 @@ class Asked:
 
 
 def render_page() -> str:
-    """The page as Markdown, with a line end at its end.
-
-    Raises `HistoryError` where the history does not name a question, or names one that is not asked.
-    """
+    """The page as Markdown, with a line end at its end."""
     sections = _sections()
-    version_of = since([question.key for _, questions in sections for question in questions])
+    version_of = since()
     parts = [
         "# Questions\n",
         "What `copier copy` asks, in its order. The names are the keys of `--data` and of an answers file.\n"
@@ -115,8 +94,13 @@ def _sections() -> list[tuple[str, list[Asked]]]:
     return found
 
 
+def _table() -> Any:
+    """questions/table.jinja as a module."""
+    return environment().get_template("questions/table.jinja").module
+
+
 def _asked() -> dict[str, Asked]:
-    rules: Any = environment().get_template("questions/answers.jinja").module
+    rules = _table()
     found: dict[str, Asked] = {}
     for case, answers in CASES.items():
         for question, details in _interview({**answers, "advanced": True}):
@@ -233,7 +217,7 @@ def _entry(question: Asked, since: str) -> str:
     facts = [question.kind, f"default {default}"]
     if question.condition:
         facts.append(f"asked when `{question.condition}`")
-    if since != next(iter(NEW)):
+    if since != FIRST:
         facts.append(f"since {since}")
     lines = [f"### {question.key}\n", f"*{' · '.join(facts)}*\n"]
     for text, cases in helps.items():
@@ -243,29 +227,21 @@ def _entry(question: Asked, since: str) -> str:
     return "\n".join(lines)
 
 
-def since(keys: list[str]) -> dict[str, str]:
-    """The version that brought each of the keys, all that are asked. Raises `HistoryError`."""
-    found = {key: version for version, brought in NEW.items() for key in brought}
-    gone = {key for names in GONE.values() for key in names}
-    missing = [key for key in keys if key not in found or key in gone]
-    left = [key for key in found if key not in keys and key not in gone]
-    if missing or left:
-        raise HistoryError(
-            f"docs/questions.py: {', '.join(missing)} must stand in NEW"
-            if missing
-            else f"docs/questions.py: {', '.join(left)} must stand in GONE"
-        )
-    return found
+def since() -> dict[str, str]:
+    """The version that brought each question, by the table."""
+    return {key: rule.get("since", FIRST) for key, rule in _table().questions.items()}
 
 
 def history() -> str:
     """The section of that name."""
+    new: dict[str, list[str]] = {FIRST: ["all that no later version names"]}
+    for key, version in since().items():
+        if version != FIRST:
+            new.setdefault(version, []).append(key)
     rows = []
-    for version in dict.fromkeys((*NEW, *GONE)):
-        brought = NEW.get(version, ())
-        new = "all that no later version names" if version == next(iter(NEW)) else ", ".join(brought)
+    for version in dict.fromkeys((*new, *GONE)):
         gone = "; ".join(f"{key}: {became}" for key, became in GONE.get(version, {}).items())
-        rows.append(f"| {version} | {new or '–'} | {gone or '–'} |\n")
+        rows.append(f"| {version} | {', '.join(new.get(version, ())) or '–'} | {gone or '–'} |\n")
     return "## History\n\n| since | new questions | renamed or gone |\n|---|---|---|\n" + "".join(rows)
 
 

@@ -458,7 +458,7 @@ def test_a_given_advanced_answer_is_kept_for_updates(tmp_path: Path) -> None:
 
 
 def test_every_question_has_a_rule_and_every_rule_a_question() -> None:
-    """The table of rules in answers.jinja and the questions name the same keys and the same choices."""
+    """The table of questions and the questions themselves name the same keys and the same choices."""
     from copier._template import load_template_config
 
     from rendering import environment
@@ -468,21 +468,21 @@ def test_every_question_has_a_rule_and_every_rule_a_question() -> None:
         for key, question in load_template_config(REPOSITORY / "copier.yml").items()
         if not key.startswith("_") and key not in ("given_answers", "deployment_exists", "answers_together")
     }
-    rules = environment().get_template("questions/answers.jinja").module
-    assert set(questions) == set(rules.keys)  # type: ignore[attr-defined]
+    rules: Any = environment().get_template("questions/table.jinja").module
+    assert list(questions) == rules.keys
     for key, question in questions.items():
         choices = question.get("choices")
         if isinstance(choices, dict):
-            assert sorted(choices.values()) == sorted(rules.choices[key])  # type: ignore[attr-defined]
+            assert sorted(choices.values()) == sorted(rules.choices[key])
         elif isinstance(choices, list):
-            assert sorted(choices) == sorted(rules.choices[key])  # type: ignore[attr-defined]
+            assert sorted(choices) == sorted(rules.choices[key])
         else:
-            assert (choices is None) or key in rules.choices  # type: ignore[attr-defined]
+            assert (choices is None) or key in rules.choices
         if question["type"] == "int":
-            assert key in rules.numbers  # type: ignore[attr-defined]
+            assert key in rules.numbers
         if question["type"] == "bool":
-            assert key in rules.booleans  # type: ignore[attr-defined]
+            assert key in rules.booleans
         elif choices is None:  # what is typed is judged at the prompt, too
             assert f"('{key}', {key})" in question.get("validator", ""), f"{key} has no validator"
     after_advanced = list(questions)[list(questions).index("advanced") + 1 :]
-    assert after_advanced == rules.advanced_keys  # type: ignore[attr-defined]
+    assert after_advanced == rules.advanced_keys

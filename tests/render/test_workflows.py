@@ -61,7 +61,7 @@ jobs:
 
 
 def forges() -> list[str]:
-    choices = environment().get_template("questions/answers.jinja").module.choices  # type: ignore[attr-defined]
+    choices = environment().get_template("questions/table.jinja").module.choices  # type: ignore[attr-defined]
     return [forge for forge in choices["forge"] if forge != "none"]
 
 

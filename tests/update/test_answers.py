@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from copier.errors import UserMessageError
 from jinja2 import DictLoader
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2_ansible_filters import AnsibleCoreFiltersExtension
+from packaging.version import Version
 
 from live.repeats import drawn, repeats
 from old_versions import NEXT, VERSIONS, InProcess, stored
@@ -121,19 +123,21 @@ IMPOSSIBLE = {
 
 
 def rules(commit: str = "") -> Any:
-    """questions/answers.jinja of the working tree or of a commit, as a module."""
-    name = "questions/answers.jinja"
-    text = (
-        subprocess.run(
-            ["git", "show", f"{commit}:{name}"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-        ).stdout
-        if commit
-        else (REPOSITORY / name).read_text()
-    )
+    """The table of questions and `check`, of the working tree or of a commit; one file had both until 1.0.0."""
+    texts = {}
+    for name in ("questions/table.jinja", "questions/answers.jinja"):
+        shown = subprocess.run(
+            ["git", "show", f"{commit}:{name}"], cwd=REPOSITORY, capture_output=True, text=True
+        )
+        if not commit:
+            texts[name] = (REPOSITORY / name).read_text()
+        elif shown.returncode == 0:
+            texts[name] = shown.stdout
     environment = SandboxedEnvironment(
-        loader=DictLoader({name: text}), extensions=[AnsibleCoreFiltersExtension], trim_blocks=True
+        loader=DictLoader(texts), extensions=[AnsibleCoreFiltersExtension], trim_blocks=True
     )
-    return environment.get_template(name).module
+    modules = [environment.get_template(name).module for name in texts]
+    return SimpleNamespace(**{key: value for module in modules for key, value in vars(module).items()})
 
 
 def known_to(version: str, answers: dict[str, Any]) -> dict[str, Any]:
@@ -171,6 +175,14 @@ def test_stored_answers_stay(
         in_process.update_without_hooks(deploy)
         after = stored(deploy)
         assert before == {key: after.get(key) for key in before}
+
+
+def test_the_table_says_which_version_brought_a_question(old: str) -> None:
+    if Version(old) < Version("1.0.0"):
+        pytest.skip("the history begins with 1.0.0")
+    before = rules(VERSIONS[old]).keys
+    brought = {key: Version(rule.get("since", "1.0.0")) for key, rule in rules().questions.items()}
+    assert {key for key, since in brought.items() if since <= Version(old)} == set(before) & brought.keys()
 
 
 def test_no_rule_for_a_single_answer_was_tightened(old: str) -> None:
