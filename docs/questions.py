@@ -94,13 +94,13 @@ def _sections() -> list[tuple[str, list[Asked]]]:
     return found
 
 
-def _table() -> Any:
+def table() -> Any:
     """questions/table.jinja as a module."""
     return environment().get_template("questions/table.jinja").module
 
 
 def _asked() -> dict[str, Asked]:
-    rules = _table()
+    rules = table()
     found: dict[str, Asked] = {}
     for case, answers in CASES.items():
         for question, details in _interview({**answers, "advanced": True}):
@@ -119,6 +119,11 @@ def _asked() -> dict[str, Asked]:
             asked.help.pop("", None)
             asked.default.pop("", None)
     return found
+
+
+def helps() -> dict[str, str]:
+    """The help of each question in one line, as it is asked in the first of `CASES` that asks it."""
+    return {key: " ".join(next(iter(asked.help.values())).split()) for key, asked in _asked().items()}
 
 
 def _interview(data: Mapping[str, Any]) -> list[tuple[Question, Mapping[str, Any]]]:
@@ -229,7 +234,7 @@ def _entry(question: Asked, since: str) -> str:
 
 def since() -> dict[str, str]:
     """The version that brought each question, by the table."""
-    return {key: rule.get("since", FIRST) for key, rule in _table().questions.items()}
+    return {key: rule.get("since", FIRST) for key, rule in table().questions.items()}
 
 
 def history() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from draws import examples
 from pgcat_stack.checks import run_checks
 from pgcat_stack.reading.reading import Reading
-from rendering import Refused, render
+from rendering import Refused, environment, render
 
 hosts = st.sampled_from(
     [
@@ -26,67 +27,48 @@ names = st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True)
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 networks = st.sampled_from(["10.0.0.0/24", "192.168.0.0/16", "fd00::/8", "FD00::/64", "0.0.0.0/0", "::/0"])
 
-TYPED_KEYS = [
-    *("primary_host", "replica_hosts", "database_name", "database_user", "namespace", "client_namespaces"),
-    *("database_cidrs", "secret_store", "pgcat_image", "permify_image", "pgcat_memory", "permify_cpu"),
-    *("database_labels", "otlp_endpoint", "database_ca", "priority_class", "dns_cidrs"),
-    *("topology", "pooling", "ip_family", "watch", "permify_replicas", "drain_seconds", "advanced"),
-    *("authn", "cors_allowed_origins"),
-]
+TABLE: Any = environment().get_template("questions/table.jinja").module.questions  # type: ignore[attr-defined]
 
+TEXTS: dict[str, st.SearchStrategy[str]] = {
+    "hosts": st.lists(hosts, max_size=4).map(",".join),
+    "identifier": names,
+    "names": labels,
+    "networks": st.lists(networks, max_size=3).map(",".join),
+    "object": st.sampled_from(["", "configmap/roots", "secret/db-ca"]),
+    "issuer": st.sampled_from(["", "private-ca"]),
+    "labels": st.sampled_from(["", "app=postgres", "cnpg.io/cluster=db,role=primary"]),
+    "origins": st.sampled_from(["", "*", "https://a.example", "http://[::1]:3000, x://y"]),
+    "page": st.sampled_from(["", "https://git.example.com/team/deploy/-/blob/main/README.md"]),
+    "endpoint": st.sampled_from(
+        ["", "collector:4317", "a.b:4317", "otel.example.com:443", "[fd00::5]:4317"],
+    ),
+    "image": st.sampled_from(["", "registry.example.com/x:v1"]),
+    "cpu": st.sampled_from(["250m", "1.5"]),
+    "memory": st.sampled_from(["256Mi", "1Gi"]),
+}
+NUMBERS = {"postgres_max_connections": (1, 2000), "other_connections": (0, 200), "drain_seconds": (1, 900)}
+"""Between which a deployment is likely; all others up to 40."""
+
+
+def likely(key: str, rule: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    """Answers that the table takes, most of which go together with others."""
+    if "choices" in rule:
+        return st.sampled_from(rule["choices"])
+    if "numbers" in rule:
+        low, high = NUMBERS.get(key, (rule["numbers"][0], min(rule["numbers"][1], 40)))
+        return st.integers(low, high)
+    return st.booleans() if "boolean" in rule else TEXTS[rule["text"]]
+
+
+TYPED_KEYS = [key for key in TABLE if key != "database"]
+FIRST = {"topology", "database", "primary_host"}
 plausible = st.fixed_dictionaries(
     {
-        "topology": st.sampled_from(["docker", "standalone", "sidecar"]),
+        "topology": likely("topology", TABLE["topology"]),
         "database": st.just("external"),
         "primary_host": hosts,
     },
-    optional={
-        "pooling": st.sampled_from(["pgcat", "direct"]),
-        "replica_hosts": st.lists(hosts, max_size=4).map(",".join),
-        "database_name": names,
-        "database_user": names,
-        "postgres_max_connections": st.integers(1, 2000),
-        "other_connections": st.integers(0, 200),
-        "permify_replicas": st.integers(1, 40),
-        "permify_max_replicas": st.integers(0, 60),
-        "pgcat_replicas": st.integers(1, 10),
-        "pgcat_max_replicas": st.integers(0, 12),
-        "namespace": labels,
-        "client_namespaces": st.lists(labels, max_size=3).map(",".join),
-        "database_cidrs": st.lists(networks, max_size=3).map(",".join),
-        "secrets": st.sampled_from(["existing", "external-secrets"]),
-        "permify_install": st.sampled_from(["manifests", "helm", "none"]),
-        "authn": st.sampled_from(["preshared", "none"]),
-        "cors_allowed_origins": st.sampled_from(["", "*", "https://a.example", "http://[::1]:3000, x://y"]),
-        "monitoring": st.sampled_from(["none", "prometheus", "prometheus-operator"]),
-        "pool_mode": st.sampled_from(["transaction", "session"]),
-        "writer_pool_size": st.integers(0, 30),
-        "reader_pool_size": st.integers(0, 30),
-        "primary_reads": st.booleans(),
-        "permify_max_connections": st.integers(0, 24),
-        "drain_seconds": st.integers(1, 900),
-        "database_tls": st.sampled_from(["disable", "require", "verify-full"]),
-        "network_policies": st.booleans(),
-        "ip_family": st.sampled_from(["ipv4", "ipv6"]),
-        "client_tls": st.sampled_from(["none", "cert-manager"]),
-        "client_tls_issuer": st.sampled_from(["", "private-ca"]),
-        "database_policy": st.sampled_from(["network", "cilium"]),
-        "watch": st.booleans(),
-        "database_ca": st.sampled_from(["", "configmap/roots", "secret/db-ca"]),
-        "database_namespace": labels,
-        "database_labels": st.sampled_from(["", "app=postgres", "cnpg.io/cluster=db,role=primary"]),
-        "dns_cidrs": st.lists(networks, max_size=2).map(",".join),
-        "monitoring_namespace": labels,
-        "otlp_endpoint": st.sampled_from(
-            ["", "collector:4317", "a.b:4317", "otel.example.com:443", "[fd00::5]:4317"]
-        ),
-        "postgres_metrics": st.booleans(),
-        "probe": st.booleans(),
-        "runbook_url": st.sampled_from(["", "https://git.example.com/team/deploy/-/blob/main/README.md"]),
-        "distributed": st.booleans(),
-        "priority_class": labels,
-        "forge": st.sampled_from(["none", "github"]),
-    },
+    optional={key: likely(key, rule) for key, rule in TABLE.items() if key not in FIRST | {"advanced"}},
 )
 
 anything = st.one_of(

@@ -123,16 +123,13 @@ IMPOSSIBLE = {
 
 
 def rules(commit: str = "") -> Any:
-    """The table of questions and `check`, of the working tree or of a commit; one file had both until 1.0.0."""
+    """The table of questions and `check`, of the working tree or of a commit: 1.0.0 has both in one file."""
     texts = {}
     for name in ("questions/table.jinja", "questions/answers.jinja"):
-        shown = subprocess.run(
-            ["git", "show", f"{commit}:{name}"], cwd=REPOSITORY, capture_output=True, text=True
-        )
-        if not commit:
-            texts[name] = (REPOSITORY / name).read_text()
-        elif shown.returncode == 0:
-            texts[name] = shown.stdout
+        show = ["git", "show", f"{commit}:{name}"] if commit else ["cat", name]
+        done = subprocess.run(show, cwd=REPOSITORY, capture_output=True, text=True)
+        if done.returncode == 0:
+            texts[name] = done.stdout
     environment = SandboxedEnvironment(
         loader=DictLoader(texts), extensions=[AnsibleCoreFiltersExtension], trim_blocks=True
     )
