@@ -324,7 +324,7 @@ def test_a_lock_of_another_user_is_found_and_ended(standalone: Shell, mode: str)
         assert first["waits_for"] == "{}" and first["state"] == "idle in transaction"
         assert f"IN {mode} MODE" in first["statement"] and first["since"].startswith("00:00:")
         assert any(row["waits_for"] == f"{{{first['pid']}}}" and row["who"] == stack.user for row in rows)
-        _, terminate = standalone.commands("End a lock").replace("PID", first["pid"]).splitlines()
+        _, terminate, _ = standalone.commands("End a lock").replace("PID", first["pid"]).splitlines()
         assert "while it is idle in transaction" in terminate
         standalone.run(terminate)
         ended = time.monotonic()
@@ -337,7 +337,8 @@ def test_a_lock_of_another_user_is_found_and_ended(standalone: Shell, mode: str)
     standalone.run('ask_pgcat "UNBAN 127.0.0.1"')
 
 
-def test_a_lock_of_a_running_statement_is_cancelled(standalone: Shell) -> None:
+@pytest.mark.parametrize(("which", "said"), [(0, "while it is active"), (2, "all of one kind")])
+def test_a_lock_of_a_running_statement_is_cancelled(standalone: Shell, which: int, said: str) -> None:
     here, stack = standalone.here, standalone.here.stack
     primary = here.cluster.primary
     with (
@@ -364,8 +365,9 @@ def test_a_lock_of_a_running_statement_is_cancelled(standalone: Shell) -> None:
             "active",
             "SELECT pg_sleep(60)",
         )
-        cancel, _ = standalone.commands("End a lock").replace("PID", first["pid"]).splitlines()
-        assert "while it is active" in cancel
+        commands = standalone.commands("End a lock").replace("PID", first["pid"])
+        cancel = commands.replace("'NAME'", "'by hand'").splitlines()[which]
+        assert said in cancel
         standalone.run(cancel)
         thread.join(10)
         assert ended and "user request" in ended[0]

@@ -510,7 +510,7 @@ def more_connections_than_planned(case: Case) -> Iterator[Problem]:
             if _of_others(case, facts):
                 fix = (
                     "if the address is PgCat's, their clients are gone and pg_cancel_backend ends them;"
-                    " otherwise who uses the role needs one of their own"
+                    " otherwise it needs a role of its own"
                 )
             yield Problem(server.row.uses[0].size.location, message, fix)
 
