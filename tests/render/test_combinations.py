@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.machinery import SourceFileLoader
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,18 @@ def test_every_combination_is_valid(part: int, tmp_path: Path, pytestconfig: pyt
     assert not faults, "\n".join(faults)
 
 
+def loaded(path: Path) -> Any:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_the_update_hook_knows_what_is_not_rendered(tmp_path: Path) -> None:
     """It reads the stored answers in an environment of its own, because Copier's takes long to make."""
-    update: Any = SourceFileLoader("hook", str(REPOSITORY / "hooks" / "update.py")).load_module()
+    update = loaded(REPOSITORY / "hooks" / "update.py")
     files = {path.relative_to(template() / "template") for path in (template() / "template").rglob("*")}
     names = {str(path).removesuffix(".jinja") for path in files if (template() / "template" / path).is_file()}
     seen = set()
