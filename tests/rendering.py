@@ -31,7 +31,7 @@ from copier.errors import UserMessageError
 from jinja2 import Template
 from jinja2.sandbox import SandboxedEnvironment
 
-from compiled.kept import keep_compiled, trust_modes
+from compiled.kept import spare_copier
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEMPLATE_PARTS = ("copier.yml", "questions", "template", "hooks", "src")
@@ -61,8 +61,7 @@ def template() -> Path:
 @functools.cache
 def environment() -> SandboxedEnvironment:
     """Copier's own environment for the template, with compiled strings kept."""
-    keep_compiled()
-    trust_modes()
+    spare_copier()
     with Worker(src_path=str(template()), dst_path=Path(tempfile.gettempdir()) / "unused") as worker:
         env = Worker.jinja_env.func(worker)  # type: ignore[attr-defined]
     env.cache = dict[Any, Any]()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import functools
+import json
 import os
 import pty
 import re
@@ -10,7 +13,9 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -96,7 +101,10 @@ class Home:
     def copier(
         self, *arguments: str, cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "copier", *arguments, cwd=cwd, **environment)
+        """The command, by a Copier that is imported already; by a new Python where one is spoken of."""
+        if any(name.startswith("PYTHON") for name in environment):
+            return self.run(sys.executable, "-m", "copier", *arguments, cwd=cwd, **environment)
+        return _ready_copier(arguments, cwd or self.folder, {**self.environment, **environment})
 
     def run(
         self, *command: str, cwd: Path | None = None, **environment: str
@@ -153,6 +161,35 @@ class Home:
     def status(self, folder: Path) -> str:
         """What differs from the last commit; nothing when the tree is as it was."""
         return self.git(folder, "status", "--porcelain")
+
+
+@functools.cache
+def _ready() -> tuple[subprocess.Popen[str], threading.Lock]:
+    process = subprocess.Popen(
+        [sys.executable, str(COMPILED / "ready_copier.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(COMPILED)},
+    )
+    atexit.register(process.kill)
+    return process, threading.Lock()
+
+
+def _ready_copier(
+    arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    process, one_at_a_time = _ready()
+    assert process.stdin and process.stdout
+    with tempfile.TemporaryDirectory() as written:
+        files = {name: f"{written}/{name}" for name in ("stdout", "stderr")}
+        command = {"arguments": arguments, "folder": str(folder), "environment": dict(environment), **files}
+        with one_at_a_time:
+            process.stdin.write(json.dumps(command) + "\n")
+            process.stdin.flush()
+            code = int(process.stdout.readline())
+        said = {name: Path(file).read_text() for name, file in files.items()}
+    return subprocess.CompletedProcess(["copier", *arguments], code, **said)
 
 
 def data(answers: tuple[str, ...] | list[str] | Mapping[str, Any]) -> list[str]:

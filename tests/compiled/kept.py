@@ -1,4 +1,5 @@
-"""Spares Copier what is the same each time: what Jinja makes of a template, and what git says of each file.
+"""Spares Copier what is the same each time: what Jinja makes of a template, the questions as data, and what
+git says of each file.
 
 All tests and the commands that they start share one folder, also with the runs after this one. A file in it
 is named by a digest of all that its code comes from.
@@ -10,6 +11,7 @@ import functools
 import hashlib
 import marshal
 import os
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,12 +62,33 @@ def keep_compiled() -> None:
 
 
 @functools.cache
-def trust_modes() -> None:
-    """From now on in this process Copier does not ask git, for each file, whether it ignores modes.
+def spare_copier() -> None:
+    """From now on in this process.
 
-    On the machines of the tests it does not, and Copier then does nothing (`_sync_git_index_executable_bit`).
+    Copier asks git for each file whether it ignores modes. On the machines of the tests git does not, and
+    Copier then does nothing (`_sync_git_index_executable_bit`).
     """
+    import copier._template
     from copier._main import Worker
 
+    keep_compiled()
     if hasattr(Worker, "_sync_git_index_executable_bit"):
         Worker._sync_git_index_executable_bit = lambda *_: None  # type: ignore[method-assign]
+    plain = copier._template.load_template_config
+
+    def load_once(conf_path: Path, quiet: bool = False) -> Any:
+        files = [conf_path, *sorted(conf_path.parent.glob("questions/*"))]
+        digest = hashlib.sha256(f"questions {sys.version}".encode())
+        for file in files:
+            digest.update(f"{file.name} ".encode() + file.read_bytes())
+        kept = FOLDER / digest.hexdigest()
+        try:
+            return pickle.loads(kept.read_bytes())
+        except (OSError, ValueError, EOFError):
+            data = plain(conf_path, quiet)
+            draft = kept.with_suffix(f".{os.getpid()}")
+            draft.write_bytes(pickle.dumps(data))
+            draft.replace(kept)
+            return data
+
+    copier._template.load_template_config = load_once

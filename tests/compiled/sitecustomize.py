@@ -2,9 +2,11 @@
 
 import sys
 
-if any(argument.endswith(("copier", "update.py")) for argument in sys.orig_argv[1:]):
-    from kept import keep_compiled, trust_modes
+if any(argument.endswith("copier") for argument in sys.orig_argv[1:]):
+    from kept import spare_copier
+
+    spare_copier()
+elif any(argument.endswith("update.py") for argument in sys.orig_argv[1:]):
+    from kept import keep_compiled
 
     keep_compiled()
-    if any(argument.endswith("copier") for argument in sys.orig_argv[1:]):
-        trust_modes()

@@ -186,7 +186,7 @@ ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({**STANDALONE, "permify_cpu": "0"}, "amount of CPU"),
     ({**STANDALONE, "drain_seconds": 0}, "out of range"),
     ({**STANDALONE, "pgcat_max_replicas": 101}, "pgcat_max_replicas: 101 is out of range; answer 0 to 100"),
-    ({"primary_hots": "db"}, "did you mean primary_reads or primary_host?"),
+    ({"primary_hots": "db"}, "did you mean primary_host or primary_reads?"),
     ({"xyz": "db"}, "the keys are topology"),
     ({**EXTERNAL, "primary_host": "postgres://db"}, "has a scheme"),
     (

@@ -26,7 +26,7 @@ from markdown_it import MarkdownIt
 from live.repeats import drawn
 from rendering import Refused, environment, render, render_stored
 
-RULES: Any = environment().get_template("questions/answers.jinja").module
+RULES: Any = environment().get_template("questions/table.jinja").module
 
 # Every text question with an answer that stands nowhere else, so that it can be found in the files.
 HARMLESS = {

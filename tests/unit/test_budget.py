@@ -18,7 +18,6 @@ from cases import (
     rendered,
 )
 from pgcat_stack.budget import Row, largest_sizes, most_replicas_that_fit, peak, plan
-from pgcat_stack.reading.topology import read_topology
 
 DEPLOYMENT = "kubernetes/pgcat-deployment.yaml"
 AUTOSCALER = "kubernetes/permify-autoscaler.yaml"
@@ -27,7 +26,7 @@ POLICY = r"policies:(\n +.*)+"
 
 
 def instances(files, program="pgcat"):
-    return peak(read_topology(load(files)).running(program)[0])
+    return peak(load(files).topology.running(program)[0])
 
 
 def rows(files) -> list[Row]:
@@ -117,11 +116,11 @@ def test_instances_follow_the_scale_down(policy, count):
 )
 def test_the_fewest_replicas_are_the_autoscaler_s(old, new, fewest):
     files = edit(rendered(AUTOSCALED_PGCAT), "kubernetes/pgcat-autoscaler.yaml", old, new)
-    assert read_topology(load(files)).running("pgcat")[0].fewest_replicas == fewest
+    assert load(files).topology.running("pgcat")[0].fewest_replicas == fewest
 
 
 def test_the_chart_scales_from_its_minimum():
-    workload = read_topology(load(rendered({**HELM, "permify_max_replicas": 4}))).running("permify")[0]
+    workload = load(rendered({**HELM, "permify_max_replicas": 4})).topology.running("permify")[0]
     assert (workload.fewest_replicas, workload.most_replicas) == (2, 4)
 
 

@@ -6,7 +6,6 @@ from cases import AUTOSCALED, DIRECT, DOCKER, ELSEWHERE, HELM, SIDECAR, STANDALO
 from pgcat_stack.endpoints import Address, read_uri
 from pgcat_stack.files.quantities import duration_seconds, share_of, whole_text
 from pgcat_stack.findings import Location
-from pgcat_stack.reading.topology import read_topology
 
 HERE = Location("x")
 DEPLOYMENT = "kubernetes/pgcat-deployment.yaml"
@@ -34,24 +33,24 @@ PERMIFY = "permify/permify.yaml"
     ids=["docker", "docker-direct", "standalone", "sidecar", "autoscaled", "direct", "helm", "elsewhere"],
 )
 def test_what_runs(answers, workloads):
-    found = read_topology(load(rendered(answers))).workloads
+    found = load(rendered(answers)).topology.workloads
     assert [(w.program, w.kind, w.most_replicas, w.sidecar) for w in found] == workloads
 
 
 def test_a_migration_with_permifys_image_is_no_workload():
     files = rendered(DOCKER)
     assert "migrate:" in files["compose.yaml"]
-    assert [w.name for w in read_topology(load(files)).workloads] == ["pgcat", "permify"]
+    assert [w.name for w in load(files).topology.workloads] == ["pgcat", "permify"]
 
 
 def test_compose_scale_counts():
     files = edit(rendered(DOCKER), "compose.yaml", r"^    deploy:\n      replicas: 1", "    scale: 4")
-    assert read_topology(load(files)).running("permify")[0].most_replicas == 4
+    assert load(files).topology.running("permify")[0].most_replicas == 4
 
 
 def test_workloads_know_where_they_stand():
     files = rendered(STANDALONE)
-    pgcat = read_topology(load(files)).running("pgcat")[0]
+    pgcat = load(files).topology.running("pgcat")[0]
     lines = files[DEPLOYMENT].splitlines()
     assert "replicas: 2" in lines[pgcat.replicas.location.line - 1]
     assert "terminationGracePeriodSeconds" in lines[pgcat.grace.location.line - 1]
@@ -61,14 +60,14 @@ def test_workloads_know_where_they_stand():
 
 def test_a_rollout_without_a_strategy_has_the_defaults_of_the_api():
     files = edit(rendered(STANDALONE, pgcat_replicas=5), DEPLOYMENT, r"^  strategy:(\n    .*)+", "")
-    rollout = read_topology(load(files)).running("pgcat")[0].rollout
+    rollout = load(files).topology.running("pgcat")[0].rollout
     assert rollout is not None
     assert (rollout.max_surge.value, rollout.max_unavailable.value) == (2, 1)
 
 
 def test_surge_and_unavailable_cannot_both_be_zero():
     files = edit(rendered(STANDALONE), DEPLOYMENT, "maxSurge: 1", "maxSurge: 0%")
-    rollout = read_topology(load(files)).running("pgcat")[0].rollout
+    rollout = load(files).topology.running("pgcat")[0].rollout
     assert rollout is not None
     assert (rollout.max_surge.value, rollout.max_unavailable.value) == (0, 1)
 
@@ -77,7 +76,7 @@ def test_an_exec_sleep_counts_as_a_wait():
     files = edit(
         rendered(STANDALONE), DEPLOYMENT, r"sleep:\n +seconds: 60.*", 'exec: {command: [sh, -c, "sleep 1m"]}'
     )
-    hook = read_topology(load(files)).running("pgcat")[0].pre_stop
+    hook = load(files).topology.running("pgcat")[0].pre_stop
     assert hook is not None
     assert (hook.seconds, hook.needs_shell) == (60, True)
 
@@ -89,7 +88,7 @@ def test_the_environment_wins_over_the_file():
         r"(?<=Secret does not have.\n)          env:\n",
         "          env:\n            - {name: PERMIFY_DATABASE_MAX_CONNECTIONS, value: '3'}\n",
     )
-    most = read_topology(load(files)).permify[0].max_connections
+    most = load(files).topology.permify[0].max_connections
     assert (most.value, most.location.path) == (3, "kubernetes/permify-deployment.yaml")
 
 
@@ -101,11 +100,11 @@ def test_an_empty_variable_does_not_win():
         r"\[database.pgpass\]\n    volumes",
         "PERMIFY_DATABASE_MAX_CONNECTIONS: ''\n    volumes",
     )
-    assert read_topology(load(files)).permify[0].max_connections.value == 8
+    assert load(files).topology.permify[0].max_connections.value == 8
 
 
 def test_helm_values_and_their_environment():
-    permify = read_topology(load(rendered(HELM))).permify[0]
+    permify = load(rendered(HELM)).topology.permify[0]
     assert (permify.max_connections.value, permify.lifetime.value, permify.jitter.value) == (8, 30, 10)
     assert permify.writer is not None
     assert permify.writer.database == "permify_writer"
@@ -118,29 +117,29 @@ def test_the_chart_drops_what_it_does_not_know():
     files = edit(
         files, "permify/values.yaml", "    engine: postgres", "    engine: postgres\n    max_connections: 3"
     )
-    assert read_topology(load(files)).permify[0].max_connections.value == 20
+    assert load(files).topology.permify[0].max_connections.value == 20
 
 
 def test_jitter_and_health_check_of_zero_have_meanings():
     files = edit(rendered(STANDALONE), PERMIFY, "jitter: 10s", "jitter: 0s")
     files = edit(files, PERMIFY, "period: 10s", "period: 0s")
-    permify = read_topology(load(files)).permify[0]
+    permify = load(files).topology.permify[0]
     assert (permify.jitter.value, permify.health_check.value) == (6, 60)
     assert permify.longest_connection_seconds == 96
 
 
 def test_max_connections_falls_back_to_the_deprecated_key_and_then_to_twenty():
     files = edit(rendered(STANDALONE), PERMIFY, "max_connections: 8", "max_open_connections: 5")
-    assert read_topology(load(files)).permify[0].max_connections.value == 5
+    assert load(files).topology.permify[0].max_connections.value == 5
     files = edit(files, PERMIFY, "max_open_connections: 5", "max_connections: 0")
-    assert read_topology(load(files)).permify[0].max_connections.value == 20
+    assert load(files).topology.permify[0].max_connections.value == 20
 
 
 def test_one_uri_serves_both_pools():
     files = edit(
         rendered(DIRECT), PERMIFY, "  engine: postgres", "  engine: postgres\n  uri: postgres://p@db9/x"
     )
-    permify = read_topology(load(files)).permify[0]
+    permify = load(files).topology.permify[0]
     assert [uri.servers for _, uri in permify.sides] == [(Address("db9"),)] * 2
 
 
@@ -149,7 +148,7 @@ def test_timeouts_of_the_user_win_over_the_pool_and_the_process():
         rendered(STANDALONE), "pgcat/pgcat.toml", "pool_mode = ", "idle_timeout = 5000\npool_mode = "
     )
     files = edit(files, "pgcat/pgcat.toml", "min_pool_size = 0", "min_pool_size = 0\nserver_lifetime = 7000")
-    pgcat = read_topology(load(files)).pgcat
+    pgcat = load(files).topology.pgcat
     assert pgcat is not None
     writer, reader = pgcat.pools
     assert (writer.idle_timeout.value, writer.server_lifetime.value) == (5, 7)
@@ -161,7 +160,7 @@ def test_timeouts_of_the_user_win_over_the_pool_and_the_process():
     ["", "[]", "services: []", "services: {pgcat: 1, permify: [x]}", "services:\n  pgcat: {deploy: 3}"],
 )
 def test_a_compose_file_of_another_shape_is_skipped(text):
-    read_topology(load({**rendered(DOCKER), "compose.yaml": text}))
+    assert load({**rendered(DOCKER), "compose.yaml": text}).topology
 
 
 @pytest.mark.parametrize(
@@ -175,7 +174,7 @@ def test_a_compose_file_of_another_shape_is_skipped(text):
     ],
 )
 def test_a_pgcat_configuration_of_another_shape_is_skipped(text):
-    pgcat = read_topology(load({**rendered(DOCKER), "pgcat/pgcat.toml": text})).pgcat
+    pgcat = load({**rendered(DOCKER), "pgcat/pgcat.toml": text}).topology.pgcat
     assert pgcat is not None
     assert pgcat.pools == ()
 

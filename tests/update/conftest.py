@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compiled.kept import keep_compiled, trust_modes
+from compiled.kept import spare_copier
 from old_versions import ANSWERS, NEXT, SINCE, VERSIONS, InProcess, has, is_here
 from versions import Home
 
@@ -48,8 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 @pytest.fixture(scope="session")
 def in_process(home: Home) -> InProcess:
     """With compiled templates kept, as for the commands of this home."""
-    keep_compiled()
-    trust_modes()
+    spare_copier()
     return InProcess(home)
 
 
