@@ -24,7 +24,7 @@ from pgcat_stack.checks.probe import makers, requests
 from pgcat_stack.checks.scraping import scraped
 from pgcat_stack.endpoints import Address, Uri, read_uri
 from pgcat_stack.files.plain_data import as_text
-from pgcat_stack.reading.containers import Pod, Unit
+from pgcat_stack.reading.containers import Container, Pod
 from pgcat_stack.reading.reading import Reading
 
 OPENSHIFT_DNS_PORT = 5353
@@ -99,7 +99,7 @@ def _flows(deployment: Reading) -> Iterator[Flow]:
 
 
 def _pods(deployment: Reading, program: Literal["pgcat", "permify", "migrate"]) -> list[Pod]:
-    return list(dict.fromkeys(unit.pod for unit in deployment.running(program) if unit.pod))
+    return list(dict.fromkeys(container.pod for container in deployment.running(program) if container.pod))
 
 
 def _of_pgcat(deployment: Reading, pgcat: Pod, permifys: list[Pod]) -> Iterator[Flow]:
@@ -131,8 +131,8 @@ def _of_permify(deployment: Reading, pod: Pod) -> Iterator[Flow]:
     for number in (ports or {}).values():
         yield Flow(pod, "Ingress", number, "TCP", f"be called on {number}", widest="labels")
     for permify in deployment.topology.permify:
-        unit = permify.workload.unit
-        if unit is not None and unit.pod is not pod:
+        container = permify.workload.container
+        if container is not None and container.pod is not pod:
             continue
         for collector in permify.collectors:
             yield from _to_host(pod, collector, f"push to {collector}")
@@ -146,7 +146,7 @@ def _of_probes(deployment: Reading, permifys: list[Pod]) -> Iterator[Flow]:
     """From Prometheus to what makes its requests, and from there to Permify."""
     seen = set[tuple[Pod, int]]()
     for request in requests(deployment):
-        for pod in [unit.pod for unit in makers(deployment, request) or [] if unit.pod]:
+        for pod in [container.pod for container in makers(deployment, request) or [] if container.pod]:
             if request.port is None or (pod, request.port) in seen:
                 continue
             seen.add((pod, request.port))
@@ -159,18 +159,22 @@ def _of_probes(deployment: Reading, permifys: list[Pod]) -> Iterator[Flow]:
 
 def psql_connections(deployment: Reading) -> Iterator[Connection]:
     """What the containers open that wait for the migration, or note it."""
-    for unit in deployment.own_containers:
-        if unit.pod is not None and not unit.program:
-            for uri in _uris(unit):
-                yield Connection("migration", uri, unit)
+    for container in deployment.own_containers:
+        if container.pod is not None and not container.program:
+            for uri in _uris(container):
+                yield Connection("migration", uri, container)
 
 
-def _uris(unit: Unit) -> Iterator[Uri]:
-    for variable in unit.variables:
-        uri = read_uri(variable.value, unit.at(*variable.keys)) if "://" in (variable.value or "") else None
+def _uris(container: Container) -> Iterator[Uri]:
+    for variable in container.variables:
+        uri = (
+            read_uri(variable.value, container.at(*variable.keys))
+            if "://" in (variable.value or "")
+            else None
+        )
         if uri is not None:
             yield uri
-    uri = read_uri(option(unit.words, "--dbname", "-d"), unit.at("command"))
+    uri = read_uri(option(container.words, "--dbname", "-d"), container.at("command"))
     if uri is not None:
         yield uri
 
@@ -195,7 +199,7 @@ def _to_pgcat(deployment: Reading, connection: Connection) -> Iterator[Flow]:
 
 
 def _opener(deployment: Reading, connection: Connection) -> Pod | None:
-    return connection.unit.pod if connection.unit else permify_elsewhere(deployment)
+    return connection.container.pod if connection.container else permify_elsewhere(deployment)
 
 
 def _to_host(pod: Pod, host: Address, what: str) -> Iterator[Flow]:

@@ -61,8 +61,8 @@ def _unreadable(deployment: Reading) -> frozenset[str]:
     if deployment.pgcat is None and deployment.running("pgcat"):
         found.add(PGCAT)
     if deployment.permify is None and any(
-        not any(variable.name.startswith("PERMIFY_DATABASE_") for variable in unit.variables)
-        for unit in deployment.running("permify")
+        not any(variable.name.startswith("PERMIFY_DATABASE_") for variable in container.variables)
+        for container in deployment.running("permify")
     ):
         found.add(PERMIFY)
     if not _readable_manifests(deployment):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pgcat_stack.files.plain_data import Key, as_mapping, dig
 from pgcat_stack.files.quantities import is_int, whole_text
-from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.topology import PERMIFY_PEERS_PORT
 
@@ -38,15 +38,15 @@ def permify_ports(deployment: Reading) -> dict[str, int] | None:
     return found
 
 
-def listening(deployment: Reading, unit: Unit) -> set[int] | None:
-    """The ports that the unit's program listens on; None where that is not known."""
-    if unit.program == "pgcat":
+def listening(deployment: Reading, container: Container) -> set[int] | None:
+    """The ports that its program listens on; None where that is not known."""
+    if container.program == "pgcat":
         pgcat = deployment.topology.pgcat
         if pgcat is None or pgcat.port is None:
             return None
         return {pgcat.port} | ({pgcat.exporter} if pgcat.exporter is not None else set())
-    if unit.program == "permify":
-        if any(variable.name.startswith("PERMIFY_SERVER_") for variable in unit.variables):
+    if container.program == "permify":
+        if any(variable.name.startswith("PERMIFY_SERVER_") for variable in container.variables):
             return None
         ports = permify_ports(deployment)
         if ports is None:
@@ -59,21 +59,21 @@ def listening(deployment: Reading, unit: Unit) -> set[int] | None:
     return None
 
 
-def probes(unit: Unit) -> Iterator[tuple[tuple[Key, ...], object]]:
-    """(path in the container, port) of everything that asks a unit for its health; a port may be a name."""
+def probes(container: Container) -> Iterator[tuple[tuple[Key, ...], object]]:
+    """(path in the container, port) of everything that asks a container for its health; a port may be a name."""
     for probe in _PROBES:
         for kind in KUBELET_PROBES:
-            port = dig(unit.data, probe, kind, "port")
+            port = dig(container.data, probe, kind, "port")
             if is_int(port) or isinstance(port, str):
                 yield (probe, kind, "port"), port
-        yield from _asked(unit, (probe, "exec", "command"))
-    yield from _asked(unit, ("healthcheck", "test"))
+        yield from _asked(container, (probe, "exec", "command"))
+    yield from _asked(container, ("healthcheck", "test"))
 
 
-def _asked(unit: Unit, keys: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ...], int]]:
-    command = dig(unit.data, *keys)
+def _asked(container: Container, keys: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ...], int]]:
+    command = dig(container.data, *keys)
     words = [str(word) for word in command] if isinstance(command, list) else [str(command or "")]
-    pattern = _ASKED.get(unit.program)
+    pattern = _ASKED.get(container.program)
     if pattern:
         for number in pattern.findall(" ".join(words)):
             yield keys, int(number[:6])

@@ -10,7 +10,7 @@ from pgcat_stack.checks._uris import Connection
 from pgcat_stack.endpoints import LOOPBACK
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig, text_mapping
 from pgcat_stack.files.quantities import is_int
-from pgcat_stack.reading.containers import Pod, Unit
+from pgcat_stack.reading.containers import Container, Pod
 from pgcat_stack.reading.reading import Reading
 
 Reach = dict[str, int]
@@ -27,8 +27,8 @@ def reach(deployment: Reading, connection: Connection) -> Reach | None:
     found: Reach = {}
     for target in targets:
         if target.pod is None:
-            found.update(dict.fromkeys(compose_names(target, connection.unit), port))
-        elif connection.unit is not None and connection.unit.pod is target.pod:
+            found.update(dict.fromkeys(compose_names(target, connection.container), port))
+        elif connection.container is not None and connection.container.pod is target.pod:
             found.update(dict.fromkeys(LOOPBACK, port))
         elif not deployment.complete:
             return None
@@ -37,7 +37,7 @@ def reach(deployment: Reading, connection: Connection) -> Reach | None:
     return found
 
 
-def compose_names(target: Unit, source: Unit | None) -> Iterator[str]:
+def compose_names(target: Container, source: Container | None) -> Iterator[str]:
     """The names by which one Compose service finds another; `source` is None for any of the same networks."""
     mode = source.data.get("network_mode") if source else None
     if mode == f"service:{target.name}" or (mode == "host" and target.data.get("network_mode") == "host"):

@@ -10,7 +10,7 @@ from pgcat_stack.endpoints import Address, Uri, parse_uri
 from pgcat_stack.files.plain_data import as_list
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.pgcat.pools import Pool
-from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.topology import Permify
 
@@ -28,7 +28,7 @@ class Connection:
 
     side: Side
     uri: Uri
-    unit: Unit | None
+    container: Container | None
 
     @property
     def location(self) -> Location:
@@ -47,11 +47,11 @@ def permify_connections(deployment: Reading) -> list[Connection]:
     """The connection strings that Permify uses, but for those that only a Secret shows."""
     found = []
     for permify in deployment.topology.permify:
-        unit = permify.workload.unit
+        container = permify.workload.container
         for side, uri in _uris(permify):
-            variable = unit.variable(_VARIABLES[side]) if unit else None
+            variable = container.variable(_VARIABLES[side]) if container else None
             if uri is not None and (variable is None or variable.value is not None):
-                found.append(Connection(side, uri, unit))
+                found.append(Connection(side, uri, container))
     return found
 
 
@@ -64,10 +64,10 @@ def _uris(permify: Permify) -> list[tuple[Side, Uri | None]]:
 def migration_connections(deployment: Reading) -> list[Connection]:
     """The connection strings of the units that migrate."""
     found = []
-    for unit in deployment.running("migrate"):
-        text = option(unit.words, "--database-uri")
+    for container in deployment.running("migrate"):
+        text = option(container.words, "--database-uri")
         if text:
-            found.append(Connection("migration", parse_uri(text, word_location(unit, text)), unit))
+            found.append(Connection("migration", parse_uri(text, word_location(container, text)), container))
     return found
 
 
@@ -80,13 +80,13 @@ def option(words: tuple[str, ...], *names: str) -> str:
     return ""
 
 
-def word_location(unit: Unit, text: str) -> Location:
+def word_location(container: Container, text: str) -> Location:
     """Where an argument with this text in it stands."""
     for key in ("args", "command", "entrypoint"):
-        for index, word in enumerate(as_list(unit.data.get(key))):
+        for index, word in enumerate(as_list(container.data.get(key))):
             if isinstance(word, str) and text in word:
-                return unit.at(key, index)
-    return unit.at("command")
+                return container.at(key, index)
+    return container.at("command")
 
 
 def through_pgcat(deployment: Reading) -> Iterator[tuple[Connection, Pool]]:

@@ -342,4 +342,4 @@ def uncountable_workload(deployment: Reading) -> Iterator[Problem]:
     for workload in deployment.topology.workloads:
         if workload.kind == "other":
             message = f"{workload.name} runs {PROGRAM_NAMES[workload.program]}: its pods cannot be counted"
-            yield Problem(workload.container, message, "make it a Deployment")
+            yield Problem(workload.location, message, "make it a Deployment")

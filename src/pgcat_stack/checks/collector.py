@@ -14,7 +14,7 @@ from pgcat_stack.files.quantities import whole_text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Problem
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Unit, deployment_path, volume_ends
+from pgcat_stack.reading.containers import Container, deployment_path, volume_ends
 from pgcat_stack.reading.reading import Reading
 
 COLLECTOR = "monitoring/collector.yaml"
@@ -33,7 +33,7 @@ _RECEIVER: tuple[Key, ...] = ("receivers", "otlp", "protocols", "grpc", "endpoin
 def collector_port(deployment: Reading) -> Iterator[Problem]:
     """Ports of a collector of compose.yaml that its configuration does not open."""
     source = deployment.sources.get(COLLECTOR)
-    names = {unit.name for unit in deployment.services if _reads(unit, COLLECTOR)}
+    names = {container.name for container in deployment.services if _reads(container, COLLECTOR)}
     if source is None or not source.parsed or not names:
         return
     received = _port(source, _RECEIVER)
@@ -50,8 +50,8 @@ def collector_port(deployment: Reading) -> Iterator[Problem]:
             yield Problem(location, text, f"use the port of exporters.prometheus in {COLLECTOR}")
 
 
-def _reads(unit: Unit, path: str) -> bool:
-    mounted = (volume_ends(volume)[0] for volume in as_list(unit.data.get("volumes")))
+def _reads(container: Container, path: str) -> bool:
+    mounted = (volume_ends(volume)[0] for volume in as_list(container.data.get("volumes")))
     return any(deployment_path(text) == path for text in mounted)
 
 

@@ -17,7 +17,7 @@ from pgcat_stack.files.variables import filled_in, interpolated
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import PERMIFY, VALUES
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.workloads import compose_replicas
 
@@ -40,9 +40,9 @@ class Published:
     targets: int
 
 
-def published_ports(unit: Unit) -> Iterator[Published]:
+def published_ports(container: Container) -> Iterator[Published]:
     """The ports of a Compose service that its host passes on."""
-    for index, entry in enumerate(as_list(unit.data.get("ports"))):
+    for index, entry in enumerate(as_list(container.data.get("ports"))):
         keys: tuple[Key, ...] = ("ports", index)
         if isinstance(entry, dict):
             host, published = entry.get("host_ip", ""), str(entry.get("published", ""))
@@ -79,11 +79,11 @@ def _range(text: str) -> tuple[int, int]:
 )
 def port_on_all_interfaces(deployment: Reading) -> Iterator[Problem]:
     """Published ports without an address, or with all of them."""
-    for unit in deployment.services:
-        for port in published_ports(unit) if unit.own else ():
+    for container in deployment.services:
+        for port in published_ports(container) if container.own else ():
             if port.host in EVERYWHERE:
-                text = f"{unit.text} publishes {show(port.text)} on all interfaces"
-                yield Problem(unit.at(*port.keys), text, "write 127.0.0.1: in front, or an address")
+                text = f"{container.text} publishes {show(port.text)} on all interfaces"
+                yield Problem(container.at(*port.keys), text, "write 127.0.0.1: in front, or an address")
 
 
 @check(
@@ -96,28 +96,28 @@ def port_on_all_interfaces(deployment: Reading) -> Iterator[Problem]:
 )
 def port_clash(deployment: Reading) -> Iterator[Problem]:
     """Fewer host ports than replicas, fixed names with replicas, ports that two services publish."""
-    taken: list[tuple[Unit, Published]] = []
-    for unit in deployment.services:
-        replicas = compose_replicas(unit).value
-        if replicas > 1 and unit.data.get("container_name"):
-            text = f"{unit.text} has {replicas} replicas and a fixed container_name"
-            yield Problem(unit.at("container_name"), text, "remove the name")
-        for port in published_ports(unit):
+    taken: list[tuple[Container, Published]] = []
+    for container in deployment.services:
+        replicas = compose_replicas(container).value
+        if replicas > 1 and container.data.get("container_name"):
+            text = f"{container.text} has {replicas} replicas and a fixed container_name"
+            yield Problem(container.at("container_name"), text, "remove the name")
+        for port in published_ports(container):
             count = port.last - port.first + 1
             if port.first and count < replicas * port.targets:
                 text = (
-                    f"{unit.text} has {replicas} replicas and publishes {count} of the"
+                    f"{container.text} has {replicas} replicas and publishes {count} of the"
                     f" host's ports for {show(port.text)}"
                 )
                 last = port.first + replicas * port.targets - 1
-                yield Problem(unit.at(*port.keys), text, f"publish a range, {port.first}-{last}")
+                yield Problem(container.at(*port.keys), text, f"publish a range, {port.first}-{last}")
             for other, theirs in taken:
                 overlap = port.first and port.first <= theirs.last and theirs.first <= port.last
                 same = port.host == theirs.host or {port.host, theirs.host} & EVERYWHERE
                 if overlap and same:
-                    text = f"{unit.text} publishes {show(port.text)}, which {other.text} publishes, too"
-                    yield Problem(unit.at(*port.keys), text, "use another port of the host")
-            taken.append((unit, port))
+                    text = f"{container.text} publishes {show(port.text)}, which {other.text} publishes, too"
+                    yield Problem(container.at(*port.keys), text, "use another port of the host")
+            taken.append((container, port))
 
 
 @check(
@@ -132,17 +132,21 @@ def port_clash(deployment: Reading) -> Iterator[Problem]:
 def restart_policy(deployment: Reading) -> Iterator[Problem]:
     """Services that stay without a restart policy, services that end with one."""
     ending = deployment.ending_services
-    for unit in (unit for unit in deployment.services if unit.own):
-        policy = unit.data.get("restart")
-        policy = policy if policy is not None else dig(unit.data, "deploy", "restart_policy", "condition")
+    for container in (container for container in deployment.services if container.own):
+        policy = container.data.get("restart")
+        policy = (
+            policy if policy is not None else dig(container.data, "deploy", "restart_policy", "condition")
+        )
         stays = policy is not None and policy is not False and str(policy) not in ("no", "none")
-        if unit.name in ending:
+        if container.name in ending:
             if str(policy) in ("always", "unless-stopped", "any"):
-                text = f"{unit.text} runs to its end, and restart: {policy} starts it again"
-                yield Problem(unit.at("restart"), text, 'set restart: "no"')
+                text = f"{container.text} runs to its end, and restart: {policy} starts it again"
+                yield Problem(container.at("restart"), text, 'set restart: "no"')
         elif not stays:
             yield Problem(
-                unit.at("restart"), f"{unit.text} is not started again", "set restart: unless-stopped"
+                container.at("restart"),
+                f"{container.text} is not started again",
+                "set restart: unless-stopped",
             )
 
 
@@ -159,11 +163,11 @@ def profiler_enabled(deployment: Reading) -> Iterator[Problem]:
         source = deployment.sources.get(path)
         if source is not None and dig(source.data, *keys) is True:
             yield Problem(source.at(*keys), "the profiler is on", "set it to false")
-    for unit in deployment.running("permify"):
-        variable = unit.variable("PERMIFY_PROFILER_ENABLED")
+    for container in deployment.running("permify"):
+        variable = container.variable("PERMIFY_PROFILER_ENABLED")
         if variable is not None and str(variable.value).lower() in ("true", "1", "t"):
             yield Problem(
-                unit.at(*variable.keys), f"the profiler of {unit.text} is on", "remove the variable"
+                container.at(*variable.keys), f"the profiler of {container.text} is on", "remove the variable"
             )
 
 
@@ -177,7 +181,7 @@ def profiler_enabled(deployment: Reading) -> Iterator[Problem]:
 def loopback_database(deployment: Reading) -> Iterator[Problem]:
     """Loopback addresses of PostgreSQL in pgcat.toml and in direct URIs."""
     programs = deployment.running("pgcat" if deployment.topology.fronted else "permify")
-    if any(_on_host(unit) for unit in programs):
+    if any(_on_host(container) for container in programs):
         return
     fix = "name the host as the container sees it"
     for pool in deployment.topology.pools.values():
@@ -202,12 +206,12 @@ def loopback_database(deployment: Reading) -> Iterator[Problem]:
 def log_rotation(deployment: Reading) -> Iterator[Problem]:
     """Services that stay and whose log may grow without end."""
     ending = deployment.ending_services
-    for unit in deployment.services:
-        if not unit.own or unit.name in ending or "extends" in unit.data:
+    for container in deployment.services:
+        if not container.own or container.name in ending or "extends" in container.data:
             continue
-        driver = dig(unit.data, "logging", "driver")
+        driver = dig(container.data, "logging", "driver")
         named = interpolated(str(driver)) if driver is not None else "json-file"
-        size = filled_in(dig(unit.data, "logging", "options", "max-size"))
+        size = filled_in(dig(container.data, "logging", "options", "max-size"))
         if named == "json-file" and str(size).strip() in (
             "None",
             "",
@@ -215,8 +219,8 @@ def log_rotation(deployment: Reading) -> Iterator[Problem]:
             "-1",
         ):  # Docker's words for no limit
             yield Problem(
-                unit.at("logging"),
-                f"the log of {unit.text} grows without end",
+                container.at("logging"),
+                f"the log of {container.text} grows without end",
                 'set logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}},'
                 " or name the driver of the daemon",
             )
@@ -236,15 +240,15 @@ _FEW_FILES = 4096
 )
 def file_limit(deployment: Reading) -> Iterator[Problem]:
     """A low hard limit of open files for PgCat or Permify in Compose; Kubernetes has no field for it."""
-    for unit in deployment.services:
-        limit = dig(unit.data, "ulimits", "nofile")
+    for container in deployment.services:
+        limit = dig(container.data, "ulimits", "nofile")
         hard = whole_text(dig(limit, "hard") if isinstance(limit, dict) else limit)
-        if unit.program in ("pgcat", "permify") and hard is not None and 0 <= hard < _FEW_FILES:
-            text = f"{unit.text} may open {hard} files at most, fewer than its connections may need"
-            yield Problem(unit.at("ulimits", "nofile"), text, "remove ulimits.nofile")
+        if container.program in ("pgcat", "permify") and hard is not None and 0 <= hard < _FEW_FILES:
+            text = f"{container.text} may open {hard} files at most, fewer than its connections may need"
+            yield Problem(container.at("ulimits", "nofile"), text, "remove ulimits.nofile")
 
 
-def _on_host(unit: Unit) -> bool:
-    if unit.pod is None:
-        return unit.data.get("network_mode") == "host"
-    return unit.pod.spec.get("hostNetwork") is True
+def _on_host(container: Container) -> bool:
+    if container.pod is None:
+        return container.data.get("network_mode") == "host"
+    return container.pod.spec.get("hostNetwork") is True

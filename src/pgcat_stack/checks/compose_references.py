@@ -51,15 +51,15 @@ def _files(deployment: Reading) -> Iterator[tuple[Location, str]]:
     compose = deployment.compose
     if compose is None:
         return
-    for unit in deployment.services:
-        for index, volume in enumerate(as_list(unit.data.get("volumes"))):
-            yield unit.at("volumes", index), volume_ends(volume)[0]
+    for container in deployment.services:
+        for index, volume in enumerate(as_list(container.data.get("volumes"))):
+            yield container.at("volumes", index), volume_ends(volume)[0]
     made = {f"secrets/{name}" for name in secret_names(deployment)}  # by the hook, where they are missing
-    for unit in deployment.services:
-        for keys, file in env_files(unit.data):
+    for container in deployment.services:
+        for keys, file in env_files(container.data):
             path = posixpath.normpath(file)
-            if path not in made and dig(unit.data, *keys, "required") is not False:
-                yield unit.at(*keys), file if file.startswith((".", "/", "~")) else f"./{file}"
+            if path not in made and dig(container.data, *keys, "required") is not False:
+                yield container.at(*keys), file if file.startswith((".", "/", "~")) else f"./{file}"
     for kind in ("secrets", "configs"):
         for name, entry in as_mapping(dig(compose.data, kind)).items():
             file = dig(entry, "file")
@@ -79,16 +79,16 @@ def _files(deployment: Reading) -> Iterator[tuple[Location, str]]:
 )
 def compose_unknown_service(deployment: Reading) -> Iterator[Problem]:
     """depends_on of services that do not exist."""
-    names = [unit.name for unit in deployment.services]
-    for unit in deployment.services:
-        depends = unit.data.get("depends_on")
+    names = [container.name for container in deployment.services]
+    for container in deployment.services:
+        depends = container.data.get("depends_on")
         targets: list[tuple[Key, Any]] = [(key, key) for key in as_mapping(depends)]
         targets += list(enumerate(as_list(depends)))
         for key, target in targets:
             optional = dig(depends, key, "required") is False
             if isinstance(target, str) and target not in names and not optional:
-                text = f"the {unit.text} depends on {show(target)}, which is no service"
-                yield Problem(unit.at("depends_on", key), text, f"services are {', '.join(names)}")
+                text = f"the {container.text} depends on {show(target)}, which is no service"
+                yield Problem(container.at("depends_on", key), text, f"services are {', '.join(names)}")
 
 
 @check(
@@ -102,12 +102,14 @@ def compose_unknown_service(deployment: Reading) -> Iterator[Problem]:
 )
 def compose_undeclared(deployment: Reading) -> Iterator[Problem]:
     """Secrets, configs, networks and named volumes that are not declared."""
-    for unit in deployment.services:
-        for kind, keys, used in _named(unit.data):
-            declared = as_mapping(dig(unit.source.data, kind))
+    for container in deployment.services:
+        for kind, keys, used in _named(container.data):
+            declared = as_mapping(dig(container.source.data, kind))
             if used not in declared:
-                text = f"the {unit.text} uses {show(used)}, which {kind} of {COMPOSE} does not declare"
-                yield Problem(unit.at(*keys), text, f"declared are {', '.join(map(str, declared)) or 'none'}")
+                text = f"the {container.text} uses {show(used)}, which {kind} of {COMPOSE} does not declare"
+                yield Problem(
+                    container.at(*keys), text, f"declared are {', '.join(map(str, declared)) or 'none'}"
+                )
 
 
 def _named(service: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Key, ...], str]]:
@@ -144,10 +146,10 @@ def compose_secret_not_a_file(deployment: Reading) -> Iterator[Problem]:
         return
     declared = as_mapping(dig(compose.data, "secrets"))
     users: dict[str, list[str]] = {}
-    for unit in deployment.services:
-        for kind, _, used in _named(unit.data) if unit.data.get("read_only") is True else ():
+    for container in deployment.services:
+        for kind, _, used in _named(container.data) if container.data.get("read_only") is True else ():
             if kind == "secrets":
-                users.setdefault(used, []).append(unit.name)
+                users.setdefault(used, []).append(container.name)
     for name, readers in users.items():
         if (
             name in declared

@@ -16,18 +16,18 @@ from pgcat_stack.files.quantities import size_bytes
 from pgcat_stack.files.variables import filled_in, interpolated
 from pgcat_stack.findings import Problem
 from pgcat_stack.reading.containers import (
+    Container,
     Pod,
-    Unit,
     volume_ends,
 )
 from pgcat_stack.reading.reading import Reading
 
 
-def _effective(unit: Unit, *keys: Key) -> Any:
+def _effective(container: Container, *keys: Key) -> Any:
     """A setting of a container's securityContext, or of its pod's."""
-    own = dig(unit.data, "securityContext", *keys)
-    if own is None and unit.pod is not None:
-        return dig(unit.pod.spec, "securityContext", *keys)
+    own = dig(container.data, "securityContext", *keys)
+    if own is None and container.pod is not None:
+        return dig(container.pod.spec, "securityContext", *keys)
     return own
 
 
@@ -41,19 +41,23 @@ def _effective(unit: Unit, *keys: Key) -> Any:
 )
 def runs_as_root(deployment: Reading) -> Iterator[Problem]:
     """Containers that may run as root."""
-    for unit in deployment.own_containers:
-        if unit.pod is None:
-            user = unit.data.get("user")
+    for container in deployment.own_containers:
+        if container.pod is None:
+            user = container.data.get("user")
             text = (interpolated(str(user)) if user is not None else "") or ""
             name = text.partition(":")[0]
             root = name in ("root", "") or re.fullmatch(r"0+", name)
             if root and "$" not in str(user):
-                yield Problem(unit.at("user"), f"{unit.text} runs as root", 'set user: "65532:65532"')
-        elif _effective(unit, "runAsUser") == 0:
-            yield Problem(unit.at("securityContext"), f"{unit.text} runs as user 0", "set runAsUser: 65532")
-        elif _effective(unit, "runAsNonRoot") is not True:
+                yield Problem(
+                    container.at("user"), f"{container.text} runs as root", 'set user: "65532:65532"'
+                )
+        elif _effective(container, "runAsUser") == 0:
             yield Problem(
-                unit.at("securityContext"), f"{unit.text} may run as root", "set runAsNonRoot: true"
+                container.at("securityContext"), f"{container.text} runs as user 0", "set runAsUser: 65532"
+            )
+        elif _effective(container, "runAsNonRoot") is not True:
+            yield Problem(
+                container.at("securityContext"), f"{container.text} may run as root", "set runAsNonRoot: true"
             )
 
 
@@ -66,23 +70,25 @@ def runs_as_root(deployment: Reading) -> Iterator[Problem]:
 )
 def privilege_escalation(deployment: Reading) -> Iterator[Problem]:
     """Containers that may gain rights."""
-    for unit in deployment.own_containers:
-        if unit.pod is None:
+    for container in deployment.own_containers:
+        if container.pod is None:
             options = {
                 str(item).replace("=", ":").replace(" ", "")
-                for item in as_list(unit.data.get("security_opt"))
+                for item in as_list(container.data.get("security_opt"))
             }
             if not options & {"no-new-privileges", "no-new-privileges:true"}:
-                text = f"{unit.text} may gain privileges"
-                yield Problem(unit.at("security_opt"), text, 'set security_opt: ["no-new-privileges:true"]')
-        elif dig(unit.data, "securityContext", "allowPrivilegeEscalation") is not False:
-            text = f"{unit.text} may gain privileges"
-            yield Problem(unit.at("securityContext"), text, "set allowPrivilegeEscalation: false")
+                text = f"{container.text} may gain privileges"
+                yield Problem(
+                    container.at("security_opt"), text, 'set security_opt: ["no-new-privileges:true"]'
+                )
+        elif dig(container.data, "securityContext", "allowPrivilegeEscalation") is not False:
+            text = f"{container.text} may gain privileges"
+            yield Problem(container.at("securityContext"), text, "set allowPrivilegeEscalation: false")
 
 
-def _read_only(unit: Unit) -> bool:
+def _read_only(container: Container) -> bool:
     """Whether Compose makes the root filesystem read-only, or only the environment tells."""
-    value = unit.data.get("read_only")
+    value = container.data.get("read_only")
     return value is not None and filled_in(value) in (True, None)
 
 
@@ -96,12 +102,14 @@ def _read_only(unit: Unit) -> bool:
 )
 def writable_root(deployment: Reading) -> Iterator[Problem]:
     """Containers whose root filesystem can be written."""
-    for unit in deployment.own_containers:
-        if unit.pod is None and not _read_only(unit):
-            yield Problem(unit.at("read_only"), f"{unit.text} has a writable root", "set read_only: true")
-        elif unit.pod and dig(unit.data, "securityContext", "readOnlyRootFilesystem") is not True:
+    for container in deployment.own_containers:
+        if container.pod is None and not _read_only(container):
+            yield Problem(
+                container.at("read_only"), f"{container.text} has a writable root", "set read_only: true"
+            )
+        elif container.pod and dig(container.data, "securityContext", "readOnlyRootFilesystem") is not True:
             fix = "set readOnlyRootFilesystem: true"
-            yield Problem(unit.at("securityContext"), f"{unit.text} has a writable root", fix)
+            yield Problem(container.at("securityContext"), f"{container.text} has a writable root", fix)
 
 
 @check(
@@ -113,19 +121,21 @@ def writable_root(deployment: Reading) -> Iterator[Problem]:
 )
 def capabilities(deployment: Reading) -> Iterator[Problem]:
     """Containers that keep or add capabilities."""
-    for unit in deployment.own_containers:
-        if unit.pod is None:
-            drop, add, keys = unit.data.get("cap_drop"), unit.data.get("cap_add"), ("cap_drop",)
+    for container in deployment.own_containers:
+        if container.pod is None:
+            drop, add, keys = container.data.get("cap_drop"), container.data.get("cap_add"), ("cap_drop",)
             fix = "set cap_drop: [ALL]"
         else:
-            held = as_mapping(dig(unit.data, "securityContext", "capabilities"))
+            held = as_mapping(dig(container.data, "securityContext", "capabilities"))
             drop, add, keys = held.get("drop"), held.get("add"), ("securityContext",)
             fix = "set capabilities.drop: [ALL]"
         if "ALL" not in {str(item).upper() for item in as_list(drop)}:
-            yield Problem(unit.at(*keys), f"{unit.text} keeps capabilities", fix)
+            yield Problem(container.at(*keys), f"{container.text} keeps capabilities", fix)
         added = [str(item) for item in as_list(add) if str(item).upper() != "NET_BIND_SERVICE"]
         if added:
-            yield Problem(unit.at(*keys), f"{unit.text} adds the capabilities {', '.join(added)}", "add none")
+            yield Problem(
+                container.at(*keys), f"{container.text} adds the capabilities {', '.join(added)}", "add none"
+            )
 
 
 @check(
@@ -137,15 +147,17 @@ def capabilities(deployment: Reading) -> Iterator[Problem]:
 )
 def host_access(deployment: Reading) -> Iterator[Problem]:
     """privileged, host namespaces, host paths, the Docker socket."""
-    for unit in deployment.own_containers:
-        if unit.pod is None:
-            yield from _compose_host_access(unit)
-        elif dig(unit.data, "securityContext", "privileged") is True:
-            yield Problem(unit.at("securityContext", "privileged"), f"{unit.text} is privileged", "remove it")
-        for index, port in enumerate(as_list(unit.data.get("ports")) if unit.pod else []):
+    for container in deployment.own_containers:
+        if container.pod is None:
+            yield from _compose_host_access(container)
+        elif dig(container.data, "securityContext", "privileged") is True:
+            yield Problem(
+                container.at("securityContext", "privileged"), f"{container.text} is privileged", "remove it"
+            )
+        for index, port in enumerate(as_list(container.data.get("ports")) if container.pod else []):
             if dig(port, "hostPort"):
-                text = f"{unit.text} takes port {dig(port, 'hostPort')} of the node"
-                yield Problem(unit.at("ports", index, "hostPort"), text, "use a Service")
+                text = f"{container.text} takes port {dig(port, 'hostPort')} of the node"
+                yield Problem(container.at("ports", index, "hostPort"), text, "use a Service")
     for pod in deployment.own_pods:
         manifest, base = pod.manifest, pod.path
         for key in ("hostNetwork", "hostPID", "hostIPC"):
@@ -157,18 +169,20 @@ def host_access(deployment: Reading) -> Iterator[Problem]:
                 yield Problem(place, f"{pod.text} mounts a path of the node", "use another volume")
 
 
-def _compose_host_access(unit: Unit) -> Iterator[Problem]:
-    if unit.data.get("privileged") is True:
-        yield Problem(unit.at("privileged"), f"{unit.text} is privileged", "remove it")
+def _compose_host_access(container: Container) -> Iterator[Problem]:
+    if container.data.get("privileged") is True:
+        yield Problem(container.at("privileged"), f"{container.text} is privileged", "remove it")
     for key in ("network_mode", "pid", "ipc", "userns_mode", "uts", "cgroup"):
-        if unit.data.get(key) == "host":
-            yield Problem(unit.at(key), f"{unit.text} sets {key}: host", "remove it")
-    if as_list(unit.data.get("devices")):
-        yield Problem(unit.at("devices"), f"{unit.text} has devices of the host", "remove them")
-    for index, volume in enumerate(as_list(unit.data.get("volumes"))):
+        if container.data.get(key) == "host":
+            yield Problem(container.at(key), f"{container.text} sets {key}: host", "remove it")
+    if as_list(container.data.get("devices")):
+        yield Problem(container.at("devices"), f"{container.text} has devices of the host", "remove them")
+    for index, volume in enumerate(as_list(container.data.get("volumes"))):
         source = volume_ends(volume)[0]
         if source == "/" or source.endswith("docker.sock") or source.startswith(("/proc", "/sys")):
-            yield Problem(unit.at("volumes", index), f"{unit.text} mounts {source} of the host", "remove it")
+            yield Problem(
+                container.at("volumes", index), f"{container.text} mounts {source} of the host", "remove it"
+            )
 
 
 @check(
@@ -182,19 +196,21 @@ def _compose_host_access(unit: Unit) -> Iterator[Problem]:
 )
 def seccomp(deployment: Reading) -> Iterator[Problem]:
     """Containers without the runtime's seccomp profile."""
-    for unit in deployment.own_containers:
-        if unit.pod is None:
+    for container in deployment.own_containers:
+        if container.pod is None:
             if any(
                 "seccomp" in str(item) and "unconfined" in str(item)
-                for item in as_list(unit.data.get("security_opt"))
+                for item in as_list(container.data.get("security_opt"))
             ):
                 yield Problem(
-                    unit.at("security_opt"), f"{unit.text} has no seccomp profile", "remove the option"
+                    container.at("security_opt"),
+                    f"{container.text} has no seccomp profile",
+                    "remove the option",
                 )
-        elif _effective(unit, "seccompProfile", "type") not in ("RuntimeDefault", "Localhost"):
-            text = f"{unit.text} has no seccomp profile"
+        elif _effective(container, "seccompProfile", "type") not in ("RuntimeDefault", "Localhost"):
+            text = f"{container.text} has no seccomp profile"
             yield Problem(
-                unit.at("securityContext"), text, "set seccompProfile.type: RuntimeDefault for the pod"
+                container.at("securityContext"), text, "set seccompProfile.type: RuntimeDefault for the pod"
             )
 
 
@@ -231,7 +247,7 @@ def service_account_token(deployment: Reading) -> Iterator[Problem]:
 )
 def service_links(deployment: Reading) -> Iterator[Problem]:
     """Pods with Permify that get variables for Services."""
-    inside = [unit.pod for unit in (*deployment.running("permify"), *deployment.running("migrate"))]
+    inside = [container.pod for container in (*deployment.running("permify"), *deployment.running("migrate"))]
     for pod in _pod_flag(deployment, "enableServiceLinks"):
         if pod in inside:
             place = pod.manifest.at(*pod.path)
@@ -250,26 +266,26 @@ def service_links(deployment: Reading) -> Iterator[Problem]:
 def memory_limit(deployment: Reading) -> Iterator[Problem]:
     """Containers of pods, and services that stay, without a memory limit."""
     ending = deployment.ending_services
-    for unit in deployment.own_containers:
-        text = f"{unit.text} has no memory limit"
-        if unit.pod is None:
-            limited = any(size_bytes(value) != 0 for _, value in _compose_limits(unit))  # 0 is none
-            if unit.name not in ending and "extends" not in unit.data and not limited:
-                yield Problem(unit.at("mem_limit"), text, "set mem_limit, such as 512m")
+    for container in deployment.own_containers:
+        text = f"{container.text} has no memory limit"
+        if container.pod is None:
+            limited = any(size_bytes(value) != 0 for _, value in _compose_limits(container))  # 0 is none
+            if container.name not in ending and "extends" not in container.data and not limited:
+                yield Problem(container.at("mem_limit"), text, "set mem_limit, such as 512m")
             continue
-        completed = unit.pod.manifest.partial and "image" not in unit.data
-        if not completed and not dig(unit.data, "resources", "limits", "memory"):
-            yield Problem(unit.at("resources"), text, "set resources.limits.memory")
+        completed = container.pod.manifest.partial and "image" not in container.data
+        if not completed and not dig(container.data, "resources", "limits", "memory"):
+            yield Problem(container.at("resources"), text, "set resources.limits.memory")
 
 
 _LEAST_BYTES = 6 * 1024**2
 """Docker makes no container with a lower limit (`minimum memory limit allowed is 6MB`)."""
 
 
-def _compose_limits(unit: Unit) -> list[tuple[tuple[Key, ...], object]]:
+def _compose_limits(container: Container) -> list[tuple[tuple[Key, ...], object]]:
     """The memory limits that a Compose service sets, in two places; None where only the environment knows."""
     places: tuple[tuple[Key, ...], ...] = (("mem_limit",), ("deploy", "resources", "limits", "memory"))
-    found = [(keys, dig(unit.data, *keys)) for keys in places]
+    found = [(keys, dig(container.data, *keys)) for keys in places]
     return [(keys, filled_in(value)) for keys, value in found if value is not None]
 
 
@@ -283,17 +299,21 @@ def _compose_limits(unit: Unit) -> list[tuple[tuple[Key, ...], object]]:
 )
 def memory_limit_refused(deployment: Reading) -> Iterator[Problem]:
     """Memory limits with which a service does not start."""
-    for unit in deployment.own_containers:
-        if unit.pod is not None:
+    for container in deployment.own_containers:
+        if container.pod is not None:
             continue
         limits = [
-            (keys, size) for keys, value in _compose_limits(unit) if (size := size_bytes(value)) is not None
+            (keys, size)
+            for keys, value in _compose_limits(container)
+            if (size := size_bytes(value)) is not None
         ]
         if len({size for _, size in limits}) > 1:
-            text = f"{unit.text} has two memory limits that differ: Compose refuses the project"
-            yield Problem(unit.at(*limits[1][0]), text, "remove mem_limit or deploy.resources.limits.memory")
+            text = f"{container.text} has two memory limits that differ: Compose refuses the project"
+            yield Problem(
+                container.at(*limits[1][0]), text, "remove mem_limit or deploy.resources.limits.memory"
+            )
         for keys, size in limits:
             if 0 < size < _LEAST_BYTES:
                 yield Problem(
-                    unit.at(*keys), f"Docker refuses the memory limit of {unit.text}", "at least 6m"
+                    container.at(*keys), f"Docker refuses the memory limit of {container.text}", "at least 6m"
                 )

@@ -104,7 +104,7 @@ def no_drain_wait(deployment: Reading) -> Iterator[Problem]:
         name = "PgCat" if workload.program == "pgcat" else "Permify"
         if hook is None or hook.seconds <= 0:
             message = f"{name} has no preStop wait: it stops while requests still arrive"
-            place = hook.location if hook else workload.container
+            place = hook.location if hook else workload.location
             yield Problem(place, message, f"lifecycle.preStop.sleep.seconds: {_usual_wait(workload)}")
         elif hook.needs_shell and workload.program == "permify":
             message = "the preStop hook runs a command, and Permify's image has none: the hook fails at once"
@@ -169,11 +169,11 @@ def pgcat_stop_signal(deployment: Reading) -> Iterator[Problem]:
     """A stop signal for PgCat other than SIGINT, or none in Compose."""
     for workload in deployment.topology.running("pgcat"):
         signal = workload.stop_signal
-        place = workload.stop_signal_location or workload.container
+        place = workload.stop_signal_location or workload.location
         if signal is None:
             if workload.kind == "compose":
                 message = "PgCat has no stop_signal: an image without SIGINT would drop every connection"
-                yield Problem(workload.container, message, "stop_signal: SIGINT")
+                yield Problem(workload.location, message, "stop_signal: SIGINT")
         elif signal.upper() not in _SIGINT:
             key = "stop_signal" if workload.kind == "compose" else "stopSignal"
             message = f"PgCat is stopped by {signal}, which drops every connection at once"
@@ -295,15 +295,15 @@ def connection_lifetime(deployment: Reading) -> Iterator[Problem]:
 def sidecar_order(deployment: Reading) -> Iterator[Problem]:
     """PgCat in Permify's pod as anything but a native sidecar."""
     for workload in deployment.topology.running("pgcat"):
-        if not workload.sidecar or workload.container_role == "native-sidecar":
+        if not workload.sidecar or workload.location_role == "native-sidecar":
             continue
-        if workload.container_role == "main":
+        if workload.location_role == "main":
             message = (
                 "PgCat is an ordinary container of Permify's pod: both stop at once, requests in flight fail"
             )
         else:
             message = "PgCat is an init container that never ends, so Permify never starts"
-        yield Problem(workload.container, message, "an item of initContainers with restartPolicy: Always")
+        yield Problem(workload.location, message, "an item of initContainers with restartPolicy: Always")
 
 
 @check(

@@ -42,7 +42,7 @@ _UNFOLLOWED = re.compile(r"[^.]_")
 
 def _outside(deployment: Reading, host: str) -> bool:
     """Whether a server is none of compose.yaml, whose names move with the container alone."""
-    return all(host not in compose_names(unit, None) for unit in deployment.services)
+    return all(host not in compose_names(container, None) for container in deployment.services)
 
 
 def _named(deployment: Reading) -> list[PoolServer]:
@@ -157,7 +157,7 @@ def session_attributes_unmet(deployment: Reading) -> Iterator[Problem]:
 
 def _asked(connection: Connection) -> str:
     """What a connection asks of its server, empty for nothing."""
-    inherited = connection.unit.value(VARIABLE, "") if connection.unit else ""
+    inherited = connection.container.value(VARIABLE, "") if connection.container else ""
     return connection.uri.options.get(ATTRIBUTE, inherited)
 
 

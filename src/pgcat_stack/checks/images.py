@@ -43,11 +43,11 @@ def mutable_image(deployment: Reading) -> Iterator[Problem]:
 
 
 def _images(deployment: Reading) -> Iterator[tuple[Location, str]]:
-    for unit in deployment.own_containers:
-        image = unit.data.get("image")
-        image = image if unit.pod or not isinstance(image, str) else interpolated(image)
+    for container in deployment.own_containers:
+        image = container.data.get("image")
+        image = image if container.pod or not isinstance(image, str) else interpolated(image)
         if isinstance(image, str) and image:
-            yield unit.at("image"), image
+            yield container.at("image"), image
     values = deployment.sources.get(VALUES)
     if values is not None and isinstance(dig(values.data, "image", "repository"), str):
         tag = dig(values.data, "image", "tag")
@@ -89,8 +89,8 @@ def _is_newer(image: str, other: str) -> bool:
 
 def _images_of(deployment: Reading, program: Program) -> Iterator[tuple[Location, str]]:
     """The images that run a program; those that only the environment knows are left out."""
-    for unit in deployment.running(program):
-        image = unit.data.get("image")
-        image = image if unit.pod or not isinstance(image, str) else interpolated(image)
+    for container in deployment.running(program):
+        image = container.data.get("image")
+        image = image if container.pod or not isinstance(image, str) else interpolated(image)
         if isinstance(image, str) and image:
-            yield unit.at("image"), image
+            yield container.at("image"), image

@@ -16,7 +16,7 @@ from pgcat_stack.files.plain_data import Key, as_list, as_text, dig
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import BOOTSTRAP, KUSTOMIZATION, PERMIFY, PGCAT
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.reading import Reading
 
 START = "pgcat/start.sh"
@@ -115,49 +115,55 @@ def config_not_mounted(deployment: Reading) -> Iterator[Problem]:
     """pgcat.toml, start.sh and permify.yaml that are not where their readers look."""
     if deployment.kustomization is not None and not deployment.complete:
         return
-    for unit in deployment.running("pgcat"):
-        yield from _pgcat_files(deployment, unit)
-    for unit in deployment.running("permify"):
-        config = option(unit.words, "--config", "-c")
+    for container in deployment.running("pgcat"):
+        yield from _pgcat_files(deployment, container)
+    for container in deployment.running("permify"):
+        config = option(container.words, "--config", "-c")
         if config:
-            yield from _stands(unit, config, PERMIFY)
+            yield from _stands(container, config, PERMIFY)
         elif deployment.permify is not None and not any(
-            variable.name.startswith("PERMIFY_DATABASE_") for variable in unit.variables
+            variable.name.startswith("PERMIFY_DATABASE_") for variable in container.variables
         ):
             yield Problem(
-                unit.at(), f"{unit.text} starts without --config", f"mount {PERMIFY} and name it by --config"
+                container.at(),
+                f"{container.text} starts without --config",
+                f"mount {PERMIFY} and name it by --config",
             )
 
 
-def _pgcat_files(deployment: Reading, unit: Unit) -> Iterator[Problem]:
-    script = next((word for word in unit.words if posixpath.basename(word) == "start.sh"), None)
+def _pgcat_files(deployment: Reading, container: Container) -> Iterator[Problem]:
+    script = next((word for word in container.words if posixpath.basename(word) == "start.sh"), None)
     if script is None:
         if deployment.pgcat is not None and '"${' in deployment.pgcat.text:
-            text = f"{unit.text} does not run start.sh, so nothing fills the placeholders of {PGCAT}"
-            yield Problem(unit.at("command"), text, f'use command: ["/bin/sh", "{_START_TARGET}"]')
+            text = f"{container.text} does not run start.sh, so nothing fills the placeholders of {PGCAT}"
+            yield Problem(container.at("command"), text, f'use command: ["/bin/sh", "{_START_TARGET}"]')
         return
-    yield from _stands(unit, script, START)
-    yield from _stands(unit, unit.value("PGCAT_CONFIG", _CONFIG_TARGET), PGCAT)
-    folder = unit.value("PGCAT_RUN_DIR", _RUN_FOLDER)
+    yield from _stands(container, script, START)
+    yield from _stands(container, container.value("PGCAT_CONFIG", _CONFIG_TARGET), PGCAT)
+    folder = container.value("PGCAT_RUN_DIR", _RUN_FOLDER)
     read_only = (
-        unit.data.get("read_only") is True
-        or dig(unit.data, "securityContext", "readOnlyRootFilesystem") is True
+        container.data.get("read_only") is True
+        or dig(container.data, "securityContext", "readOnlyRootFilesystem") is True
     )
-    if read_only and unit.origin(posixpath.join(folder, "pgcat.toml")) is None:
-        text = f"{unit.text} cannot write {folder}, where start.sh puts the filled {PGCAT}"
-        yield Problem(unit.at(), text, "mount a tmpfs or an emptyDir in memory there")
+    if read_only and container.origin(posixpath.join(folder, "pgcat.toml")) is None:
+        text = f"{container.text} cannot write {folder}, where start.sh puts the filled {PGCAT}"
+        yield Problem(container.at(), text, "mount a tmpfs or an emptyDir in memory there")
 
 
-def _stands(unit: Unit, path: str, file: str) -> Iterator[Problem]:
+def _stands(container: Container, path: str, file: str) -> Iterator[Problem]:
     """A problem unless `file` of the deployment, or content that no file shows, stands at `path`."""
-    origin = unit.origin(path)
+    origin = container.origin(path)
     if origin is None:
         yield Problem(
-            unit.at(), f"{unit.text} reads {show(path)}, where nothing is mounted", f"mount {file} there"
+            container.at(),
+            f"{container.text} reads {show(path)}, where nothing is mounted",
+            f"mount {file} there",
         )
     elif origin and origin != file and not origin.startswith(("configmap:", "secret:", "config:")):
         yield Problem(
-            unit.at(), f"{unit.text} reads {show(path)}, where {origin} is mounted", f"mount {file} there"
+            container.at(),
+            f"{container.text} reads {show(path)}, where {origin} is mounted",
+            f"mount {file} there",
         )
 
 
@@ -170,8 +176,8 @@ def _stands(unit: Unit, path: str, file: str) -> Iterator[Problem]:
 )
 def volume_not_declared(deployment: Reading) -> Iterator[Problem]:
     """VolumeMounts whose name is no volume of the pod."""
-    for unit in deployment.containers:
-        pod = unit.pod
+    for container in deployment.containers:
+        pod = container.pod
         if pod is None:
             continue
         known = {dig(volume, "name") for volume in pod.volumes if isinstance(dig(volume, "name"), str)}
@@ -179,12 +185,12 @@ def volume_not_declared(deployment: Reading) -> Iterator[Problem]:
         for claim in as_list(pod.manifest.get("spec", "volumeClaimTemplates")):
             if isinstance(dig(claim, "metadata", "name"), str):
                 known.add(dig(claim, "metadata", "name"))
-        for index, mount in enumerate(as_list(unit.data.get("volumeMounts"))):
+        for index, mount in enumerate(as_list(container.data.get("volumeMounts"))):
             name = dig(mount, "name")
             if isinstance(name, str) and name not in known:
                 yield Problem(
-                    unit.at("volumeMounts", index),
-                    f"{unit.text} mounts {show(name)}, which is no volume of the pod",
+                    container.at("volumeMounts", index),
+                    f"{container.text} mounts {show(name)}, which is no volume of the pod",
                     f"its volumes are {', '.join(sorted(known)) or 'none'}",
                 )
 
@@ -199,7 +205,9 @@ def volume_not_declared(deployment: Reading) -> Iterator[Problem]:
 )
 def bootstrap_missing(deployment: Reading) -> Iterator[Problem]:
     """Deployments without postgres/bootstrap.sql. Where Compose mounts it PS450 speaks."""
-    mounted = any(mount.origin == BOOTSTRAP for unit in deployment.containers for mount in unit.mounts)
+    mounted = any(
+        mount.origin == BOOTSTRAP for container in deployment.containers for mount in container.mounts
+    )
     if BOOTSTRAP not in deployment.sources and not mounted:
         text = "the file is missing: role, connection limit and plan_cache_mode have no source"
         yield Problem(Location(BOOTSTRAP), text, "render it again, or take it from the history")

@@ -207,7 +207,11 @@ def _listening_pods(rule: _Rule) -> list[Pod]:
     host = dig(pgcat.data, "general", "host") if pgcat else None
     if isinstance(host, str) and Address.of(host).is_loopback:
         return []
-    return [unit.pod for unit in rule.deployment.running("pgcat") if unit.pod in rule.pods and unit.pod]
+    return [
+        container.pod
+        for container in rule.deployment.running("pgcat")
+        if container.pod in rule.pods and container.pod
+    ]
 
 
 def _pgcat_port(deployment: Reading) -> int | None:
@@ -268,7 +272,7 @@ def network_policy_allows_more(deployment: Reading) -> Iterator[Problem]:
 
 def _foreign_containers(deployment: Reading, pod: Pod) -> bool:
     """Whether the pods run something besides the stack, whose needs are in no file."""
-    return any(unit.pod is pod and not unit.own for unit in deployment.containers)
+    return any(container.pod is pod and not container.own for container in deployment.containers)
 
 
 def _ports(rule: _Rule) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import VALUES
 from pgcat_stack.permify.chart import HIDDEN, chart_authn, handed_on
 from pgcat_stack.permify.settings import VARIABLES, Authn, authn_issues, read_permify
-from pgcat_stack.reading.containers import Unit, Variable
+from pgcat_stack.reading.containers import Container, Variable
 from pgcat_stack.reading.reading import Reading
 
 Keys = tuple[Key, ...]
@@ -52,7 +52,7 @@ class PermifyAuthn:
     """The settings that come from the environment."""
     fixes: Mapping[Keys, str]
     """What to do about a setting, where that depends on what runs Permify."""
-    unit: Unit | None = None
+    container: Container | None = None
     """What runs it; None where its chart does."""
 
     def place(self, keys: Keys) -> Location:
@@ -66,24 +66,24 @@ class PermifyAuthn:
 
 def permifys(deployment: Reading) -> Iterator[PermifyAuthn]:
     """Each Permify whose authentication the files show."""
-    for unit in deployment.running("permify"):
-        if _serves(unit) and not _has_more(unit):
-            yield from _of_unit(unit, deployment.permify)
+    for container in deployment.running("permify"):
+        if _serves(container) and not _has_more(container):
+            yield from _of_unit(container, deployment.permify)
     values = deployment.sources.get(VALUES)
     if values and any(permify.workload.kind == "helm" for permify in deployment.topology.permify):
         yield from _of_chart(values, deployment.helm_variables)
 
 
-def _of_unit(unit: Unit, source: Source | None) -> Iterator[PermifyAuthn]:
+def _of_unit(container: Container, source: Source | None) -> Iterator[PermifyAuthn]:
     written = as_mapping(dig(source.data, "authn")) if source else {}
-    authn, variables = _read(written, unit.variables, unit.data, unit.at)
+    authn, variables = _read(written, container.variables, container.data, container.at)
     give_keys = f"set {_KEYS_VARIABLE} from a Secret"
-    if unit.pod is None:
+    if container.pod is None:
         give_keys = f"write {_KEYS_VARIABLE}: ${{{_KEYS_VARIABLE}:?}} under environment"
     if authn:
         fixes: dict[Keys, str] = {_ENABLED: "write enabled: true under authn", _KEYS: give_keys}
-        at = source.at if source else unit.at
-        yield PermifyAuthn(unit.text, written, authn, at, variables, fixes, unit)
+        at = source.at if source else container.at
+        yield PermifyAuthn(container.text, written, authn, at, variables, fixes, container)
 
 
 def _of_chart(values: Source, extra: Iterable[Variable]) -> Iterator[PermifyAuthn]:
@@ -98,15 +98,15 @@ def _of_chart(values: Source, extra: Iterable[Variable]) -> Iterator[PermifyAuth
         yield PermifyAuthn("Permify", written, authn, partial(values.at, "app"), variables, fixes)
 
 
-def _serves(unit: Unit) -> bool:
+def _serves(container: Container) -> bool:
     """Whether it is no tool such as `permify repair`, which asks nobody; the image's own command serves."""
-    return not unit.words or "serve" in unit.words
+    return not container.words or "serve" in container.words
 
 
-def _has_more(unit: Unit) -> bool:
+def _has_more(container: Container) -> bool:
     """Whether it may have settings that nothing here reads: arguments, or what its manifest patches."""
-    is_patch = unit.pod is not None and unit.pod.manifest.partial
-    return is_patch or unit.inherits or any(word.startswith("--authn-") for word in unit.words)
+    is_patch = container.pod is not None and container.pod.manifest.partial
+    return is_patch or container.inherits or any(word.startswith("--authn-") for word in container.words)
 
 
 def _read(

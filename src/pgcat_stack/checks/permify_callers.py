@@ -29,7 +29,7 @@ from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import VALUES
 from pgcat_stack.permify.settings import read_permify
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Pod, Unit
+from pgcat_stack.reading.containers import Container, Pod
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import environment_lines
 
@@ -60,12 +60,14 @@ class _Origins:
 
 def _origins(deployment: Reading, permify: PermifyAuthn) -> _Origins | None:
     """The origins that a Permify allows; None where it serves no HTTP, or a file does not show them."""
-    unit, source, at = permify.unit, deployment.permify, _KEYS
-    if unit is None:
+    container, source, at = permify.container, deployment.permify, _KEYS
+    if container is None:
         source, at = deployment.sources[VALUES], ("app", *_KEYS)
-    if unit and any(word.startswith(("--http-cors", "--http-enabled")) for word in unit.words):
+    if container and any(word.startswith(("--http-cors", "--http-enabled")) for word in container.words):
         return None
-    variables = {each.name: each for each in (unit.variables if unit else deployment.helm_variables)}
+    variables = {
+        each.name: each for each in (container.variables if container else deployment.helm_variables)
+    }
     http = as_mapping(dig(source.data, *at[:-1])) if source else {}
     config = read_permify({"server": {"http": http}}).config
     if "PERMIFY_HTTP_ENABLED" in variables or config is None or not config.server.http.enabled:
@@ -74,9 +76,11 @@ def _origins(deployment: Reading, permify: PermifyAuthn) -> _Origins | None:
     if variable is not None and variable.value is None:
         return None
     if variable is not None and variable.value:  # an empty one is none to Permify
-        base = unit.at if unit else deployment.sources[VALUES].at
+        base = container.at if container else deployment.sources[VALUES].at
         return _Origins(tuple(variable.value.split(",")), base(*variable.keys), True)
-    written = at[-1] in http and not (unit is None and not http[str(at[-1])])  # the chart drops what is empty
+    written = at[-1] in http and not (
+        container is None and not http[str(at[-1])]
+    )  # the chart drops what is empty
     place = source.at(*at) if source else permify.at("server")
     return _Origins(tuple(config.server.http.cors_allowed_origins) if written else ("*",), place, written)
 
@@ -104,7 +108,11 @@ def _open_elsewhere(deployment: Reading) -> Iterator[Problem]:
     """The same for permify.yaml where another deployment runs Permify with it, and nothing here shows how."""
     source, values = deployment.permify, deployment.sources.get(VALUES)
     units = deployment.running("permify")
-    if source is None or values or any(unit.pod is None or not unit.pod.manifest.partial for unit in units):
+    if (
+        source is None
+        or values
+        or any(container.pod is None or not container.pod.manifest.partial for container in units)
+    ):
         return
     config = read_permify(source.data).config
     if config is None or config.authn.enabled or not config.server.http.enabled:
@@ -141,25 +149,25 @@ def permify_open_to_others(deployment: Reading) -> Iterator[Problem]:
 
 
 def _ways(deployment: Reading, permify: PermifyAuthn) -> Iterator[tuple[Location, str]]:
-    unit = permify.unit
-    if unit is not None and unit.pod is None:
-        yield from _of_compose(deployment, unit)
+    container = permify.container
+    if container is not None and container.pod is None:
+        yield from _of_compose(deployment, container)
         return
-    pod = unit.pod if unit else permify_elsewhere(deployment)
-    if unit is None:
+    pod = container.pod if container else permify_elsewhere(deployment)
+    if container is None:
         yield from _of_chart(deployment)
     if pod is not None and deployment.complete:
         yield from _through_services(deployment, pod)
         yield from _through_policies(deployment, pod)
 
 
-def _of_compose(deployment: Reading, unit: Unit) -> Iterator[tuple[Location, str]]:
-    if unit.data.get("network_mode") == "host":
-        yield unit.at("network_mode"), "it listens on all interfaces of the machine"
-    for port in published_ports(unit):
+def _of_compose(deployment: Reading, container: Container) -> Iterator[tuple[Location, str]]:
+    if container.data.get("network_mode") == "host":
+        yield container.at("network_mode"), "it listens on all interfaces of the machine"
+    for port in published_ports(container):
         if not _LOOPBACK.fullmatch(port.host):
             where = "all interfaces" if port.host in EVERYWHERE else port.host
-            yield unit.at(*port.keys), f"its port is published on {where}"
+            yield container.at(*port.keys), f"its port is published on {where}"
     environment = deployment.sources.get(".env")
     for line, name, value in environment_lines(environment.text) if environment else ():
         if name == "PERMIFY_BIND" and environment and not _LOOPBACK.fullmatch(value):

@@ -117,15 +117,15 @@ def permify_environment_deprecated(deployment: Reading) -> Iterator[Problem]:
 )
 def permify_arguments(deployment: Reading) -> Iterator[Problem]:
     """Settings of the database and of authentication among the arguments of a serving Permify."""
-    for unit in deployment.running("permify"):
-        for word in dict.fromkeys(unit.words):
+    for container in deployment.running("permify"):
+        for word in dict.fromkeys(container.words):
             name = word.partition("=")[0]
             if name.startswith(("--database-", "--authn-")):
                 text = f"{show(name)} beats permify.yaml: settings belong there, where they are judged"
                 instead = (
                     "set PERMIFY_AUTHN_PRESHARED_KEYS" if "preshared-keys" in name else "set permify.yaml"
                 )
-                yield Problem(word_location(unit, name), text, f"remove {name} and {instead}")
+                yield Problem(word_location(container, name), text, f"remove {name} and {instead}")
 
 
 # Helm

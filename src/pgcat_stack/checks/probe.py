@@ -22,7 +22,7 @@ from pgcat_stack.files.quantities import is_int, whole_text
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.permify.callers import is_keys_file
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.reading import Reading
 
 BLACKBOX = "monitoring/blackbox.yml"
@@ -93,14 +93,18 @@ def _address(target: str) -> tuple[str, int | None]:
         return "", None
 
 
-def makers(deployment: Reading, request: Request) -> list[Unit] | None:
+def makers(deployment: Reading, request: Request) -> list[Container] | None:
     """The containers that make a request; None where they are not of this deployment."""
     host, _, _ = request.exporter.rpartition(":")
-    named = [unit for unit in deployment.services if unit.name == host]
+    named = [container for container in deployment.services if container.name == host]
     for service in deployment.of_kind("Service"):
         if host in service_host_names(service):
             chosen = selected(deployment, service)
-            named += [unit for unit in deployment.own_containers if unit.pod in chosen and unit.pod]
+            named += [
+                container
+                for container in deployment.own_containers
+                if container.pod in chosen and container.pod
+            ]
     outside = "." in host and not host.startswith(f"{host.partition('.')[0]}.{request.namespace}.")
     return named if named or not outside else None
 
@@ -117,7 +121,7 @@ def makers(deployment: Reading, request: Request) -> list[Unit] | None:
 def probe_target(deployment: Reading) -> Iterator[Problem]:
     """Requests to another port than Permify's, to no service that runs it, or by an exporter not there."""
     port = (permify_ports(deployment) or {}).get("http")
-    names = {unit.name for unit in deployment.running("permify") if unit.pod is None}
+    names = {container.name for container in deployment.running("permify") if container.pod is None}
     for request in requests(deployment):
         if request.host and names and request.host not in names:
             text = f"the probe asks {show(request.host)}, which does not run Permify"
@@ -135,16 +139,16 @@ def probe_target(deployment: Reading) -> Iterator[Problem]:
             yield Problem(request.place, text, f"use {PORT}")
 
 
-def _served(deployment: Reading, host: str, found: list[Unit]) -> set[int]:
+def _served(deployment: Reading, host: str, found: list[Container]) -> set[int]:
     """The ports at which a blackbox_exporter is reached by this name."""
-    if any(unit.pod is None for unit in found):
+    if any(container.pod is None for container in found):
         return {PORT}
     ports: set[int] = set()
     for service in deployment.of_kind("Service"):
         if host in service_host_names(service):
             for entry in as_list(service.get("spec", "ports")):
                 inner = dig(entry, "targetPort") or dig(entry, "port")
-                if any(unit.pod and unit.pod.port_number(inner) == PORT for unit in found):
+                if any(container.pod and container.pod.port_number(inner) == PORT for container in found):
                     outer = dig(entry, "port")
                     ports |= {outer} if is_int(outer) else set()
     return ports
@@ -195,19 +199,23 @@ def probe_key(deployment: Reading) -> Iterator[Problem]:
         if module and not sends and "authorization" not in headers:
             place = source.at("modules", name, "http")
             yield Problem(place, f"the module {show(name)} sends no key", "add authorization")
-    theirs = {_keys_from(each.unit) for each in asking if each.unit} - {""}
-    asked_by = {unit.text: unit for request in used for unit in makers(deployment, request) or []}
-    for unit in asked_by.values():
-        ours = _keys_from(unit)
+    theirs = {_keys_from(each.container) for each in asking if each.container} - {""}
+    asked_by = {
+        container.text: container for request in used for container in makers(deployment, request) or []
+    }
+    for container in asked_by.values():
+        ours = _keys_from(container)
         if theirs and ours not in theirs:
-            text = f"{unit.text} gets {'other keys' if ours else 'no keys'} of Permify's callers"
-            yield Problem(unit.at("env_file" if unit.pod is None else "env"), text, f"use {min(theirs)}")
+            text = f"{container.text} gets {'other keys' if ours else 'no keys'} of Permify's callers"
+            yield Problem(
+                container.at("env_file" if container.pod is None else "env"), text, f"use {min(theirs)}"
+            )
 
 
-def _keys_from(unit: Unit) -> str:
+def _keys_from(container: Container) -> str:
     """Where a container gets the keys from; empty where it gets none."""
-    variable = unit.variable(_KEYS)
+    variable = container.variable(_KEYS)
     if variable is not None and variable.secret is not None:
         return "key {1} of the Secret {0}".format(*variable.secret)
-    files = [path for _, path in env_files(unit.data) if is_keys_file(path)]
+    files = [path for _, path in env_files(container.data) if is_keys_file(path)]
     return files[0] if files else "a variable" if variable is not None else ""

@@ -17,7 +17,7 @@ from pgcat_stack.checks._selectors import selects
 from pgcat_stack.files.plain_data import dig
 from pgcat_stack.files.quantities import share_of
 from pgcat_stack.findings import Problem
-from pgcat_stack.reading.containers import Pod, Unit
+from pgcat_stack.reading.containers import Container, Pod
 from pgcat_stack.reading.reading import Reading
 
 _WAIT, _NOTED = "wait-for-migration", "MIGRATION"
@@ -35,10 +35,10 @@ _WAIT, _NOTED = "wait-for-migration", "MIGRATION"
 def no_readiness_probe(deployment: Reading) -> Iterator[Problem]:
     """Containers behind a Service that are ready before they listen."""
     served = {pod for service in deployment.of_kind("Service") for pod in selected(deployment, service)}
-    for unit in (*deployment.running("pgcat"), *deployment.running("permify")):
-        if unit.pod in served and not isinstance(unit.data.get("readinessProbe"), dict):
-            text = f"{unit.text} has no readiness probe: it is ready before it listens"
-            yield Problem(unit.at(), text, "add readinessProbe")
+    for container in (*deployment.running("pgcat"), *deployment.running("permify")):
+        if container.pod in served and not isinstance(container.data.get("readinessProbe"), dict):
+            text = f"{container.text} has no readiness probe: it is ready before it listens"
+            yield Problem(container.at(), text, "add readinessProbe")
 
 
 @check(
@@ -51,14 +51,16 @@ def no_readiness_probe(deployment: Reading) -> Iterator[Problem]:
 )
 def ready_unconnected(deployment: Reading) -> Iterator[Problem]:
     """PgCat on Kubernetes that no probe asks whether it has reached PostgreSQL."""
-    for unit in deployment.running("pgcat"):
-        if unit.pod is None:
+    for container in deployment.running("pgcat"):
+        if container.pod is None:
             continue
-        commands = [dig(unit.data, probe, "exec", "command") for probe in ("startupProbe", "readinessProbe")]
+        commands = [
+            dig(container.data, probe, "exec", "command") for probe in ("startupProbe", "readinessProbe")
+        ]
         asked = [word for command in commands if isinstance(command, list) for word in command]
         if not any(isinstance(word, str) and ("ready" in word or "psql" in word) for word in asked):
-            text = f"{unit.text} is ready before it has reached PostgreSQL"
-            yield Problem(unit.at(), text, "add a startupProbe that runs /etc/pgcat/ready.sh")
+            text = f"{container.text} is ready before it has reached PostgreSQL"
+            yield Problem(container.at(), text, "add a startupProbe that runs /etc/pgcat/ready.sh")
 
 
 @check(
@@ -73,19 +75,28 @@ def migration_never_noted(deployment: Reading) -> Iterator[Problem]:
     """Pods that wait for a note which no Job of the deployment writes."""
     if not deployment.complete:
         return
-    jobs = [unit for unit in deployment.containers if unit.pod and unit.pod.manifest.kind == "Job"]
-    noted = "\n".join(word for unit in jobs for word in unit.words)
-    for unit in deployment.containers:
-        variable = unit.variable(_NOTED) if unit.name == _WAIT else None
+    jobs = [
+        container
+        for container in deployment.containers
+        if container.pod and container.pod.manifest.kind == "Job"
+    ]
+    noted = "\n".join(word for container in jobs for word in container.words)
+    for container in deployment.containers:
+        variable = container.variable(_NOTED) if container.name == _WAIT else None
         if variable is None or variable.value is None or f"'{variable.value}'" in noted:
             continue
-        text = f"{unit.text} waits for the migration {variable.value}, which no Job notes"
-        yield Problem(unit.at(*variable.keys), text, _writers(jobs))
+        text = f"{container.text} waits for the migration {variable.value}, which no Job notes"
+        yield Problem(container.at(*variable.keys), text, _writers(jobs))
 
 
-def _writers(jobs: list[Unit]) -> str:
+def _writers(jobs: list[Container]) -> str:
     writer = next(
-        (unit for unit in jobs if any("pgcat_stack_migrations" in word for word in unit.words)), None
+        (
+            container
+            for container in jobs
+            if any("pgcat_stack_migrations" in word for word in container.words)
+        ),
+        None,
     )
     return f"write what {writer.text} notes" if writer else "list kubernetes/migration-job.yaml"
 
@@ -148,6 +159,6 @@ def _left(least: int | None, replicas: int) -> int | None:
 def _fewest_replicas(deployment: Reading, pod: Pod) -> int | None:
     """The fewest pods that run between rollouts; None where the files do not tell."""
     for workload in deployment.topology.workloads:
-        if workload.unit is not None and workload.unit.pod is pod and workload.counted:
+        if workload.container is not None and workload.container.pod is pod and workload.counted:
             return workload.fewest_replicas
     return None

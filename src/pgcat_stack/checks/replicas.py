@@ -30,8 +30,8 @@ def nobody_runs(deployment: Reading) -> Iterator[Problem]:
         if counted and workload.replicas.value == 0:
             text = f"{workload.name} runs {_NAMES[workload.program]} with 0 replicas: nobody answers"
             yield Problem(workload.replicas.location, text, "replicas: 1 or more")
-        if workload.unit is not None and workload.unit.pod is not None:
-            ours.add(workload.unit.pod.manifest)
+        if workload.container is not None and workload.container.pod is not None:
+            ours.add(workload.container.pod.manifest)
     for manifest in deployment.of_kind("Deployment"):
         if manifest in ours and manifest.get("spec", "paused") is True:
             text = f"Deployment {manifest.name} is paused: changes are not rolled out"

@@ -80,7 +80,7 @@ def asks_the_exporter(deployment: Reading) -> Iterator[Problem]:
 
 
 def _asked(deployment: Reading) -> Iterator[tuple[Location, int | str]]:
-    for pod in dict.fromkeys(unit.pod for unit in deployment.running("pgcat") if unit.pod):
+    for pod in dict.fromkeys(container.pod for container in deployment.running("pgcat") if container.pod):
         annotations = _annotations(pod)
         if str(annotations.get(_SCRAPE)).lower() == "true":
             port = annotations.get(_PORT, "")
@@ -97,7 +97,7 @@ def _asked(deployment: Reading) -> Iterator[tuple[Location, int | str]]:
                 number = dig(endpoint, "portNumber") if number is None else number
                 if is_int(number):
                     yield monitor.at("spec", "podMetricsEndpoints", index), number
-    names = {unit.name for unit in deployment.running("pgcat") if unit.pod is None}
+    names = {container.name for container in deployment.running("pgcat") if container.pod is None}
     yield from ((place, port) for place, host, port in targets(deployment) if host in names)
 
 
@@ -130,11 +130,11 @@ def scrapes_nobody(deployment: Reading) -> Iterator[Problem]:
                 f"the PodMonitor {monitor.name} selects no pods of this deployment",
                 "use the labels of the pods that run PgCat",
             )
-    known = {unit.name for unit in deployment.services}
+    known = {container.name for container in deployment.services}
     for location, host, _ in targets(deployment) if known else ():
         # A name with a dot, or IPv6, is somewhere else; Compose names its services without.
         if not set(".:") & set(host) and host not in known and host != "localhost":
-            pgcat = ", ".join(unit.name for unit in deployment.running("pgcat"))
+            pgcat = ", ".join(container.name for container in deployment.running("pgcat"))
             yield Problem(
                 location, f"{show(host)} is no service of compose.yaml", f"PgCat is the service {pgcat}"
             )

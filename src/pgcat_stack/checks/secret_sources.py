@@ -18,7 +18,7 @@ from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import VALUES
 from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE, is_keys_file
 from pgcat_stack.printable import show, show_at
-from pgcat_stack.reading.containers import Unit
+from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import PASSWORD, PGPASS
 
@@ -35,8 +35,8 @@ def placeholder(value: object) -> str | None:
     return match[1] if match else None
 
 
-def _secret_file(unit: Unit, name: str) -> str | None:
-    return unit.origin(posixpath.join(unit.value("SECRETS_DIR", _SECRETS_FOLDER), name))
+def _secret_file(container: Container, name: str) -> str | None:
+    return container.origin(posixpath.join(container.value("SECRETS_DIR", _SECRETS_FOLDER), name))
 
 
 def _judged(deployment: Reading) -> bool:
@@ -94,9 +94,9 @@ def passwords_differ(deployment: Reading) -> Iterator[Problem]:
         return
     clients, servers = _pool_secrets(deployment)
     permify = [
-        (f"{unit.text}", secret, place)
-        for unit in deployment.running("permify")
-        for secret, place in _password_sources(unit)
+        (f"{container.text}", secret, place)
+        for container in deployment.running("permify")
+        for secret, place in _password_sources(container)
     ]
     permify += [
         (
@@ -108,9 +108,9 @@ def passwords_differ(deployment: Reading) -> Iterator[Problem]:
         if variable.name == "PGPASSWORD" and variable.secret
     ]
     migration = [
-        (f"{unit.text}", secret, place)
-        for unit in deployment.running("migrate")
-        for secret, place in _password_sources(unit)
+        (f"{container.text}", secret, place)
+        for container in deployment.running("migrate")
+        for secret, place in _password_sources(container)
     ]
     direct = {secret for _, secret, _ in permify} if not deployment.topology.fronted else set()
     for users, expected in ((permify, clients), (migration, servers or direct)):
@@ -135,25 +135,25 @@ def _pool_secrets(deployment: Reading) -> tuple[set[str], set[str]]:
     servers: set[str] = set()
     for pool in deployment.topology.pools.values():
         for user in pool.users if pool.name in used else ():
-            for unit in deployment.running("pgcat"):
+            for container in deployment.running("pgcat"):
                 for value, found in ((user.password, clients), (user.server_password, servers)):
                     name = placeholder(value)
-                    origin = _secret_file(unit, name) if name else None
+                    origin = _secret_file(container, name) if name else None
                     if origin:
                         found.add(_same_password(origin))
     return clients, servers
 
 
-def _password_sources(unit: Unit) -> Iterator[tuple[str, Location]]:
+def _password_sources(container: Container) -> Iterator[tuple[str, Location]]:
     """Where a program that connects by pgx has its password from."""
-    variable = unit.variable("PGPASSWORD")
+    variable = container.variable("PGPASSWORD")
     if variable is not None and variable.secret:
-        yield f"secret:{variable.secret[0]}/{variable.secret[1]}", unit.at(*variable.keys)
-    file = unit.variable("PGPASSFILE")
-    if file is not None and file.value and unit.pod is None:
-        origin = unit.origin(file.value)
+        yield f"secret:{variable.secret[0]}/{variable.secret[1]}", container.at(*variable.keys)
+    file = container.variable("PGPASSFILE")
+    if file is not None and file.value and container.pod is None:
+        origin = container.origin(file.value)
         if origin:
-            yield _same_password(origin), unit.at(*file.keys)
+            yield _same_password(origin), container.at(*file.keys)
 
 
 def _same_password(origin: str) -> str:
@@ -173,32 +173,34 @@ def secret_file_missing(deployment: Reading) -> Iterator[Problem]:
     """Variables, commands and health checks that read secret files which are not mounted."""
     if not _judged(deployment):
         return
-    for unit in deployment.containers:
+    for container in deployment.containers:
         said: set[str] = set()
-        for keys, path in _secret_files(unit):
-            if path not in said and unit.origin(path) is None:
+        for keys, path in _secret_files(container):
+            if path not in said and container.origin(path) is None:
                 said.add(path)
                 yield Problem(
-                    unit.at(*keys),
-                    f"{unit.text} reads {path}, where no secret is mounted",
-                    _mounting(unit, path),
+                    container.at(*keys),
+                    f"{container.text} reads {path}, where no secret is mounted",
+                    _mounting(container, path),
                 )
 
 
-def _mounting(unit: Unit, path: str) -> str:
+def _mounting(container: Container, path: str) -> str:
     name = posixpath.basename(path)
     return (
-        f"mount a secret there, its path {name}" if unit.pod else f"add {name} to the secrets of the service"
+        f"mount a secret there, its path {name}"
+        if container.pod
+        else f"add {name} to the secrets of the service"
     )
 
 
-def _secret_files(unit: Unit) -> Iterator[tuple[tuple[Key, ...], str]]:
-    for variable in unit.variables:
+def _secret_files(container: Container) -> Iterator[tuple[tuple[Key, ...], str]]:
+    for variable in container.variables:
         reads_file = variable.name.endswith("_FILE") or variable.name == "PGPASSFILE"
         if reads_file and variable.value and variable.value.startswith("/"):
             yield variable.keys, variable.value
     for key in ("command", "entrypoint", "args", "healthcheck"):
-        for keys, text in strings(unit.data.get(key), (key,)):
+        for keys, text in strings(container.data.get(key), (key,)):
             for name in _SECRET_PATH.findall(text):
                 yield keys, f"{_SECRETS_FOLDER}/{name}"
 
@@ -214,15 +216,15 @@ def _secret_files(unit: Unit) -> Iterator[tuple[tuple[Key, ...], str]]:
 )
 def no_password(deployment: Reading) -> Iterator[Problem]:
     """Permify and migrations that have no password from anywhere."""
-    in_uri = {id(one.unit) for one in permify_connections(deployment) if one.uri.password is not None}
-    for unit in (*deployment.running("permify"), *deployment.running("migrate")):
-        named = unit.variable("PGPASSWORD") or unit.variable("PGPASSFILE")
+    in_uri = {id(one.container) for one in permify_connections(deployment) if one.uri.password is not None}
+    for container in (*deployment.running("permify"), *deployment.running("migrate")):
+        named = container.variable("PGPASSWORD") or container.variable("PGPASSFILE")
         in_words = any(
-            ":" in word.partition("://")[2].partition("@")[0] for word in unit.words if "@" in word
+            ":" in word.partition("://")[2].partition("@")[0] for word in container.words if "@" in word
         )
-        if not (named or unit.inherits or in_words or id(unit) in in_uri):
-            fix = "set PGPASSWORD from a Secret" if unit.pod else "set PGPASSFILE to a mounted secret"
-            yield Problem(unit.at(), f"{unit.text} has neither PGPASSWORD nor PGPASSFILE", fix)
+        if not (named or container.inherits or in_words or id(container) in in_uri):
+            fix = "set PGPASSWORD from a Secret" if container.pod else "set PGPASSFILE to a mounted secret"
+            yield Problem(container.at(), f"{container.text} has neither PGPASSWORD nor PGPASSFILE", fix)
 
 
 @check(
@@ -276,9 +278,9 @@ def external_secret(deployment: Reading) -> Iterator[Problem]:
 def _used(deployment: Reading) -> Iterator[tuple[str, str, Location]]:
     """Each Secret and key that a container or a mount names, once for each place."""
     seen: set[tuple[Location, str, str]] = set()
-    for unit in deployment.containers:
-        for name, key, keys in _secret_keys(unit):
-            place = unit.at(*keys)
+    for container in deployment.containers:
+        for name, key, keys in _secret_keys(container):
+            place = container.at(*keys)
             if (place, name, key) not in seen:
                 seen.add((place, name, key))
                 yield name, key, place
@@ -287,12 +289,12 @@ def _used(deployment: Reading) -> Iterator[tuple[str, str, Location]]:
             yield (*variable.secret, deployment.sources[VALUES].at(*variable.keys))
 
 
-def _secret_keys(unit: Unit) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
+def _secret_keys(container: Container) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
     """Each Secret and key that a container names, with the place in it."""
-    for variable in unit.variables:
+    for variable in container.variables:
         if variable.secret:
             yield (*variable.secret, variable.keys)
-    for mount in unit.mounts:
+    for mount in container.mounts:
         kind, _, rest = mount.origin.partition(":")
         name, _, key = rest.partition("/")
         if kind == "secret" and key:
@@ -311,9 +313,9 @@ def keys_are_a_password(deployment: Reading) -> Iterator[Problem]:
     """Keys of Permify's callers that come from where a password does."""
     passwords = {
         (name, key)
-        for unit in deployment.containers
-        for name, key, keys in _secret_keys(unit)
-        if not _is_keys(unit, keys)
+        for container in deployment.containers
+        for name, key, keys in _secret_keys(container)
+        if not _is_keys(container, keys)
     }
     passwords |= {
         each.secret for each in deployment.helm_variables if each.secret and each.name != KEYS_VARIABLE
@@ -339,23 +341,25 @@ def keys_twice(deployment: Reading) -> Iterator[Problem]:
         if where in seen:
             yield Problem(place, f"{KEYS_VARIABLE} stands twice in {where}", "keep one")
         seen.add(where)
-    for unit in deployment.services:
-        variable = unit.variable(KEYS_VARIABLE)
-        in_file = any(is_keys_file(path) for _, path in env_files(unit.data))
+    for container in deployment.services:
+        variable = container.variable(KEYS_VARIABLE)
+        in_file = any(is_keys_file(path) for _, path in env_files(container.data))
         if variable is not None and in_file and variable.keys[0] != "env_file":
             text = f"{KEYS_VARIABLE} under environment beats the one in secrets/{KEYS}"
-            yield Problem(unit.at(*variable.keys), text, f"remove it, and keep the keys in secrets/{KEYS}")
+            yield Problem(
+                container.at(*variable.keys), text, f"remove it, and keep the keys in secrets/{KEYS}"
+            )
 
 
 def _keys_variables(deployment: Reading) -> Iterator[tuple[Location, str, tuple[str, str] | None]]:
-    for unit in deployment.containers:
-        for variable in unit.variables:
+    for container in deployment.containers:
+        for variable in container.variables:
             if variable.name == KEYS_VARIABLE:
-                yield unit.at(*variable.keys), unit.text, variable.secret
+                yield container.at(*variable.keys), container.text, variable.secret
     for variable in deployment.helm_variables:
         if variable.name == KEYS_VARIABLE:
             yield deployment.sources[VALUES].at(*variable.keys), "extraEnvVars", variable.secret
 
 
-def _is_keys(unit: Unit, keys: tuple[Key, ...]) -> bool:
-    return any(variable.keys == keys and variable.name == KEYS_VARIABLE for variable in unit.variables)
+def _is_keys(container: Container, keys: tuple[Key, ...]) -> bool:
+    return any(variable.keys == keys and variable.name == KEYS_VARIABLE for variable in container.variables)

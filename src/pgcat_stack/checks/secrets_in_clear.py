@@ -136,22 +136,24 @@ _WORDS = frozenset({"", "true", "false", "yes", "no", "on", "off", "0", "1"})
 )
 def password_in_environment(deployment: Reading) -> Iterator[Problem]:
     """Variables named like secrets with a value in the file."""
-    for unit in deployment.containers:
-        for variable in unit.variables:
+    for container in deployment.containers:
+        for variable in container.variables:
             # As written, since a default inside ${…} stands in the file, too.
-            text = dig(unit.data, *variable.keys)
+            text = dig(container.data, *variable.keys)
             if variable.keys[0] == "env_file":
                 continue
-            if unit.pod:
+            if container.pod:
                 text = dig(text, "value")
             elif isinstance(text, str) and isinstance(variable.keys[-1], int):
                 text = text.partition("=")[2]
             if _is_secret(variable.name, text):
                 fix = "use valueFrom.secretKeyRef"
-                if unit.pod is None:
+                if container.pod is None:
                     fix = f"use PGPASSFILE or a *_FILE variable, or write ${{{variable.name}:?}}"
                 yield Problem(
-                    unit.at(*variable.keys), f"{unit.text} has the value of {variable.name} written out", fix
+                    container.at(*variable.keys),
+                    f"{container.text} has the value of {variable.name} written out",
+                    fix,
                 )
     for variable in deployment.helm_variables:
         if _is_secret(variable.name, variable.value):
@@ -231,15 +233,15 @@ def _secret_paths(deployment: Reading) -> Iterator[tuple[Location, str, str]]:
         file = dig(entry, "file")
         if compose and isinstance(file, str):
             yield compose.at("secrets", name), f"the secret {name}", file
-    for unit in deployment.services:
-        for keys, file in env_files(unit.data):
+    for container in deployment.services:
+        for keys, file in env_files(container.data):
             path = os.path.normpath(file).replace(os.sep, "/")
             source = deployment.sources.get(path)
             lines = environment_lines(source.text) if source else ()
             if path.startswith(f"{SECRETS_FOLDER}/") or any(
                 _is_secret(name, value) for _, name, value in lines
             ):
-                yield unit.at(*keys), f"secrets of {unit.text}", file
+                yield container.at(*keys), f"secrets of {container.text}", file
 
 
 def _ignored(path: str, rules: list[str]) -> bool:

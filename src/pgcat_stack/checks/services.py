@@ -20,7 +20,7 @@ from pgcat_stack.files.quantities import is_int, whole_text
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import PERMIFY, PGCAT
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Pod, Unit
+from pgcat_stack.reading.containers import Container, Pod
 from pgcat_stack.reading.reading import Reading
 
 _SCALABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
@@ -103,13 +103,13 @@ def port_name(deployment: Reading) -> Iterator[Problem]:
                 yield Problem(
                     place, f"no container of {found[0].text} has a port named {show(port)}", _known(found)
                 )
-    for unit in deployment.containers:
-        named = [dig(port, "name") for port in as_list(unit.data.get("ports"))]
+    for container in deployment.containers:
+        named = [dig(port, "name") for port in as_list(container.data.get("ports"))]
         declared = {name for name in named if isinstance(name, str)}
-        for keys, port in probes(unit):
+        for keys, port in probes(container):
             if isinstance(port, str) and port not in declared:
                 fix = f"it has {', '.join(sorted(declared)) or 'none'}"
-                yield Problem(unit.at(*keys), f"{unit.text} has no port named {show(port)}", fix)
+                yield Problem(container.at(*keys), f"{container.text} has no port named {show(port)}", fix)
     for monitor in deployment.of_kind("PodMonitor"):
         found = monitored(deployment, monitor)
         for index, endpoint in enumerate(as_list(monitor.get("spec", "podMetricsEndpoints"))):
@@ -136,21 +136,23 @@ def _known(found: list[Pod]) -> str:
 )
 def nobody_listens(deployment: Reading) -> Iterator[Problem]:
     """Numbers of ports that the program behind them does not open."""
-    for unit in deployment.containers:
-        open_ports = listening(deployment, unit)
+    for container in deployment.containers:
+        open_ports = listening(deployment, container)
         if open_ports is None:
             continue
-        for index, port in enumerate(as_list(unit.data.get("ports"))):
-            number = dig(port, "containerPort") if unit.pod else _container_port(port)
+        for index, port in enumerate(as_list(container.data.get("ports"))):
+            number = dig(port, "containerPort") if container.pod else _container_port(port)
             if is_int(number) and number not in open_ports:
-                keys = ("ports", index, "containerPort") if unit.pod else ("ports", index)
+                keys = ("ports", index, "containerPort") if container.pod else ("ports", index)
                 yield Problem(
-                    unit.at(*keys), f"{unit.text} declares port {number}", _listens(unit, open_ports)
+                    container.at(*keys),
+                    f"{container.text} declares port {number}",
+                    _listens(container, open_ports),
                 )
-        for path, port in probes(unit):
+        for path, port in probes(container):
             if is_int(port) and port not in open_ports:
-                text = f"the probe of {unit.text} asks port {port}"
-                yield Problem(unit.at(*path), text, _listens(unit, open_ports))
+                text = f"the probe of {container.text} asks port {port}"
+                yield Problem(container.at(*path), text, _listens(container, open_ports))
     for service in deployment.of_kind("Service"):
         found = selected(deployment, service)
         if len(found) == 1:
@@ -158,8 +160,8 @@ def nobody_listens(deployment: Reading) -> Iterator[Problem]:
 
 
 def _service_ports(deployment: Reading, service: Manifest, pod: Pod) -> Iterator[Problem]:
-    inside = [unit for unit in deployment.containers if unit.pod is pod and not unit.ends]
-    known = [listening(deployment, unit) for unit in inside]
+    inside = [container for container in deployment.containers if container.pod is pod and not container.ends]
+    known = [listening(deployment, container) for container in inside]
     if None in known:
         return
     open_ports = {number for ports in known for number in ports or ()}
@@ -172,8 +174,8 @@ def _service_ports(deployment: Reading, service: Manifest, pod: Pod) -> Iterator
             yield Problem(service.at("spec", "ports", index), text, fix)
 
 
-def _listens(unit: Unit, open_ports: set[int]) -> str:
-    file = PGCAT if unit.program == "pgcat" else PERMIFY
+def _listens(container: Container, open_ports: set[int]) -> str:
+    file = PGCAT if container.program == "pgcat" else PERMIFY
     return f"by {file} it listens on {', '.join(map(str, sorted(open_ports)))}"
 
 
@@ -194,16 +196,20 @@ def listens_on_loopback(deployment: Reading) -> Iterator[Problem]:
         return
     everywhere = "[::]" if ":" in host else "0.0.0.0"
     listens, mend = source.at("general", "host"), f'set host = "{everywhere}"'
-    for unit in deployment.running("pgcat"):
-        if unit.pod is None or unit.pod not in [other.pod for other in deployment.running("permify")]:
-            yield Problem(listens, f"{unit.text} listens on {host}, and Permify runs outside of it", mend)
+    for container in deployment.running("pgcat"):
+        if container.pod is None or container.pod not in [
+            other.pod for other in deployment.running("permify")
+        ]:
+            yield Problem(
+                listens, f"{container.text} listens on {host}, and Permify runs outside of it", mend
+            )
             continue
-        if scraped(deployment, unit.pod):
-            yield Problem(listens, f"the exporter of {unit.text} listens on {host}, too", mend)
-        for path, _ in probes(unit):
+        if scraped(deployment, container.pod):
+            yield Problem(listens, f"the exporter of {container.text} listens on {host}, too", mend)
+        for path, _ in probes(container):
             if path[1] in KUBELET_PROBES:
-                text = f"the kubelet asks from outside the pod, and {unit.text} listens on {host}"
-                yield Problem(unit.at(*path), text, f"{mend}, or probe by exec")
+                text = f"the kubelet asks from outside the pod, and {container.text} listens on {host}"
+                yield Problem(container.at(*path), text, f"{mend}, or probe by exec")
 
 
 def _container_port(port: object) -> int | None:

@@ -66,14 +66,14 @@ def tls_file_not_mounted(deployment: Reading) -> Iterator[Problem]:
         return
     for name in _FILES:
         path = _general(deployment).get(name)
-        for unit in deployment.running("pgcat") if isinstance(path, str) else ():
-            if deployment.pgcat and _absent(str(path)) and unit.origin(str(path)) is None:
-                text = f"{unit.text} has nothing mounted at {path}, its {name}"
+        for container in deployment.running("pgcat") if isinstance(path, str) else ():
+            if deployment.pgcat and _absent(str(path)) and container.origin(str(path)) is None:
+                text = f"{container.text} has nothing mounted at {path}, its {name}"
                 yield Problem(deployment.pgcat.at("general", name), text, "mount the Secret there")
     for connection in _connections(deployment):
         path = connection.uri.options.get("sslrootcert", "")
         if _absent(path) and not _mounted(deployment, connection, path):
-            who = connection.unit.text if connection.unit else "Permify's chart"
+            who = connection.container.text if connection.container else "Permify's chart"
             text = f"{who} has nothing mounted at {path}, the sslrootcert of {_what(connection)}"
             yield Problem(connection.location, text, "mount the CA there")
 
@@ -97,13 +97,13 @@ def _connections(deployment: Reading) -> list[Connection]:
 
 
 def _what(connection: Connection) -> str:
-    unit = connection.unit
-    return f"the URI of {unit.text}" if unit and not unit.program else connection.what
+    container = connection.container
+    return f"the URI of {container.text}" if container and not container.program else connection.what
 
 
 def _mounted(deployment: Reading, connection: Connection, path: str) -> bool:
-    if connection.unit is not None:
-        return connection.unit.origin(path) is not None
+    if connection.container is not None:
+        return connection.container.origin(path) is not None
     values = deployment.sources.get(VALUES)
     if values is None:  # Permify is deployed elsewhere
         return True
@@ -138,8 +138,8 @@ def certificate_names(deployment: Reading) -> Iterator[Problem]:
 def _certificate(deployment: Reading) -> Manifest | None:
     """The Certificate whose Secret PgCat's certificate is in."""
     path = _general(deployment).get("tls_certificate")
-    for unit in deployment.running("pgcat") if isinstance(path, str) else ():
-        kind, _, rest = (unit.origin(str(path)) or "").partition(":")
+    for container in deployment.running("pgcat") if isinstance(path, str) else ():
+        kind, _, rest = (container.origin(str(path)) or "").partition(":")
         for manifest in deployment.of_kind("Certificate") if kind == "secret" else ():
             if manifest.get("spec", "secretName") == rest.partition("/")[0]:
                 return manifest

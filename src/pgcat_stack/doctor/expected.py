@@ -270,19 +270,19 @@ class Facts:
     @cached_property
     def migration(self) -> tuple[str, Location] | None:
         """What the migration of this version is noted as in the database, and where; None without a note."""
-        for unit in self.deployment.containers:
-            for index, word in enumerate(unit.words):
+        for container in self.deployment.containers:
+            for index, word in enumerate(container.words):
                 match = _MIGRATION.search(word) if "pgcat_stack_migrations" in word else None
                 if match:
-                    return match[1], unit.at("command", index)
+                    return match[1], container.at("command", index)
         return None
 
     @cached_property
     def migration_at(self) -> Location:
         """Where the migration stands."""
-        for unit in self.deployment.containers:
-            if unit.program == "migrate":
-                return unit.at()
+        for container in self.deployment.containers:
+            if container.program == "migrate":
+                return container.at()
         return Location(BUDGET)
 
     # Permify
@@ -326,18 +326,18 @@ class Facts:
     def namespace(self) -> str:
         """The namespace of the workloads; empty where the files name none."""
         for workload in self.topology.workloads:
-            if workload.unit is not None and workload.unit.pod is not None:
-                return workload.unit.pod.manifest.namespace
+            if workload.container is not None and workload.container.pod is not None:
+                return workload.container.pod.manifest.namespace
         return next((manifest.namespace for manifest in self.deployment.manifests if manifest.namespace), "")
 
     def secret_of(self, file: str, variable: str = "") -> tuple[str, str] | None:
         """The Kubernetes Secret and key of a password, by its file in PgCat or its variable in Permify."""
-        for unit in self.deployment.containers:
-            origin = unit.origin(f"/run/secrets/{file}") or ""
+        for container in self.deployment.containers:
+            origin = container.origin(f"/run/secrets/{file}") or ""
             if origin.startswith("secret:"):
                 secret, _, key = origin.removeprefix("secret:").partition("/")
                 return secret, key
-            named = unit.variable(variable)
+            named = container.variable(variable)
             if named is not None and named.secret:
                 return named.secret
         return next((each.secret for each in self.deployment.helm_variables if each.name == variable), None)
@@ -353,7 +353,9 @@ class Facts:
     @property
     def asks_for_a_key(self) -> bool:
         """Whether the file has Permify ask its callers for a key, and no variable may say otherwise."""
-        names = {variable.name for unit in self.deployment.containers for variable in unit.variables}
+        names = {
+            variable.name for container in self.deployment.containers for variable in container.variables
+        }
         names |= {variable.name for variable in self.deployment.helm_variables}
         source, values = self.deployment.permify, self.deployment.sources.get(VALUES)
         written = {"authn": as_mapping(dig(source.data, "authn"))} if source else {}

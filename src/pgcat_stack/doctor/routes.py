@@ -238,7 +238,7 @@ class _Opening:
         """The host that the files give it, where it is one that could be reached from elsewhere."""
         if name == "permify":
             workload = self.facts.workload("permify")
-            hosts = ["permify"] if workload is not None and workload.unit is not None else []
+            hosts = ["permify"] if workload is not None and workload.container is not None else []
         else:
             hosts = [
                 server.host

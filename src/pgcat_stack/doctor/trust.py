@@ -136,7 +136,7 @@ class Certificates(contextlib.AbstractContextManager["Certificates"]):
         return root / path
 
     def _origins(self, path: str) -> list[str]:
-        found = (unit.origin(path) for unit in self._facts.deployment.containers)
+        found = (container.origin(path) for container in self._facts.deployment.containers)
         return list(dict.fromkeys(origin for origin in found if origin))
 
     def _public(self, variable: str) -> Path:

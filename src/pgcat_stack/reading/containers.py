@@ -1,6 +1,6 @@
-"""What runs where: the containers of manifests and the services of compose.yaml in one shape, a unit.
+"""What runs where: the containers of manifests and the services of compose.yaml in one shape.
 
-A unit knows which program it runs, its words (command and arguments), environment, and which file of the
+A `Container` knows which program it runs, its words (command and arguments), environment, and which file of the
 deployment stands at which path inside it. Everything is read tolerantly: what has a wrong type is absent.
 """
 
@@ -98,8 +98,8 @@ class Pod:
     def ports(self) -> tuple[tuple[str, int], ...]:
         """(name, number) of each port that a container declares; the name may be empty."""
         found = []
-        for _, container in self.containers:
-            for port in as_list(container.get("ports")):
+        for _, entry in self.containers:
+            for port in as_list(entry.get("ports")):
                 number, name = dig(port, "containerPort"), dig(port, "name")
                 if is_int(number):
                     found.append((name if isinstance(name, str) else "", number))
@@ -113,7 +113,7 @@ class Pod:
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
+class Container:
     """A container or a Compose service. `base` is its path in document `document` of `source`."""
 
     name: str
@@ -180,7 +180,7 @@ class Unit:
         return posixpath.join(best.origin, rest) if best.origin and rest else best.origin
 
 
-def read_containers(deployment: Deployment, pods: Iterable[Pod]) -> tuple[Unit, ...]:
+def read_containers(deployment: Deployment, pods: Iterable[Pod]) -> tuple[Container, ...]:
     """Every service of compose.yaml and every container of the pods."""
     return (*_services(deployment), *_containers(deployment, pods))
 
@@ -241,24 +241,24 @@ def words_of(value: object) -> tuple[str, ...]:
 # Kubernetes
 
 
-def _containers(deployment: Deployment, pods: Iterable[Pod]) -> Iterator[Unit]:
+def _containers(deployment: Deployment, pods: Iterable[Pod]) -> Iterator[Container]:
     generated = deployment.generated_files
     for pod in pods:
         manifest = pod.manifest
-        for path, container in pod.containers:
-            name = as_text(container.get("name"))
-            words = words_of(container.get("command")) + words_of(container.get("args"))
-            yield Unit(
+        for path, entry in pod.containers:
+            name = as_text(entry.get("name"))
+            words = words_of(entry.get("command")) + words_of(entry.get("args"))
+            yield Container(
                 name=name,
-                program=_program(name, container.get("image"), words),
-                data=container,
+                program=_program(name, entry.get("image"), words),
+                data=entry,
                 source=manifest.source,
                 document=manifest.document,
                 base=path,
                 pod=pod,
                 words=words,
-                variables=tuple(kubernetes_variables(container.get("env"), ("env",))),
-                mounts=tuple(_pod_mounts(pod, container, generated)),
+                variables=tuple(kubernetes_variables(entry.get("env"), ("env",))),
+                mounts=tuple(_pod_mounts(pod, entry, generated)),
             )
 
 
@@ -276,10 +276,10 @@ def kubernetes_variables(value: object, base: tuple[Key, ...]) -> Iterator[Varia
 
 
 def _pod_mounts(
-    pod: Pod, container: Mapping[str, Any], generated: Mapping[str, Mapping[str, str]]
+    pod: Pod, entry: Mapping[str, Any], generated: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Mount]:
     volumes = {dig(volume, "name"): volume for volume in pod.volumes if isinstance(dig(volume, "name"), str)}
-    for index, mount in enumerate(as_list(container.get("volumeMounts"))):
+    for index, mount in enumerate(as_list(entry.get("volumeMounts"))):
         target, name = dig(mount, "mountPath"), dig(mount, "name")
         if not isinstance(target, str) or not isinstance(name, str) or name not in volumes:
             continue
@@ -324,7 +324,7 @@ def _volume_entries(volume: Any, generated: Mapping[str, Mapping[str, str]]) -> 
 # Compose
 
 
-def _services(deployment: Deployment) -> Iterator[Unit]:
+def _services(deployment: Deployment) -> Iterator[Container]:
     compose = deployment.compose
     if compose is None:
         return
@@ -334,7 +334,7 @@ def _services(deployment: Deployment) -> Iterator[Unit]:
         if not isinstance(service, dict):
             continue
         words = words_of(service.get("entrypoint")) + words_of(service.get("command"))
-        yield Unit(
+        yield Container(
             name=str(name),
             program=_program(str(name), service.get("image"), words),
             data=service,

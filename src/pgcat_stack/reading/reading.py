@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pgcat_stack.files.plain_data import as_mapping, dig
-from pgcat_stack.reading.containers import Pod, Program, Unit, Variable, read_containers, read_pods
+from pgcat_stack.reading.containers import Container, Pod, Program, Variable, read_containers, read_pods
 from pgcat_stack.reading.deployment import Deployment
 from pgcat_stack.reading.topology import Topology, read_topology
 from pgcat_stack.reading.workloads import helm_variables, read_workloads
@@ -25,7 +25,7 @@ class Reading(Deployment):
         return read_pods(self)
 
     @cached_property
-    def containers(self) -> tuple[Unit, ...]:
+    def containers(self) -> tuple[Container, ...]:
         """Every service of compose.yaml and every container of the manifests."""
         return read_containers(self, self.pods)
 
@@ -40,32 +40,34 @@ class Reading(Deployment):
         return helm_variables(self)
 
     @property
-    def services(self) -> list[Unit]:
+    def services(self) -> list[Container]:
         """The services of compose.yaml."""
-        return [unit for unit in self.containers if unit.pod is None]
+        return [container for container in self.containers if container.pod is None]
 
     @property
     def ending_services(self) -> frozenset[str]:
         """The Compose services that end by themselves: migrations, and those whose end another waits for."""
         waited_for = {
             str(name)
-            for unit in self.services
-            for name, how in as_mapping(unit.data.get("depends_on")).items()
+            for container in self.services
+            for name, how in as_mapping(container.data.get("depends_on")).items()
             if dig(how, "condition") == "service_completed_successfully"
         }
-        return frozenset(waited_for | {unit.name for unit in self.services if unit.program == "migrate"})
+        return frozenset(
+            waited_for | {container.name for container in self.services if container.program == "migrate"}
+        )
 
     @property
-    def own_containers(self) -> list[Unit]:
+    def own_containers(self) -> list[Container]:
         """Those that the stack itself brings; what else runs in the same folder is its owner's matter."""
-        return [unit for unit in self.containers if unit.own]
+        return [container for container in self.containers if container.own]
 
     @property
     def own_pods(self) -> list[Pod]:
         """The objects that make pods with one of our programs."""
-        own = {unit.pod for unit in self.own_containers}
+        own = {container.pod for container in self.own_containers}
         return [pod for pod in self.pods if pod in own]
 
-    def running(self, program: Program) -> list[Unit]:
+    def running(self, program: Program) -> list[Container]:
         """The containers that run this program."""
-        return [unit for unit in self.containers if unit.program == program]
+        return [container for container in self.containers if container.program == program]

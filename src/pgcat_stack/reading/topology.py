@@ -193,7 +193,7 @@ class _Settings:
 
     def __init__(self, workload: Workload, source: Source | None, base: tuple[Key, ...]) -> None:
         self._environment, self._source, self._base = workload.environment, source, base
-        self._nowhere = workload.container
+        self._nowhere = workload.location
 
     def find(self, read: Callable[[Any], T | None], *keys: str) -> tuple[T | None, Location]:
         """The setting as `read` makes it of what is written, and where that stands or would stand."""

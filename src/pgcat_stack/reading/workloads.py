@@ -19,7 +19,7 @@ from pgcat_stack.files.sources import Source
 from pgcat_stack.files.variables import filled_in
 from pgcat_stack.findings import Location
 from pgcat_stack.paths import BUDGET, VALUES
-from pgcat_stack.reading.containers import Pod, Unit, Variable, kubernetes_variables
+from pgcat_stack.reading.containers import Container, Pod, Variable, kubernetes_variables
 from pgcat_stack.reading.deployment import Deployment
 
 KUBERNETES_GRACE_SECONDS, COMPOSE_GRACE_SECONDS = 30, 10
@@ -84,7 +84,7 @@ class Workload:
     pod: str
     replicas: Number
     grace: Seconds
-    container: Location
+    location: Location
     sidecar: bool = False
     container_role: Literal["main", "native-sidecar", "init"] = "main"
     rollout: Rollout | None = None
@@ -93,7 +93,7 @@ class Workload:
     stop_signal: str | None = None
     stop_signal_location: Location | None = None
     environment: Environment = field(default_factory=dict)
-    unit: Unit | None = None
+    container: Container | None = None
     counted: bool = True
     """False where no file says how many there are."""
 
@@ -115,7 +115,7 @@ class Workload:
         return self.kind in ("deployment", "statefulset", "other")
 
 
-def read_workloads(deployment: Deployment, containers: Iterable[Unit]) -> tuple[Workload, ...]:
+def read_workloads(deployment: Deployment, containers: Iterable[Container]) -> tuple[Workload, ...]:
     """Everything that runs PgCat or Permify by the files; Permify elsewhere only where no file runs it."""
     found = [*_from_compose(containers), *_from_manifests(deployment, containers)]
     if not any(workload.program == "permify" for workload in found):
@@ -130,56 +130,58 @@ def _environment(variables: Iterable[Variable], at: Callable[..., Location]) -> 
 # Compose
 
 
-def compose_replicas(unit: Unit) -> Number:
+def compose_replicas(container: Container) -> Number:
     """How many containers a service has."""
-    keys: tuple[Key, ...] = ("scale",) if "scale" in unit.data else ("deploy", "replicas")
-    replicas = whole_text(dig(unit.data, *keys))
-    return Number(1 if replicas is None else max(replicas, 0), unit.at(*keys))
+    keys: tuple[Key, ...] = ("scale",) if "scale" in container.data else ("deploy", "replicas")
+    replicas = whole_text(dig(container.data, *keys))
+    return Number(1 if replicas is None else max(replicas, 0), container.at(*keys))
 
 
-def _from_compose(containers: Iterable[Unit]) -> Iterator[Workload]:
-    for unit in containers:
-        if unit.pod is not None or (unit.program != "pgcat" and unit.program != "permify"):
+def _from_compose(containers: Iterable[Container]) -> Iterator[Workload]:
+    for container in containers:
+        if container.pod is not None or (container.program != "pgcat" and container.program != "permify"):
             continue
-        grace = duration_seconds(filled_in(unit.data.get("stop_grace_period")))
-        signal = filled_in(unit.data.get("stop_signal"))
+        grace = duration_seconds(filled_in(container.data.get("stop_grace_period")))
+        signal = filled_in(container.data.get("stop_signal"))
         yield Workload(
-            program=unit.program,
+            program=container.program,
             kind="compose",
-            name=unit.name,
-            pod=unit.name,
-            replicas=compose_replicas(unit),
-            grace=Seconds(COMPOSE_GRACE_SECONDS if grace is None else grace, unit.at("stop_grace_period")),
-            container=unit.at(),
+            name=container.name,
+            pod=container.name,
+            replicas=compose_replicas(container),
+            grace=Seconds(
+                COMPOSE_GRACE_SECONDS if grace is None else grace, container.at("stop_grace_period")
+            ),
+            location=container.at(),
             stop_signal=str(signal) if isinstance(signal, (str, int)) else None,
-            stop_signal_location=unit.at("stop_signal"),
-            environment=_environment(unit.variables, unit.at),
-            unit=unit,
+            stop_signal_location=container.at("stop_signal"),
+            environment=_environment(container.variables, container.at),
+            container=container,
         )
 
 
 # Kubernetes
 
 
-def _from_manifests(deployment: Deployment, containers: Iterable[Unit]) -> Iterator[Workload]:
-    inside: dict[Pod, dict[Program, Unit]] = {}
-    for unit in containers:
-        if unit.pod is not None and (unit.program == "pgcat" or unit.program == "permify"):
-            inside.setdefault(unit.pod, {}).setdefault(unit.program, unit)
+def _from_manifests(deployment: Deployment, containers: Iterable[Container]) -> Iterator[Workload]:
+    inside: dict[Pod, dict[Program, Container]] = {}
+    for container in containers:
+        if container.pod is not None and (container.program == "pgcat" or container.program == "permify"):
+            inside.setdefault(container.pod, {}).setdefault(container.program, container)
     for pod, found in inside.items():
-        for program, unit in found.items() if pod.manifest.kind not in ("Job", "CronJob") else ():
-            yield _pod_workload(deployment, pod, program, unit, sidecar=len(found) > 1)
+        for program, container in found.items() if pod.manifest.kind not in ("Job", "CronJob") else ():
+            yield _pod_workload(deployment, pod, program, container, sidecar=len(found) > 1)
 
 
 def _pod_workload(
-    deployment: Deployment, pod: Pod, program: Program, unit: Unit, *, sidecar: bool
+    deployment: Deployment, pod: Pod, program: Program, container: Container, *, sidecar: bool
 ) -> Workload:
     manifest = pod.manifest
     grace = whole(pod.spec.get("terminationGracePeriodSeconds"))
-    signal = dig(unit.data, "lifecycle", "stopSignal")
+    signal = dig(container.data, "lifecycle", "stopSignal")
     role: Literal["main", "native-sidecar", "init"] = "main"
-    if "initContainers" in unit.base:
-        role = "init" if unit.ends else "native-sidecar"
+    if "initContainers" in container.base:
+        role = "init" if container.ends else "native-sidecar"
     elsewhere = _count_elsewhere(deployment) if manifest.partial else None
     replicas = whole(manifest.get("spec", "replicas"))
     count = elsewhere or Number(1 if replicas is None else max(replicas, 0), manifest.at("spec", "replicas"))
@@ -195,16 +197,16 @@ def _pod_workload(
             KUBERNETES_GRACE_SECONDS if grace is None else grace,
             manifest.at(*pod.path, "terminationGracePeriodSeconds"),
         ),
-        container=unit.at(),
+        location=container.at(),
         sidecar=sidecar,
         container_role=role,
         rollout=_rollout(manifest, most) if manifest.kind == "Deployment" else None,
         autoscaler=autoscaler,
-        pre_stop=_pre_stop(unit),
+        pre_stop=_pre_stop(container),
         stop_signal=signal if isinstance(signal, str) else None,
-        stop_signal_location=unit.at("lifecycle", "stopSignal"),
-        environment=_environment(unit.variables, unit.at),
-        unit=unit,
+        stop_signal_location=container.at("lifecycle", "stopSignal"),
+        environment=_environment(container.variables, container.at),
+        container=container,
         counted=elsewhere is None or elsewhere.value > 0,
     )
 
@@ -269,17 +271,17 @@ def _scale_down(manifest: Manifest, replicas: int) -> Iterator[ScaleDown]:
         yield from policies
 
 
-def _pre_stop(unit: Unit) -> PreStop | None:
+def _pre_stop(container: Container) -> PreStop | None:
     at = ("lifecycle", "preStop")
-    seconds = whole(dig(unit.data, *at, "sleep", "seconds"))
+    seconds = whole(dig(container.data, *at, "sleep", "seconds"))
     if seconds is not None:
-        return PreStop(seconds, False, unit.at(*at, "sleep", "seconds"))
-    command = dig(unit.data, *at, "exec", "command")
+        return PreStop(seconds, False, container.at(*at, "sleep", "seconds"))
+    command = dig(container.data, *at, "exec", "command")
     if not isinstance(command, list):
         return None
     found = _SLEEP.search(" ".join(str(word) for word in command))
     waits = float(found[1]) * _SLEEP_UNITS[found[2]] if found else 0.0
-    return PreStop(waits, True, unit.at(*at, "exec", "command"))
+    return PreStop(waits, True, container.at(*at, "exec", "command"))
 
 
 # Permify that others deploy
@@ -308,7 +310,7 @@ def _elsewhere(deployment: Deployment) -> Iterator[Workload]:
             replicas=count,
             counted=count.value > 0,
             grace=Seconds(KUBERNETES_GRACE_SECONDS, count.location),
-            container=count.location,
+            location=count.location,
         )
 
 
@@ -332,7 +334,7 @@ def _helm(deployment: Deployment, values: Source, most: int) -> Workload:
         pod="helm",
         replicas=replicas,
         grace=Seconds(KUBERNETES_GRACE_SECONDS, values.here()),
-        container=values.here(),
+        location=values.here(),
         autoscaler=autoscaler,
         environment=_environment(helm_variables(deployment), values.at),
     )

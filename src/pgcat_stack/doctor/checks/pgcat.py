@@ -36,7 +36,11 @@ def _restart(facts: Facts) -> str:
     if facts.platform == "docker":
         return "docker compose restart pgcat"
     workload = facts.workload("pgcat")
-    name = workload.unit.pod.manifest.name if workload and workload.unit and workload.unit.pod else "pgcat"
+    name = (
+        workload.container.pod.manifest.name
+        if workload and workload.container and workload.container.pod
+        else "pgcat"
+    )
     scope = f" -n {facts.namespace}" if facts.namespace else ""
     return f"kubectl apply -k ., then kubectl{scope} rollout restart deployment/{name}"
 
@@ -90,7 +94,9 @@ def pgcat_version_differs(case: Case) -> Iterator[Problem]:
     """PgCat of another line than the image's."""
     image, line = case.facts.deployment.pgcat_image, case.facts.pgcat_version
     workload = case.facts.workload("pgcat")
-    place = workload.unit.at("image") if workload and workload.unit else case.facts.pgcat_at("general")
+    place = (
+        workload.container.at("image") if workload and workload.container else case.facts.pgcat_at("general")
+    )
     for pgcat, facts in _told(case):
         if facts.version and not facts.version.startswith(f"{line}."):
             message = (

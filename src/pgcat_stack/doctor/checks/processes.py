@@ -193,13 +193,13 @@ def process_unwell(case: Case) -> Iterator[Problem]:
 def image_differs(case: Case) -> Iterator[Problem]:
     """Containers whose image is not that of the files."""
     for process in case.answers.processes or ():
-        for unit in case.facts.deployment.containers:
-            image = unit.data.get("image")
-            named = unit.name == process.program and unit.program in ("pgcat", "permify")
+        for container in case.facts.deployment.containers:
+            image = container.data.get("image")
+            named = container.name == process.program and container.program in ("pgcat", "permify")
             if named and isinstance(image, str) and "$" not in image and not process.going:
                 if process.image and process.image != image:
                     message = f"{process.name} runs {process.image}, and the files say {image}"
-                    yield Problem(unit.at("image"), message, _apply(case.facts))
+                    yield Problem(container.at("image"), message, _apply(case.facts))
                 break
 
 
@@ -350,7 +350,7 @@ def _counted(case: Case) -> Iterator[tuple[Workload, list[Process]]]:
         return
     for workload in case.facts.topology.workloads:
         if workload.kind in ("compose", "deployment", "statefulset"):
-            name = workload.unit.name if workload.unit is not None else workload.program
+            name = workload.container.name if workload.container is not None else workload.program
             yield (
                 workload,
                 [p for p in case.answers.processes if p.program == name and not p.going],
@@ -359,16 +359,18 @@ def _counted(case: Case) -> Iterator[tuple[Workload, list[Process]]]:
 
 def _place(facts: Facts, process: Process) -> Problem | None:
     """Where the files have a process, with the command that shows its log; None for what is not of them."""
-    for unit in facts.deployment.containers:
-        if unit.name == process.program and unit.own:
+    for container in facts.deployment.containers:
+        if container.name == process.program and container.own:
             if facts.platform == "docker":
                 command = f"docker compose logs --tail 20 {process.program}"
                 if process.trouble == "is paused":
                     command = f"docker compose unpause {process.program}"
                 elif process.trouble.startswith("is exited"):
                     command += ", then docker compose up --wait"
-                return Problem(unit.at(), "", command)
-            return Problem(unit.at(), "", f"kubectl{_scope(facts)} logs {process.name} -c {process.program}")
+                return Problem(container.at(), "", command)
+            return Problem(
+                container.at(), "", f"kubectl{_scope(facts)} logs {process.name} -c {process.program}"
+            )
     return None
 
 
