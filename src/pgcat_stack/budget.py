@@ -189,9 +189,9 @@ class Plan:
         return readable and self.counted and not self.unlisted and not any(row.over for row in self.rows)
 
 
-def plan(deployment: Reading) -> Plan:
+def plan(reading: Reading) -> Plan:
     """The budget of each server, in the order of budget.yaml. Listed twice, its first entry counts."""
-    topology = deployment.topology
+    topology = reading.topology
     servers: dict[Address, BudgetServer] = {}
     for server in topology.servers:
         servers.setdefault(server.address, server)

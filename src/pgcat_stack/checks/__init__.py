@@ -1,9 +1,9 @@
 """The checks of a deployment's files.
 
-A check is a function from a deployment to problems:
+A check is a function from a reading of a deployment to problems:
 
     @check(code="PS201", name="pgcat-unknown-key", severity="error", why="…", mend="…")
-    def unknown_key(deployment: Deployment) -> Iterator[Problem]: ...
+    def unknown_key(reading: Reading) -> Iterator[Problem]: ...
 
 Every module of this package is one family, unless its name starts with an underscore. Codes are stable and
 never used again. Where a file that a check judges by cannot be read, it is not run.
@@ -34,6 +34,6 @@ registry: Registry[Reading] = Registry(
 check = registry.check
 
 
-def run_checks(deployment: Reading) -> list[Finding]:
+def run_checks(reading: Reading) -> list[Finding]:
     """Run every check on the deployment. Findings come sorted by path, line and code, each once."""
-    return sorted(findings(registry.all_checks(), deployment), key=lambda finding: finding.order)
+    return sorted(findings(registry.all_checks(), reading), key=lambda finding: finding.order)

@@ -26,11 +26,11 @@ _PROTOCOLS = ("TCP", "UDP")
 
 
 @lru_cache(maxsize=4)
-def policies(deployment: Reading) -> tuple[Manifest, ...]:
+def policies(reading: Reading) -> tuple[Manifest, ...]:
     """All policies as NetworkPolicies. Rules keep their index, for their places; what is not read is None."""
-    cilium = [_read(manifest) for manifest in deployment.of_kind(CILIUM)]
+    cilium = [_read(manifest) for manifest in reading.of_kind(CILIUM)]
     known = [policy for policy in cilium if policy.get("spec", "policyTypes")]
-    return (*deployment.of_kind("NetworkPolicy"), *known)
+    return (*reading.of_kind("NetworkPolicy"), *known)
 
 
 def _read(manifest: Manifest) -> Manifest:

@@ -52,23 +52,23 @@ class Flow:
 
 
 @lru_cache(maxsize=4)
-def flows(deployment: Reading) -> tuple[Flow, ...]:
+def flows(reading: Reading) -> tuple[Flow, ...]:
     """Every connection that the stack needs or may need, as far as its files tell."""
-    return tuple(_flows(deployment))
+    return tuple(_flows(reading))
 
 
 @lru_cache(maxsize=4)
-def stack_pods(deployment: Reading) -> tuple[Pod, ...]:
+def stack_pods(reading: Reading) -> tuple[Pod, ...]:
     """The pods of the stack, and Permify's where somebody else deploys it."""
-    elsewhere = permify_elsewhere(deployment)
-    return (*deployment.own_pods, *([elsewhere] if elsewhere else []))
+    elsewhere = permify_elsewhere(reading)
+    return (*reading.own_pods, *([elsewhere] if elsewhere else []))
 
 
 @lru_cache(maxsize=4)
-def permify_elsewhere(deployment: Reading) -> Pod | None:
+def permify_elsewhere(reading: Reading) -> Pod | None:
     """Permify's pods where somebody else deploys them: of their labels only the name is known."""
-    kustomization = deployment.kustomization
-    if kustomization is None or deployment.running("permify") or not deployment.topology.permify:
+    kustomization = reading.kustomization
+    if kustomization is None or reading.running("permify") or not reading.topology.permify:
         return None
     namespace = as_text(kustomization.mapping.get("namespace"))
     return Pod(
@@ -76,34 +76,34 @@ def permify_elsewhere(deployment: Reading) -> Pod | None:
     )
 
 
-def _flows(deployment: Reading) -> Iterator[Flow]:
-    pgcats = _pods(deployment, "pgcat")
-    elsewhere = permify_elsewhere(deployment)
-    permifys = [elsewhere] if elsewhere else _pods(deployment, "permify")
+def _flows(reading: Reading) -> Iterator[Flow]:
+    pgcats = _pods(reading, "pgcat")
+    elsewhere = permify_elsewhere(reading)
+    permifys = [elsewhere] if elsewhere else _pods(reading, "permify")
     for pgcat in pgcats:
-        yield from _of_pgcat(deployment, pgcat, permifys)
+        yield from _of_pgcat(reading, pgcat, permifys)
     for permify in permifys:
-        yield from _of_permify(deployment, permify)
-    for connection in [*migration_connections(deployment), *direct_connections(deployment)]:
-        yield from _to_servers(deployment, connection)
-    through = permify_connections(deployment) if elsewhere and pgcats else []
-    for connection in [*psql_connections(deployment), *through]:
-        yield from _to_servers(deployment, connection)
-        yield from _to_pgcat(deployment, connection)
-    yield from _of_probes(deployment, permifys)
-    for pod in dict.fromkeys([*pgcats, *permifys, *_pods(deployment, "migrate")]):
+        yield from _of_permify(reading, permify)
+    for connection in [*migration_connections(reading), *direct_connections(reading)]:
+        yield from _to_servers(reading, connection)
+    through = permify_connections(reading) if elsewhere and pgcats else []
+    for connection in [*psql_connections(reading), *through]:
+        yield from _to_servers(reading, connection)
+        yield from _to_pgcat(reading, connection)
+    yield from _of_probes(reading, permifys)
+    for pod in dict.fromkeys([*pgcats, *permifys, *_pods(reading, "migrate")]):
         yield Flow(pod, "Egress", 53, "UDP", "ask DNS on 53", widest="labels")
         yield Flow(pod, "Egress", 53, "TCP", "ask DNS on 53 for what fits no datagram", widest="labels")
         for protocol in ("UDP", "TCP"):
             yield Flow(pod, "Egress", OPENSHIFT_DNS_PORT, protocol, "ask DNS", widest="labels", needed=False)
 
 
-def _pods(deployment: Reading, program: Literal["pgcat", "permify", "migrate"]) -> list[Pod]:
-    return list(dict.fromkeys(container.pod for container in deployment.running(program) if container.pod))
+def _pods(reading: Reading, program: Literal["pgcat", "permify", "migrate"]) -> list[Pod]:
+    return list(dict.fromkeys(container.pod for container in reading.running(program) if container.pod))
 
 
-def _of_pgcat(deployment: Reading, pgcat: Pod, permifys: list[Pod]) -> Iterator[Flow]:
-    topology = deployment.topology
+def _of_pgcat(reading: Reading, pgcat: Pod, permifys: list[Pod]) -> Iterator[Flow]:
+    topology = reading.topology
     port = topology.pgcat.port if topology.pgcat else None
     exporter = topology.pgcat.exporter if topology.pgcat else None
     for pool in topology.pools.values():
@@ -112,7 +112,7 @@ def _of_pgcat(deployment: Reading, pgcat: Pod, permifys: list[Pod]) -> Iterator[
     for permify in permifys:
         if port is None or permify is pgcat:
             continue
-        if permify is permify_elsewhere(deployment):  # it may have other labels than we think
+        if permify is permify_elsewhere(reading):  # it may have other labels than we think
             yield Flow(pgcat, "Ingress", port, "TCP", f"be reached on {port}")
             continue
         yield Flow(permify, "Egress", port, "TCP", f"reach {pgcat.text} on {port}", pgcat)
@@ -120,17 +120,17 @@ def _of_pgcat(deployment: Reading, pgcat: Pod, permifys: list[Pod]) -> Iterator[
     if not permifys and port is not None:
         yield Flow(pgcat, "Ingress", port, "TCP", f"be reached on {port}")
     if exporter is not None:
-        asked, what = scraped(deployment, pgcat), f"be scraped on {exporter}"
+        asked, what = scraped(reading, pgcat), f"be scraped on {exporter}"
         yield Flow(pgcat, "Ingress", exporter, "TCP", what, widest="cluster", needed=asked)
 
 
-def _of_permify(deployment: Reading, pod: Pod) -> Iterator[Flow]:
-    ports = permify_ports(deployment)
-    if ports is None and pod is permify_elsewhere(deployment):
+def _of_permify(reading: Reading, pod: Pod) -> Iterator[Flow]:
+    ports = permify_ports(reading)
+    if ports is None and pod is permify_elsewhere(reading):
         ports = PERMIFY_DEFAULTS  # its chart's, too
     for number in (ports or {}).values():
         yield Flow(pod, "Ingress", number, "TCP", f"be called on {number}", widest="labels")
-    for permify in deployment.topology.permify:
+    for permify in reading.topology.permify:
         container = permify.workload.container
         if container is not None and container.pod is not pod:
             continue
@@ -142,11 +142,11 @@ def _of_permify(deployment: Reading, pod: Pod) -> Iterator[Flow]:
             yield Flow(pod, "Ingress", peers, "TCP", f"be asked by its other pods on {peers}", pod)
 
 
-def _of_probes(deployment: Reading, permifys: list[Pod]) -> Iterator[Flow]:
+def _of_probes(reading: Reading, permifys: list[Pod]) -> Iterator[Flow]:
     """From Prometheus to what makes its requests, and from there to Permify."""
     seen = set[tuple[Pod, int]]()
-    for request in requests(deployment):
-        for pod in [container.pod for container in makers(deployment, request) or [] if container.pod]:
+    for request in requests(reading):
+        for pod in [container.pod for container in makers(reading, request) or [] if container.pod]:
             if request.port is None or (pod, request.port) in seen:
                 continue
             seen.add((pod, request.port))
@@ -157,9 +157,9 @@ def _of_probes(deployment: Reading, permifys: list[Pod]) -> Iterator[Flow]:
                 yield Flow(permify, "Ingress", request.port, "TCP", f"be reached by {pod.text} {on}", pod)
 
 
-def psql_connections(deployment: Reading) -> Iterator[Connection]:
+def psql_connections(reading: Reading) -> Iterator[Connection]:
     """What the containers open that wait for the migration, or note it."""
-    for container in deployment.own_containers:
+    for container in reading.own_containers:
         if container.pod is not None and not container.program:
             for uri in _uris(container):
                 yield Connection("migration", uri, container)
@@ -179,27 +179,27 @@ def _uris(container: Container) -> Iterator[Uri]:
         yield uri
 
 
-def _to_servers(deployment: Reading, connection: Connection) -> Iterator[Flow]:
+def _to_servers(reading: Reading, connection: Connection) -> Iterator[Flow]:
     """The way to the hosts of a connection string, but by which it reaches PgCat: PS412 judges."""
-    pod = _opener(deployment, connection)
-    around = reach(deployment, connection) or {}
+    pod = _opener(reading, connection)
+    around = reach(reading, connection) or {}
     for address in connection.uri.servers:
         if pod is not None and address.host not in around:
             yield from _to_host(pod, address, f"reach {address}")
 
 
-def _to_pgcat(deployment: Reading, connection: Connection) -> Iterator[Flow]:
+def _to_pgcat(reading: Reading, connection: Connection) -> Iterator[Flow]:
     """The way to PgCat in other pods, where a connection string leads there."""
-    pod, pgcat = _opener(deployment, connection), deployment.topology.pgcat
-    around = reach(deployment, connection) or {}
+    pod, pgcat = _opener(reading, connection), reading.topology.pgcat
+    around = reach(reading, connection) or {}
     named = any(address.host in around for address in connection.uri.servers)
-    for other in _pods(deployment, "pgcat") if named else []:
+    for other in _pods(reading, "pgcat") if named else []:
         if pod is not None and pod is not other and pgcat and pgcat.port is not None:
             yield Flow(pod, "Egress", pgcat.port, "TCP", f"reach {other.text} on {pgcat.port}", other)
 
 
-def _opener(deployment: Reading, connection: Connection) -> Pod | None:
-    return connection.container.pod if connection.container else permify_elsewhere(deployment)
+def _opener(reading: Reading, connection: Connection) -> Pod | None:
+    return connection.container.pod if connection.container else permify_elsewhere(reading)
 
 
 def _to_host(pod: Pod, host: Address, what: str) -> Iterator[Flow]:

@@ -44,38 +44,38 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 """By the beginning of a code; the longest one counts."""
 
 
-def silent(code: str, deployment: Reading) -> bool:
+def silent(code: str, reading: Reading) -> bool:
     """Whether a file that the check of this code judges by cannot be read."""
     known = [beginning for beginning in _NEEDS if code.startswith(beginning)]
     needs = _NEEDS[max(known, key=len)] if known else ()
-    return bool(needs) and not _unreadable(deployment).isdisjoint(needs)
+    return bool(needs) and not _unreadable(reading).isdisjoint(needs)
 
 
 @lru_cache(maxsize=4)
-def _unreadable(deployment: Reading) -> frozenset[str]:
+def _unreadable(reading: Reading) -> frozenset[str]:
     """The files that do not parse, or are missing although a program of the deployment reads them."""
     paths = (COMPOSE, KUSTOMIZATION, PGCAT, PERMIFY, BUDGET, VALUES)
-    found = {path for path in paths if path in deployment.sources and deployment.sources[path].broken}
+    found = {path for path in paths if path in reading.sources and reading.sources[path].broken}
     if VALUES in found:  # Permify's settings where its chart deploys it
         found.add(PERMIFY)
-    if deployment.pgcat is None and deployment.running("pgcat"):
+    if reading.pgcat is None and reading.running("pgcat"):
         found.add(PGCAT)
-    if deployment.permify is None and any(
+    if reading.permify is None and any(
         not any(variable.name.startswith("PERMIFY_DATABASE_") for variable in container.variables)
-        for container in deployment.running("permify")
+        for container in reading.running("permify")
     ):
         found.add(PERMIFY)
-    if not _readable_manifests(deployment):
+    if not _readable_manifests(reading):
         found.add(KUSTOMIZATION)
     return frozenset(found)
 
 
-def _readable_manifests(deployment: Reading) -> bool:
-    for source in deployment.kustomizations:
+def _readable_manifests(reading: Reading) -> bool:
+    for source in reading.kustomizations:
         for entry in listed_files(source):
-            if entry.keys[0] != "resources" or deployment.remote(entry):
+            if entry.keys[0] != "resources" or reading.remote(entry):
                 continue
-            known = deployment.sources.get(entry.target)
-            if not deployment.exists(entry.target) or (known is not None and known.broken):
+            known = reading.sources.get(entry.target)
+            if not reading.exists(entry.target) or (known is not None and known.broken):
                 return False
     return True

@@ -22,10 +22,10 @@ _ASKED = {
 }
 
 
-def permify_ports(deployment: Reading) -> dict[str, int] | None:
+def permify_ports(reading: Reading) -> dict[str, int] | None:
     """Ports of Permify's APIs by name, `http` only where it is enabled; None where they cannot be told."""
-    data = deployment.permify.data if deployment.permify else None
-    if deployment.permify is None or not isinstance(data, dict):
+    data = reading.permify.data if reading.permify else None
+    if reading.permify is None or not isinstance(data, dict):
         return None
     found: dict[str, int] = {}
     for name, default in PERMIFY_DEFAULTS.items():
@@ -38,20 +38,20 @@ def permify_ports(deployment: Reading) -> dict[str, int] | None:
     return found
 
 
-def listening(deployment: Reading, container: Container) -> set[int] | None:
+def listening(reading: Reading, container: Container) -> set[int] | None:
     """The ports that its program listens on; None where that is not known."""
     if container.program == "pgcat":
-        pgcat = deployment.topology.pgcat
+        pgcat = reading.topology.pgcat
         if pgcat is None or pgcat.port is None:
             return None
         return {pgcat.port} | ({pgcat.exporter} if pgcat.exporter is not None else set())
     if container.program == "permify":
         if any(variable.name.startswith("PERMIFY_SERVER_") for variable in container.variables):
             return None
-        ports = permify_ports(deployment)
+        ports = permify_ports(reading)
         if ports is None:
             return None
-        profiler = as_mapping(dig(deployment.permify.data, "profiler")) if deployment.permify else {}
+        profiler = as_mapping(dig(reading.permify.data, "profiler")) if reading.permify else {}
         extra = (
             whole_text(profiler.get("port", _PROFILER_DEFAULT)) if profiler.get("enabled") is True else None
         )
@@ -60,7 +60,7 @@ def listening(deployment: Reading, container: Container) -> set[int] | None:
 
 
 def probes(container: Container) -> Iterator[tuple[tuple[Key, ...], object]]:
-    """(path in the container, port) of everything that asks a container for its health; a port may be a name."""
+    """(path in the container, port) of all that asks a container for its health; a port may be a name."""
     for probe in _PROBES:
         for kind in KUBELET_PROBES:
             port = dig(container.data, probe, kind, "port")

@@ -17,11 +17,11 @@ Reach = dict[str, int]
 """The port by host name."""
 
 
-def reach(deployment: Reading, connection: Connection) -> Reach | None:
+def reach(reading: Reading, connection: Connection) -> Reach | None:
     """How whoever opens this connection reaches PgCat; None where the files do not tell."""
-    pgcat = deployment.topology.pgcat
+    pgcat = reading.topology.pgcat
     port = pgcat.port if pgcat else None
-    targets = deployment.running("pgcat")
+    targets = reading.running("pgcat")
     if port is None or not targets:
         return None
     found: Reach = {}
@@ -30,10 +30,10 @@ def reach(deployment: Reading, connection: Connection) -> Reach | None:
             found.update(dict.fromkeys(compose_names(target, connection.container), port))
         elif connection.container is not None and connection.container.pod is target.pod:
             found.update(dict.fromkeys(LOOPBACK, port))
-        elif not deployment.complete:
+        elif not reading.complete:
             return None
         else:
-            found.update(_service_names(deployment, target.pod, port))
+            found.update(_service_names(reading, target.pod, port))
     return found
 
 
@@ -52,9 +52,9 @@ def compose_names(target: Container, source: Container | None) -> Iterator[str]:
         yield from (alias.lower() for alias in as_list(dig(network, "aliases")) if isinstance(alias, str))
 
 
-def _service_names(deployment: Reading, pod: Pod, port: int) -> Iterator[tuple[str, int]]:
-    for service in deployment.of_kind("Service"):
-        if selected(deployment, service) == [pod]:
+def _service_names(reading: Reading, pod: Pod, port: int) -> Iterator[tuple[str, int]]:
+    for service in reading.of_kind("Service"):
+        if selected(reading, service) == [pod]:
             for entry in as_list(service.get("spec", "ports")):
                 outer = dig(entry, "port")
                 inner = dig(entry, "targetPort")
@@ -73,19 +73,19 @@ def service_host_names(service: Manifest) -> Iterator[str]:
             yield f"{service.name}.{service.namespace}{suffix}"
 
 
-def selected(deployment: Reading, service: Manifest) -> list[Pod]:
+def selected(reading: Reading, service: Manifest) -> list[Pod]:
     """The workloads whose pods a Service selects."""
     selector = text_mapping(service.get("spec", "selector"))
     if not selector:
         return []
     return [
         pod
-        for pod in deployment.pods
+        for pod in reading.pods
         if pod.manifest.namespace == service.namespace and selects({"matchLabels": selector}, pod.labels)
     ]
 
 
-def monitored(deployment: Reading, monitor: Manifest) -> list[Pod]:
+def monitored(reading: Reading, monitor: Manifest) -> list[Pod]:
     """The workloads whose pods a PodMonitor selects."""
     selector = as_mapping(monitor.get("spec", "selector"))
-    return [pod for pod in deployment.pods if selects(selector, pod.labels)]
+    return [pod for pod in reading.pods if selects(selector, pod.labels)]

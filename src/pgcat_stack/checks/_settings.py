@@ -30,15 +30,15 @@ class Rule(Protocol):
 def rules_for(
     prefix: str,
     source_of: Callable[[Reading], Source | None],
-    reading_of: Callable[[Reading], Settings | None],
+    settings_of: Callable[[Reading], Settings | None],
 ) -> Rule:
-    """A function that registers checks on the file and the reading which these two find in a deployment."""
+    """A function that registers checks on the file and the settings which these two find in a deployment."""
 
     def rule(code: str, kind: str, why: str, mend: str, severity: Severity = "error") -> None:
-        def run(deployment: Reading) -> Iterator[Problem]:
-            source, reading = source_of(deployment), reading_of(deployment)
-            if source is not None and reading is not None:
-                for issue in reading.issues:
+        def run(reading: Reading) -> Iterator[Problem]:
+            source, settings = source_of(reading), settings_of(reading)
+            if source is not None and settings is not None:
+                for issue in settings.issues:
                     if issue.kind == kind:
                         yield Problem(source.at(*issue.keys), issue.message, issue.fix)
 

@@ -43,10 +43,10 @@ class Connection:
         return "Permify's URI" if self.side == "both" else f"Permify's {self.side} URI"
 
 
-def permify_connections(deployment: Reading) -> list[Connection]:
+def permify_connections(reading: Reading) -> list[Connection]:
     """The connection strings that Permify uses, but for those that only a Secret shows."""
     found = []
-    for permify in deployment.topology.permify:
+    for permify in reading.topology.permify:
         container = permify.workload.container
         for side, uri in _uris(permify):
             variable = container.variable(_VARIABLES[side]) if container else None
@@ -61,10 +61,10 @@ def _uris(permify: Permify) -> list[tuple[Side, Uri | None]]:
     return [("writer", permify.writer), ("reader", permify.reader)]
 
 
-def migration_connections(deployment: Reading) -> list[Connection]:
+def migration_connections(reading: Reading) -> list[Connection]:
     """The connection strings of the units that migrate."""
     found = []
-    for container in deployment.running("migrate"):
+    for container in reading.running("migrate"):
         text = option(container.words, "--database-uri")
         if text:
             found.append(Connection("migration", parse_uri(text, word_location(container, text)), container))
@@ -89,28 +89,28 @@ def word_location(container: Container, text: str) -> Location:
     return container.at("command")
 
 
-def through_pgcat(deployment: Reading) -> Iterator[tuple[Connection, Pool]]:
+def through_pgcat(reading: Reading) -> Iterator[tuple[Connection, Pool]]:
     """Permify's connections with the pool that each names."""
-    pools = deployment.topology.pools
-    for connection in permify_connections(deployment):
+    pools = reading.topology.pools
+    for connection in permify_connections(reading):
         pool = pools.get(connection.uri.database)
         if pool is not None:
             yield connection, pool
 
 
-def used_pools(deployment: Reading) -> list[Pool]:
+def used_pools(reading: Reading) -> list[Pool]:
     """The pools that Permify's URIs name, each once; others are for other applications."""
-    return list({pool.name: pool for _, pool in through_pgcat(deployment)}.values())
+    return list({pool.name: pool for _, pool in through_pgcat(reading)}.values())
 
 
-def direct_connections(deployment: Reading) -> list[Connection]:
+def direct_connections(reading: Reading) -> list[Connection]:
     """Permify's connections where nothing stands between it and PostgreSQL."""
-    return [] if deployment.topology.fronted else permify_connections(deployment)
+    return [] if reading.topology.fronted else permify_connections(reading)
 
 
-def primaries_of(deployment: Reading) -> set[Address]:
+def primaries_of(reading: Reading) -> set[Address]:
     """The servers that budget.yaml calls primary."""
-    return {server.address for server in deployment.topology.servers if server.role == "primary"}
+    return {server.address for server in reading.topology.servers if server.role == "primary"}
 
 
 def listed(values: Iterable[object]) -> str:

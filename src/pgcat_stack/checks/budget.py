@@ -27,11 +27,11 @@ from pgcat_stack.reading.workloads import Workload
 PROGRAM_NAMES = {"pgcat": "PgCat", "permify": "Permify"}
 
 
-def _plan(deployment: Reading) -> Plan | None:
+def _plan(reading: Reading) -> Plan | None:
     """The budget, or None where there is no budget.yaml to judge by: PS1xx and PS504 say so."""
-    if deployment.budget is None or not deployment.budget.parsed:
+    if reading.budget is None or not reading.budget.parsed:
         return None
-    return plan(deployment)
+    return plan(reading)
 
 
 @check(
@@ -44,9 +44,9 @@ def _plan(deployment: Reading) -> Plan | None:
     mend="Lower pool sizes or replicas, raise max_connections on the server and in budget.yaml, or keep"
     " fewer connections for others.",
 )
-def over_budget(deployment: Reading) -> Iterator[Problem]:
+def over_budget(reading: Reading) -> Iterator[Problem]:
     """Demand above capacity on a server."""
-    budget = _plan(deployment)
+    budget = _plan(reading)
     for row in budget.rows if budget else ():
         if row.over and row.uses:
             yield Problem(row.heaviest.size.location, _arithmetic(row), _what_fits(row))
@@ -108,9 +108,9 @@ def _program(use: Use) -> str:
     mend="List the server in budget.yaml with its max_connections and other_connections, or correct its"
     " address.",
 )
-def server_not_in_budget(deployment: Reading) -> Iterator[Problem]:
+def server_not_in_budget(reading: Reading) -> Iterator[Problem]:
     """Servers of pools and URIs that budget.yaml does not list."""
-    budget = _plan(deployment)
+    budget = _plan(reading)
     for server in budget.unlisted if budget else ():
         message = f"{server.address}, used by {server.named_by}, is not in {BUDGET}"
         yield Problem(server.location, message, f"list it under servers in {BUDGET}, or correct the address")
@@ -124,9 +124,9 @@ def server_not_in_budget(deployment: Reading) -> Iterator[Problem]:
     " elsewhere.",
     mend="Remove the server from budget.yaml, or add it to the pool that should use it.",
 )
-def server_unused(deployment: Reading) -> Iterator[Problem]:
+def server_unused(reading: Reading) -> Iterator[Problem]:
     """Servers of budget.yaml that nothing uses."""
-    budget, topology = _plan(deployment), deployment.topology
+    budget, topology = _plan(reading), reading.topology
     named = {server.address for pool in _pools(topology) for server in pool.servers}
     for permify in topology.permify:
         named |= {address for _, uri in permify.sides for address in uri.servers}
@@ -148,9 +148,9 @@ def _pools(topology: Topology) -> tuple[PoolUser, ...]:
     " fail on any other.",
     mend="Give the server the role primary in budget.yaml, or correct the address of the writer.",
 )
-def primary_disagrees(deployment: Reading) -> Iterator[Problem]:
+def primary_disagrees(reading: Reading) -> Iterator[Problem]:
     """Writers that lead to servers which budget.yaml does not call primary."""
-    budget, topology = _plan(deployment), deployment.topology
+    budget, topology = _plan(reading), reading.topology
     roles = {row.server.address: row.server.role for row in budget.rows} if budget else {}
     if list(roles.values()).count("primary") != 1:
         return  # PS505
@@ -175,9 +175,9 @@ def primary_disagrees(deployment: Reading) -> Iterator[Problem]:
     why="With a single connection one slow query holds up everything behind it.",
     mend="Give the pool at least two connections; fewer replicas or more max_connections make room for them.",
 )
-def pool_of_one(deployment: Reading) -> Iterator[Problem]:
+def pool_of_one(reading: Reading) -> Iterator[Problem]:
     """Pools of one connection for each server."""
-    topology = deployment.topology
+    topology = reading.topology
     for pool in _pools(topology):
         if pool.size.value == 1:
             message = (
@@ -199,9 +199,9 @@ def pool_of_one(deployment: Reading) -> Iterator[Problem]:
     mend="Use transaction mode, raise pool_size within the budget, or run fewer Permify processes with"
     " fewer connections.",
 )
-def session_pinning(deployment: Reading) -> Iterator[Problem]:
+def session_pinning(reading: Reading) -> Iterator[Problem]:
     """Session pools that cannot hold what Permify pins in them."""
-    topology = deployment.topology
+    topology = reading.topology
     for pool in _pools(topology):
         if pool.mode != "session":
             continue
@@ -260,9 +260,9 @@ def _processes(workload: Workload) -> tuple[int, str]:
     " an autoscaler remove one pod in at least that time. Pools can then be larger within the same"
     " budget.",
 )
-def costly_rollout(deployment: Reading) -> Iterator[Problem]:
+def costly_rollout(reading: Reading) -> Iterator[Problem]:
     """Settings that let draining pods pile up, where the budget bears it: elsewhere PS501 names them."""
-    budget = _plan(deployment)
+    budget = _plan(reading)
     if budget is None or any(row.over for row in budget.rows):
         return
     pods = {use.workload.pod: use for row in budget.rows for use in row.uses}
@@ -281,10 +281,10 @@ def costly_rollout(deployment: Reading) -> Iterator[Problem]:
     " be; each opens connections of its own directly, and pins some in session mode.",
     mend="Write permify_max_replicas into budget.yaml.",
 )
-def permify_processes_unknown(deployment: Reading) -> Iterator[Problem]:
+def permify_processes_unknown(reading: Reading) -> Iterator[Problem]:
     """No number of Permify processes where it decides."""
-    topology = deployment.topology
-    source = deployment.budget
+    topology = reading.topology
+    source = reading.budget
     if source is None or not source.parsed or "permify_max_replicas" in source.mapping:
         return  # its value is judged by PS504
     session = any(pool.mode == "session" for pool in _pools(topology))
@@ -303,9 +303,9 @@ def permify_processes_unknown(deployment: Reading) -> Iterator[Problem]:
     " it blocks all reads of its process.",
     mend="Set max_connections to 2 or more, or switch the watch service off.",
 )
-def watch_needs_two(deployment: Reading) -> Iterator[Problem]:
+def watch_needs_two(reading: Reading) -> Iterator[Problem]:
     """The watch service on pools of one connection."""
-    for permify in deployment.topology.permify:
+    for permify in reading.topology.permify:
         if permify.watch and permify.max_connections.value < 2:
             most = permify.max_connections.value
             message = f"watch is on and max_connections is {most}: a stream blocks all reads"
@@ -319,10 +319,10 @@ def watch_needs_two(deployment: Reading) -> Iterator[Problem]:
     why="budget.yaml says how many Permify processes there may be, and the pools were sized for them.",
     mend="Lower the number in permify/values.yaml, or raise permify_max_replicas and look at the plan.",
 )
-def helm_beyond_budget(deployment: Reading) -> Iterator[Problem]:
+def helm_beyond_budget(reading: Reading) -> Iterator[Problem]:
     """More replicas in the Helm values than budget.yaml allows."""
-    most = whole(deployment.budget.mapping.get("permify_max_replicas")) if deployment.budget else None
-    for workload in deployment.topology.workloads:
+    most = whole(reading.budget.mapping.get("permify_max_replicas")) if reading.budget else None
+    for workload in reading.topology.workloads:
         if workload.kind == "helm" and most is not None and workload.replicas.value > most:
             message = f"{workload.replicas.value} Permify processes, and {BUDGET} counts {most}"
             fix = f"at most {most}, or permify_max_replicas: {workload.replicas.value} in {BUDGET}"
@@ -337,9 +337,9 @@ def helm_beyond_budget(deployment: Reading) -> Iterator[Problem]:
     " rollout: no budget can hold for them.",
     mend="Run PgCat and Permify as Deployments.",
 )
-def uncountable_workload(deployment: Reading) -> Iterator[Problem]:
+def uncountable_workload(reading: Reading) -> Iterator[Problem]:
     """PgCat or Permify in something else than a Deployment or a StatefulSet."""
-    for workload in deployment.topology.workloads:
+    for workload in reading.topology.workloads:
         if workload.kind == "other":
             message = f"{workload.name} runs {PROGRAM_NAMES[workload.program]}: its pods cannot be counted"
             yield Problem(workload.location, message, "make it a Deployment")

@@ -36,9 +36,9 @@ _MOST_CONNECTIONS = 262_143
     mend="Write host, role, max_connections and other_connections for each server, and nothing else; port"
     " is 5432 where it is left out.",
 )
-def budget_file(deployment: Reading) -> Iterator[Problem]:
+def budget_file(reading: Reading) -> Iterator[Problem]:
     """Missing, misspelt and impossible entries of budget.yaml."""
-    source = deployment.budget
+    source = reading.budget
     if source is None:
         fix = "list each PostgreSQL server with host, port, role, max_connections and other_connections"
         yield Problem(Location(BUDGET), "missing: nothing says how many connections there are", fix)
@@ -113,9 +113,9 @@ def _shown(value: Any) -> str:
     " budget counts with connections that the role never gets.",
     mend="Answer other_connections with at least 3, and update.",
 )
-def reserved_connections(deployment: Reading) -> Iterator[Problem]:
+def reserved_connections(reading: Reading) -> Iterator[Problem]:
     """Servers that keep fewer connections for others than PostgreSQL keeps for superusers."""
-    source = deployment.budget
+    source = reading.budget
     for index, server in enumerate(as_list(dig(source.data, "servers"))) if source else ():
         kept = whole(dig(server, "other_connections"))
         if source and kept is not None and 0 <= kept < SUPERUSER_RESERVED_CONNECTIONS:
@@ -134,11 +134,11 @@ def reserved_connections(deployment: Reading) -> Iterator[Problem]:
     why="There is one primary, where migrations and writes go, and each server has one capacity.",
     mend="List each server once, exactly one of them with the role primary.",
 )
-def budget_servers_once(deployment: Reading) -> Iterator[Problem]:
+def budget_servers_once(reading: Reading) -> Iterator[Problem]:
     """Servers that are listed twice; none or several primaries."""
-    if deployment.budget is None or not deployment.budget.parsed:
+    if reading.budget is None or not reading.budget.parsed:
         return
-    servers = deployment.topology.servers
+    servers = reading.topology.servers
     seen: dict[Address, BudgetServer] = {}
     for server in servers:
         first = seen.setdefault(server.address, server)
@@ -150,7 +150,7 @@ def budget_servers_once(deployment: Reading) -> Iterator[Problem]:
         return  # PS504 says so
     if servers and not primaries:
         message = "no server has the role primary"
-        yield Problem(deployment.budget.at("servers"), message, "give it to the server that takes writes")
+        yield Problem(reading.budget.at("servers"), message, "give it to the server that takes writes")
     for server in primaries[1:]:
         message = f"{server.address} is a second primary beside {primaries[0].address}"
         yield Problem(server.location, message, "make it a replica")
@@ -177,15 +177,15 @@ _LIMIT = re.compile(r"\bCONNECTION\s+LIMIT\s+(-?\d+)", re.IGNORECASE)
     mend="Set CONNECTION LIMIT in postgres/bootstrap.sql to max_connections − other_connections, the"
     " smallest of all servers, and run the file again.",
 )
-def role_connection_limit(deployment: Reading) -> Iterator[Problem]:
+def role_connection_limit(reading: Reading) -> Iterator[Problem]:
     """A limit in bootstrap.sql that is not the capacity in budget.yaml."""
-    script = deployment.sources.get(BOOTSTRAP)
-    servers = deployment.topology.servers
+    script = reading.sources.get(BOOTSTRAP)
+    servers = reading.topology.servers
     capacities = [server.capacity for server in servers if server.capacity is not None]
     if script is None or not script.text or not capacities:
         return
     capacity = min(capacities)
-    roles = _roles(deployment)
+    roles = _roles(reading)
     text = _COMMENT.sub(_blank, script.text)
     limits = [
         (limit, _line(text, match.start("options") + limit.start()))
@@ -202,10 +202,10 @@ def role_connection_limit(deployment: Reading) -> Iterator[Problem]:
             yield Problem(script.here(line), message, f"CONNECTION LIMIT {capacity}")
 
 
-def _roles(deployment: Reading) -> set[str]:
+def _roles(reading: Reading) -> set[str]:
     """The roles that PgCat and Permify log in with."""
-    topology = deployment.topology
-    pools = used_pools(deployment) or topology.pools.values()
+    topology = reading.topology
+    pools = used_pools(reading) or topology.pools.values()
     roles = {user.server_name for pool in pools for user in pool.users}
     for permify in topology.permify:
         roles |= {uri.user for _, uri in topology.direct_sides(permify) if uri.user}
@@ -234,13 +234,13 @@ _OPTION = re.compile(r"(?:-c\s*|--)max[_-]connections=(\d+)\Z")
     " both agree. A replica below its primary does not start.",
     mend="Write the same number on the command lines and in budget.yaml.",
 )
-def bundled_max_connections(deployment: Reading) -> Iterator[Problem]:
+def bundled_max_connections(reading: Reading) -> Iterator[Problem]:
     """PostgreSQL services of compose.yaml with another max_connections than budget.yaml."""
-    compose = deployment.compose
-    if compose is None or deployment.budget is None:
+    compose = reading.compose
+    if compose is None or reading.budget is None:
         return
     services = as_mapping(dig(compose.data, "services"))
-    for server in deployment.topology.servers:
+    for server in reading.topology.servers:
         address = server.address
         service = next((name for name in services if str(name).lower() == address.host), None)
         if service is None or address.port != DEFAULT_PORT or server.max_connections is None:

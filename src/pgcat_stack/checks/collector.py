@@ -30,20 +30,20 @@ _RECEIVER: tuple[Key, ...] = ("receivers", "otlp", "protocols", "grpc", "endpoin
     mend="Use the port of the receiver `otlp` in `endpoint` of permify.yaml, and that of the exporter"
     " `prometheus` in prometheus.yml.",
 )
-def collector_port(deployment: Reading) -> Iterator[Problem]:
+def collector_port(reading: Reading) -> Iterator[Problem]:
     """Ports of a collector of compose.yaml that its configuration does not open."""
-    source = deployment.sources.get(COLLECTOR)
-    names = {container.name for container in deployment.services if _reads(container, COLLECTOR)}
+    source = reading.sources.get(COLLECTOR)
+    names = {container.name for container in reading.services if _reads(container, COLLECTOR)}
     if source is None or not source.parsed or not names:
         return
     received = _port(source, _RECEIVER)
-    for permify in deployment.topology.permify:
+    for permify in reading.topology.permify:
         for address in permify.collectors:
             if address.host in names and address.port != received:
                 text = f"Permify pushes to {address}, and the collector listens on {received or 'no port'}"
                 yield Problem(source.at(*_RECEIVER), text, f"use {address.port} in both")
     served = {_port(source, keys) for keys in _exporters(source)}
-    for location, host, port in targets(deployment):
+    for location, host, port in targets(reading):
         if host in names and port not in served:
             ports = ", ".join(str(number) for number in sorted(filter(None, served))) or "none"
             text = f"port {port} of {show(host)} is scraped, and its exporter prometheus is on {ports}"

@@ -77,9 +77,9 @@ def _range(text: str) -> tuple[int, int]:
     why="A port without an address is open on every interface of the machine, past most host firewalls.",
     mend="Write the address in front: 127.0.0.1:3476:3476, or ${PERMIFY_BIND:-127.0.0.1}:3476:3476.",
 )
-def port_on_all_interfaces(deployment: Reading) -> Iterator[Problem]:
+def port_on_all_interfaces(reading: Reading) -> Iterator[Problem]:
     """Published ports without an address, or with all of them."""
-    for container in deployment.services:
+    for container in reading.services:
         for port in published_ports(container) if container.own else ():
             if port.host in EVERYWHERE:
                 text = f"{container.text} publishes {show(port.text)} on all interfaces"
@@ -94,10 +94,10 @@ def port_on_all_interfaces(deployment: Reading) -> Iterator[Problem]:
     " services, does not start.",
     mend="Publish a range as long as the number of replicas, or leave the host port out.",
 )
-def port_clash(deployment: Reading) -> Iterator[Problem]:
+def port_clash(reading: Reading) -> Iterator[Problem]:
     """Fewer host ports than replicas, fixed names with replicas, ports that two services publish."""
     taken: list[tuple[Container, Published]] = []
-    for container in deployment.services:
+    for container in reading.services:
         replicas = compose_replicas(container).value
         if replicas > 1 and container.data.get("container_name"):
             text = f"{container.text} has {replicas} replicas and a fixed container_name"
@@ -129,10 +129,10 @@ def port_clash(deployment: Reading) -> Iterator[Problem]:
     " started again.",
     mend='restart: unless-stopped for services that stay, restart: "no" for those that end.',
 )
-def restart_policy(deployment: Reading) -> Iterator[Problem]:
+def restart_policy(reading: Reading) -> Iterator[Problem]:
     """Services that stay without a restart policy, services that end with one."""
-    ending = deployment.ending_services
-    for container in (container for container in deployment.services if container.own):
+    ending = reading.ending_services
+    for container in (container for container in reading.services if container.own):
         policy = container.data.get("restart")
         policy = (
             policy if policy is not None else dig(container.data, "deploy", "restart_policy", "condition")
@@ -157,13 +157,13 @@ def restart_policy(deployment: Reading) -> Iterator[Problem]:
     why="Permify's profiler answers everybody who reaches its port, and costs time.",
     mend="profiler.enabled: false, and only for an investigation true.",
 )
-def profiler_enabled(deployment: Reading) -> Iterator[Problem]:
+def profiler_enabled(reading: Reading) -> Iterator[Problem]:
     """The profiler, on by file or variable."""
     for path, keys in ((PERMIFY, ("profiler", "enabled")), (VALUES, ("app", "profiler", "enabled"))):
-        source = deployment.sources.get(path)
+        source = reading.sources.get(path)
         if source is not None and dig(source.data, *keys) is True:
             yield Problem(source.at(*keys), "the profiler is on", "set it to false")
-    for container in deployment.running("permify"):
+    for container in reading.running("permify"):
         variable = container.variable("PERMIFY_PROFILER_ENABLED")
         if variable is not None and str(variable.value).lower() in ("true", "1", "t"):
             yield Problem(
@@ -178,17 +178,17 @@ def profiler_enabled(deployment: Reading) -> Iterator[Problem]:
     why="Inside a container 127.0.0.1 is the container itself, where no PostgreSQL listens.",
     mend="Name the host as the container sees it: a service, a DNS name, or host.docker.internal.",
 )
-def loopback_database(deployment: Reading) -> Iterator[Problem]:
+def loopback_database(reading: Reading) -> Iterator[Problem]:
     """Loopback addresses of PostgreSQL in pgcat.toml and in direct URIs."""
-    programs = deployment.running("pgcat" if deployment.topology.fronted else "permify")
+    programs = reading.running("pgcat" if reading.topology.fronted else "permify")
     if any(_on_host(container) for container in programs):
         return
     fix = "name the host as the container sees it"
-    for pool in deployment.topology.pools.values():
+    for pool in reading.topology.pools.values():
         for server in pool.servers:
             if server.address.is_loopback:
                 yield Problem(server.location, f"{server.address} is PgCat's own container", fix)
-    for connection in direct_connections(deployment):
+    for connection in direct_connections(reading):
         for address in connection.uri.servers:
             if address.is_loopback:
                 yield Problem(connection.location, f"{address} is Permify's own container", fix)
@@ -203,10 +203,10 @@ def loopback_database(deployment: Reading) -> Iterator[Problem]:
     mend='logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}}, or the driver local. Where'
     " the daemon sends logs elsewhere, name its driver: logging: {driver: journald} keeps its options.",
 )
-def log_rotation(deployment: Reading) -> Iterator[Problem]:
+def log_rotation(reading: Reading) -> Iterator[Problem]:
     """Services that stay and whose log may grow without end."""
-    ending = deployment.ending_services
-    for container in deployment.services:
+    ending = reading.ending_services
+    for container in reading.services:
         if not container.own or container.name in ending or "extends" in container.data:
             continue
         driver = dig(container.data, "logging", "driver")
@@ -238,9 +238,9 @@ _FEW_FILES = 4096
     " further. At its limit PgCat accepts no client.",
     mend="Remove ulimits.nofile: Docker's own hard limit is high. Or set a hard limit of at least 4096.",
 )
-def file_limit(deployment: Reading) -> Iterator[Problem]:
+def file_limit(reading: Reading) -> Iterator[Problem]:
     """A low hard limit of open files for PgCat or Permify in Compose; Kubernetes has no field for it."""
-    for container in deployment.services:
+    for container in reading.services:
         limit = dig(container.data, "ulimits", "nofile")
         hard = whole_text(dig(limit, "hard") if isinstance(limit, dict) else limit)
         if container.program in ("pgcat", "permify") and hard is not None and 0 <= hard < _FEW_FILES:

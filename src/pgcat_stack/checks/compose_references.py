@@ -37,25 +37,25 @@ _OVERRIDES = tuple(
     " or configuration without its file stops `docker compose up`.",
     mend="Create the file, or correct its path.",
 )
-def compose_file_missing(deployment: Reading) -> Iterator[Problem]:
+def compose_file_missing(reading: Reading) -> Iterator[Problem]:
     """Mounted and environment files, configurations and secrets outside secrets/ that do not exist."""
-    for place, text in _files(deployment):
+    for place, text in _files(reading):
         path = interpolated(text) or ""
         path = posixpath.normpath(path) if path.startswith(".") else "."
-        there = deployment.exists(path) or present(deployment.root, deployment.reach, path)
-        if path != "." and climbs(path) <= deployment.reach and not there:
+        there = reading.exists(path) or present(reading.root, reading.reach, path)
+        if path != "." and climbs(path) <= reading.reach and not there:
             yield Problem(place, f"{show(text)} is not there", "create it, or correct the path")
 
 
-def _files(deployment: Reading) -> Iterator[tuple[Location, str]]:
-    compose = deployment.compose
+def _files(reading: Reading) -> Iterator[tuple[Location, str]]:
+    compose = reading.compose
     if compose is None:
         return
-    for container in deployment.services:
+    for container in reading.services:
         for index, volume in enumerate(as_list(container.data.get("volumes"))):
             yield container.at("volumes", index), volume_ends(volume)[0]
-    made = {f"secrets/{name}" for name in secret_names(deployment)}  # by the hook, where they are missing
-    for container in deployment.services:
+    made = {f"secrets/{name}" for name in secret_names(reading)}  # by the hook, where they are missing
+    for container in reading.services:
         for keys, file in env_files(container.data):
             path = posixpath.normpath(file)
             if path not in made and dig(container.data, *keys, "required") is not False:
@@ -77,10 +77,10 @@ def _files(deployment: Reading) -> Iterator[tuple[Location, str]]:
     why="Compose refuses a file in which a service depends on one that is not there.",
     mend="Name a service of compose.yaml.",
 )
-def compose_unknown_service(deployment: Reading) -> Iterator[Problem]:
+def compose_unknown_service(reading: Reading) -> Iterator[Problem]:
     """depends_on of services that do not exist."""
-    names = [container.name for container in deployment.services]
-    for container in deployment.services:
+    names = [container.name for container in reading.services]
+    for container in reading.services:
         depends = container.data.get("depends_on")
         targets: list[tuple[Key, Any]] = [(key, key) for key in as_mapping(depends)]
         targets += list(enumerate(as_list(depends)))
@@ -100,9 +100,9 @@ def compose_unknown_service(deployment: Reading) -> Iterator[Problem]:
     " declare.",
     mend="Declare it at the top level, or correct its name.",
 )
-def compose_undeclared(deployment: Reading) -> Iterator[Problem]:
+def compose_undeclared(reading: Reading) -> Iterator[Problem]:
     """Secrets, configs, networks and named volumes that are not declared."""
-    for container in deployment.services:
+    for container in reading.services:
         for kind, keys, used in _named(container.data):
             declared = as_mapping(dig(container.source.data, kind))
             if used not in declared:
@@ -139,14 +139,14 @@ def _named(service: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Key, ...], s
     " filesystem is read-only; files it mounts.",
     mend="Use `file:` with a path under secrets/.",
 )
-def compose_secret_not_a_file(deployment: Reading) -> Iterator[Problem]:
+def compose_secret_not_a_file(reading: Reading) -> Iterator[Problem]:
     """Secrets without a file that read-only services use."""
-    compose = deployment.compose
+    compose = reading.compose
     if compose is None:
         return
     declared = as_mapping(dig(compose.data, "secrets"))
     users: dict[str, list[str]] = {}
-    for container in deployment.services:
+    for container in reading.services:
         for kind, _, used in _named(container.data) if container.data.get("read_only") is True else ():
             if kind == "secrets":
                 users.setdefault(used, []).append(container.name)
@@ -171,12 +171,12 @@ def compose_secret_not_a_file(deployment: Reading) -> Iterator[Problem]:
     " judged, so replicas, ports or users that the other file sets are not seen.",
     mend="Move its settings into compose.yaml, or name the files to use: docker compose -f compose.yaml.",
 )
-def compose_override(deployment: Reading) -> Iterator[Problem]:
+def compose_override(reading: Reading) -> Iterator[Problem]:
     """An override file beside compose.yaml."""
-    if deployment.compose is None:
+    if reading.compose is None:
         return
     for name in _OVERRIDES:
-        source = deployment.sources.get(name)
+        source = reading.sources.get(name)
         if source is not None:
             text = f"Compose merges {name} into {COMPOSE} by itself, and what it changes is not judged"
             yield Problem(source.here(), text, f"move its settings into {COMPOSE}")

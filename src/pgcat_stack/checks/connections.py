@@ -34,10 +34,10 @@ from pgcat_stack.reading.reading import Reading
     " `No pool configured for database`.",
     mend="End the URI in the name of a pool of pgcat.toml, or name the pool so.",
 )
-def uri_names_no_pool(deployment: Reading) -> Iterator[Problem]:
+def uri_names_no_pool(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose database is no pool."""
-    known = deployment.topology.pools
-    for connection in permify_connections(deployment) if known else ():
+    known = reading.topology.pools
+    for connection in permify_connections(reading) if known else ():
         if connection.uri.database not in known:
             yield Problem(
                 connection.location,
@@ -56,11 +56,11 @@ def uri_names_no_pool(deployment: Reading) -> Iterator[Problem]:
     " `primary`; without PgCat,"
     " the primary itself.",
 )
-def writes_reach_the_primary_alone(deployment: Reading) -> Iterator[Problem]:
+def writes_reach_the_primary_alone(reading: Reading) -> Iterator[Problem]:
     """Writer pools with other servers than the primary, direct writer URIs that lead elsewhere."""
-    listed_servers = deployment.topology.servers
+    listed_servers = reading.topology.servers
     replicas = {server.address for server in listed_servers if server.role == "replica"}
-    for connection, pool in through_pgcat(deployment):
+    for connection, pool in through_pgcat(reading):
         if connection.side != "reader":
             for server in pool.servers:
                 if server.role != "primary":
@@ -77,8 +77,8 @@ def writes_reach_the_primary_alone(deployment: Reading) -> Iterator[Problem]:
                         " budget.yaml calls it a replica",
                         "name the primary",
                     )
-    primaries = primaries_of(deployment)
-    for connection in direct_connections(deployment) if primaries else ():
+    primaries = primaries_of(reading)
+    for connection in direct_connections(reading) if primaries else ():
         if connection.side == "writer":
             yield from not_primary(connection, primaries, "budget.yaml")
 
@@ -91,13 +91,13 @@ def writes_reach_the_primary_alone(deployment: Reading) -> Iterator[Problem]:
     " in one pool reads and writes take each other's.",
     mend="Let the reader URI name a pool of its own.",
 )
-def reader_shares_the_writer_pool(deployment: Reading) -> Iterator[Problem]:
+def reader_shares_the_writer_pool(reading: Reading) -> Iterator[Problem]:
     """Reader URIs that name the pool of the writer."""
-    used = list(through_pgcat(deployment))
+    used = list(through_pgcat(reading))
     writers = {pool.name for connection, pool in used if connection.side == "writer"}
     for connection, pool in used:
         if connection.side == "reader" and pool.name in writers:
-            others = [name for name in deployment.topology.pools if name not in writers]
+            others = [name for name in reading.topology.pools if name not in writers]
             yield Problem(
                 connection.location,
                 f"Permify reads and writes through the same pool {pool.name}",
@@ -114,10 +114,10 @@ def reader_shares_the_writer_pool(deployment: Reading) -> Iterator[Problem]:
     " they share the loopback address. Around PgCat, no pool holds the connection budget.",
     mend="Use the Compose service, the Service that selects PgCat's pods, or 127.0.0.1 beside a sidecar.",
 )
-def uri_misses_pgcat(deployment: Reading) -> Iterator[Problem]:
+def uri_misses_pgcat(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose host is not where PgCat answers."""
-    for connection in permify_connections(deployment) if deployment.topology.pools else ():
-        ports = reach(deployment, connection)
+    for connection in permify_connections(reading) if reading.topology.pools else ():
+        ports = reach(reading, connection)
         if ports is None:
             continue
         hosts = [server.host for server in connection.uri.servers] or [""]
@@ -137,10 +137,10 @@ def uri_misses_pgcat(deployment: Reading) -> Iterator[Problem]:
     why="On another port nobody answers, and Permify exits after a minute.",
     mend="Use the port of pgcat.toml, or of PgCat's Service where there is one.",
 )
-def uri_port(deployment: Reading) -> Iterator[Problem]:
+def uri_port(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose port is not PgCat's."""
-    for connection in permify_connections(deployment) if deployment.topology.pools else ():
-        ports = reach(deployment, connection) or {}
+    for connection in permify_connections(reading) if reading.topology.pools else ():
+        ports = reach(reading, connection) or {}
         for server in connection.uri.servers:
             if server.host in ports and ports[server.host] != server.port:
                 answers = Address(server.host, ports[server.host])
@@ -158,9 +158,9 @@ def uri_port(deployment: Reading) -> Iterator[Problem]:
     why="PgCat refuses users that the pool does not list.",
     mend="Use the user of the pool.",
 )
-def uri_user(deployment: Reading) -> Iterator[Problem]:
+def uri_user(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose user the pool does not know."""
-    for connection, pool in through_pgcat(deployment):
+    for connection, pool in through_pgcat(reading):
         users = [user.name for user in pool.users if user.name]
         if users and connection.uri.user not in users:
             yield Problem(
@@ -181,9 +181,9 @@ def uri_user(deployment: Reading) -> Iterator[Problem]:
     " another connection does not have fail, at random and under load.",
     mend="Write `default_query_exec_mode=cache_describe` into the URI.",
 )
-def uri_query_mode(deployment: Reading) -> Iterator[Problem]:
+def uri_query_mode(reading: Reading) -> Iterator[Problem]:
     """Modes of pgx that transaction pooling breaks."""
-    for connection, pool in through_pgcat(deployment):
+    for connection, pool in through_pgcat(reading):
         if not pool.transaction_mode:
             continue
         mode = connection.uri.options.get("default_query_exec_mode", "")
@@ -208,12 +208,12 @@ def uri_query_mode(deployment: Reading) -> Iterator[Problem]:
     " on it cannot connect.",
     mend="Write `sslmode=disable` into the URI, or give PgCat a certificate.",
 )
-def uri_tls(deployment: Reading) -> Iterator[Problem]:
+def uri_tls(reading: Reading) -> Iterator[Problem]:
     """URIs that demand TLS of a PgCat which has none."""
-    general = deployment.pgcat.mapping.get("general") if deployment.pgcat else None
+    general = reading.pgcat.mapping.get("general") if reading.pgcat else None
     if not isinstance(general, dict) or general.get("tls_certificate"):
         return
-    for connection, _ in through_pgcat(deployment):
+    for connection, _ in through_pgcat(reading):
         mode = connection.uri.options.get("sslmode", "")
         if mode not in ("", "disable", "allow", "prefer"):
             yield Problem(

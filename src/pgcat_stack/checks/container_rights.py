@@ -39,9 +39,9 @@ def _effective(container: Container, *keys: Key) -> Any:
     " Permify needs it.",
     mend="Kubernetes: runAsNonRoot: true and a runAsUser above 0. Compose: user: a number above 0.",
 )
-def runs_as_root(deployment: Reading) -> Iterator[Problem]:
+def runs_as_root(reading: Reading) -> Iterator[Problem]:
     """Containers that may run as root."""
-    for container in deployment.own_containers:
+    for container in reading.own_containers:
         if container.pod is None:
             user = container.data.get("user")
             text = (interpolated(str(user)) if user is not None else "") or ""
@@ -68,9 +68,9 @@ def runs_as_root(deployment: Reading) -> Iterator[Problem]:
     why="Programs with the setuid bit could gain more rights than the container was started with.",
     mend="Kubernetes: allowPrivilegeEscalation: false. Compose: security_opt: [no-new-privileges:true].",
 )
-def privilege_escalation(deployment: Reading) -> Iterator[Problem]:
+def privilege_escalation(reading: Reading) -> Iterator[Problem]:
     """Containers that may gain rights."""
-    for container in deployment.own_containers:
+    for container in reading.own_containers:
         if container.pod is None:
             options = {
                 str(item).replace("=", ":").replace(" ", "")
@@ -100,9 +100,9 @@ def _read_only(container: Container) -> bool:
     " read-only one.",
     mend="Kubernetes: readOnlyRootFilesystem: true. Compose: read_only: true.",
 )
-def writable_root(deployment: Reading) -> Iterator[Problem]:
+def writable_root(reading: Reading) -> Iterator[Problem]:
     """Containers whose root filesystem can be written."""
-    for container in deployment.own_containers:
+    for container in reading.own_containers:
         if container.pod is None and not _read_only(container):
             yield Problem(
                 container.at("read_only"), f"{container.text} has a writable root", "set read_only: true"
@@ -119,9 +119,9 @@ def writable_root(deployment: Reading) -> Iterator[Problem]:
     why="Neither program needs a single capability of the kernel.",
     mend="Kubernetes: capabilities.drop: [ALL] and nothing added. Compose: cap_drop: [ALL] and no cap_add.",
 )
-def capabilities(deployment: Reading) -> Iterator[Problem]:
+def capabilities(reading: Reading) -> Iterator[Problem]:
     """Containers that keep or add capabilities."""
-    for container in deployment.own_containers:
+    for container in reading.own_containers:
         if container.pod is None:
             drop, add, keys = container.data.get("cap_drop"), container.data.get("cap_add"), ("cap_drop",)
             fix = "set cap_drop: [ALL]"
@@ -145,9 +145,9 @@ def capabilities(deployment: Reading) -> Iterator[Problem]:
     why="Privileged containers and those in the host's namespaces or on its files are not contained.",
     mend="Leave them out; nothing in the stack needs the host.",
 )
-def host_access(deployment: Reading) -> Iterator[Problem]:
+def host_access(reading: Reading) -> Iterator[Problem]:
     """privileged, host namespaces, host paths, the Docker socket."""
-    for container in deployment.own_containers:
+    for container in reading.own_containers:
         if container.pod is None:
             yield from _compose_host_access(container)
         elif dig(container.data, "securityContext", "privileged") is True:
@@ -158,7 +158,7 @@ def host_access(deployment: Reading) -> Iterator[Problem]:
             if dig(port, "hostPort"):
                 text = f"{container.text} takes port {dig(port, 'hostPort')} of the node"
                 yield Problem(container.at("ports", index, "hostPort"), text, "use a Service")
-    for pod in deployment.own_pods:
+    for pod in reading.own_pods:
         manifest, base = pod.manifest, pod.path
         for key in ("hostNetwork", "hostPID", "hostIPC"):
             if pod.spec.get(key) is True:
@@ -194,9 +194,9 @@ def _compose_host_access(container: Container) -> Iterator[Problem]:
     " standard refuses the pod.",
     mend="seccompProfile: {type: RuntimeDefault} for the pod.",
 )
-def seccomp(deployment: Reading) -> Iterator[Problem]:
+def seccomp(reading: Reading) -> Iterator[Problem]:
     """Containers without the runtime's seccomp profile."""
-    for container in deployment.own_containers:
+    for container in reading.own_containers:
         if container.pod is None:
             if any(
                 "seccomp" in str(item) and "unconfined" in str(item)
@@ -214,8 +214,8 @@ def seccomp(deployment: Reading) -> Iterator[Problem]:
             )
 
 
-def _pod_flag(deployment: Reading, key: str) -> Iterator[Pod]:
-    return (pod for pod in deployment.own_pods if pod.spec.get(key) is not False)
+def _pod_flag(reading: Reading, key: str) -> Iterator[Pod]:
+    return (pod for pod in reading.own_pods if pod.spec.get(key) is not False)
 
 
 @check(
@@ -225,9 +225,9 @@ def _pod_flag(deployment: Reading, key: str) -> Iterator[Pod]:
     why="A pod that does not talk to the Kubernetes API should not carry a token for it.",
     mend="Set automountServiceAccountToken: false for the pod.",
 )
-def service_account_token(deployment: Reading) -> Iterator[Problem]:
+def service_account_token(reading: Reading) -> Iterator[Problem]:
     """Pods that mount a token of their service account."""
-    for pod in _pod_flag(deployment, "automountServiceAccountToken"):
+    for pod in _pod_flag(reading, "automountServiceAccountToken"):
         name = pod.spec.get("serviceAccountName")
         if isinstance(name, str) and name != "default":
             continue  # chosen on purpose: Permify's resolver of distributed mode asks the API
@@ -245,10 +245,10 @@ def service_account_token(deployment: Reading) -> Iterator[Problem]:
     " Permify takes for its own setting and does not start.",
     mend="Set enableServiceLinks: false for the pod.",
 )
-def service_links(deployment: Reading) -> Iterator[Problem]:
+def service_links(reading: Reading) -> Iterator[Problem]:
     """Pods with Permify that get variables for Services."""
-    inside = [container.pod for container in (*deployment.running("permify"), *deployment.running("migrate"))]
-    for pod in _pod_flag(deployment, "enableServiceLinks"):
+    inside = [container.pod for container in (*reading.running("permify"), *reading.running("migrate"))]
+    for pod in _pod_flag(reading, "enableServiceLinks"):
         if pod in inside:
             place = pod.manifest.at(*pod.path)
             text = f"{pod.text} gets variables for every Service, PERMIFY_… among them"
@@ -263,10 +263,10 @@ def service_links(deployment: Reading) -> Iterator[Problem]:
     " PgCat allocates what a client announces before it has logged in; with a limit that is a restart.",
     mend="Kubernetes: set resources.limits.memory. Compose: set mem_limit or deploy.resources.limits.memory.",
 )
-def memory_limit(deployment: Reading) -> Iterator[Problem]:
+def memory_limit(reading: Reading) -> Iterator[Problem]:
     """Containers of pods, and services that stay, without a memory limit."""
-    ending = deployment.ending_services
-    for container in deployment.own_containers:
+    ending = reading.ending_services
+    for container in reading.own_containers:
         text = f"{container.text} has no memory limit"
         if container.pod is None:
             limited = any(size_bytes(value) != 0 for _, value in _compose_limits(container))  # 0 is none
@@ -297,9 +297,9 @@ def _compose_limits(container: Container) -> list[tuple[tuple[Key, ...], object]
     " Docker refuses a limit below 6 MB.",
     mend="Set one of the two, to at least 6m.",
 )
-def memory_limit_refused(deployment: Reading) -> Iterator[Problem]:
+def memory_limit_refused(reading: Reading) -> Iterator[Problem]:
     """Memory limits with which a service does not start."""
-    for container in deployment.own_containers:
+    for container in reading.own_containers:
         if container.pod is not None:
             continue
         limits = [

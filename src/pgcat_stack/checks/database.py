@@ -35,11 +35,11 @@ _PLAN = re.compile(r"plan_cache_mode\s*(?:=|\bTO\b)\s*'?(\w+)", re.IGNORECASE)
     " beats what bootstrap.sql sets on the role. PgCat drops it; direct, the URI must carry it.",
     mend="Write `plan_cache_mode=force_custom_plan` into the URI, or what bootstrap.sql sets.",
 )
-def uri_plan_cache_mode(deployment: Reading) -> Iterator[Problem]:
+def uri_plan_cache_mode(reading: Reading) -> Iterator[Problem]:
     """Direct URIs whose plan_cache_mode differs from the role's."""
-    statements = _PLAN.findall(_sql(deployment.sources.get(BOOTSTRAP)))
+    statements = _PLAN.findall(_sql(reading.sources.get(BOOTSTRAP)))
     wanted = statements[-1].lower() if statements else "force_custom_plan"
-    for connection in direct_connections(deployment):
+    for connection in direct_connections(reading):
         mode = connection.uri.options.get("plan_cache_mode", "auto")
         if connection.uri.servers and mode != wanted:
             yield Problem(
@@ -58,9 +58,9 @@ _DATABASE = re.compile(r'CREATE\s+DATABASE\s+(?:"((?:[^"]|"")+)"|([\w$]+))', re.
 _ROLE = re.compile(r'\b(?:CREATE|ALTER)\s+(?:ROLE|USER)\s+(?:"((?:[^"]|"")+)"|([\w$]+))', re.IGNORECASE)
 
 
-def _bootstrapped(deployment: Reading, statement: re.Pattern[str]) -> dict[str, Location]:
+def _bootstrapped(reading: Reading, statement: re.Pattern[str]) -> dict[str, Location]:
     """The databases or roles that bootstrap.sql makes."""
-    source = deployment.sources.get(BOOTSTRAP)
+    source = reading.sources.get(BOOTSTRAP)
     text = _sql(source)
     found: dict[str, Location] = {}
     for match in statement.finditer(text) if source else ():
@@ -70,9 +70,9 @@ def _bootstrapped(deployment: Reading, statement: re.Pattern[str]) -> dict[str, 
     return found
 
 
-def _to_postgresql(deployment: Reading) -> list[Connection]:
+def _to_postgresql(reading: Reading) -> list[Connection]:
     """The connection strings that reach PostgreSQL without PgCat."""
-    connections = [*direct_connections(deployment), *migration_connections(deployment)]
+    connections = [*direct_connections(reading), *migration_connections(reading)]
     return [connection for connection in connections if connection.uri.servers]
 
 
@@ -98,16 +98,16 @@ def _disagreements(
     " Permify does not find its tables.",
     mend="Use the same database everywhere.",
 )
-def database_name(deployment: Reading) -> Iterator[Problem]:
+def database_name(reading: Reading) -> Iterator[Problem]:
     """Databases of shards, the migration and direct URIs that differ."""
     uses = []
-    for pool in used_pools(deployment):
+    for pool in used_pools(reading):
         for shard in pool.shards:
             if shard.database is not None:
                 uses.append((shard.database, f"the pool {pool.name}", shard.database_location))
-    for connection in _to_postgresql(deployment):
+    for connection in _to_postgresql(reading):
         uses.append((connection.uri.database, connection.what, connection.location))
-    yield from _disagreements("database", uses, _bootstrapped(deployment, _DATABASE))
+    yield from _disagreements("database", uses, _bootstrapped(reading, _DATABASE))
 
 
 @check(
@@ -119,16 +119,16 @@ def database_name(deployment: Reading) -> Iterator[Problem]:
     " role has none of them, and tables that one role makes the other may not read.",
     mend="Use the same role everywhere.",
 )
-def database_user(deployment: Reading) -> Iterator[Problem]:
+def database_user(reading: Reading) -> Iterator[Problem]:
     """Roles that PgCat, the migration and direct URIs log in to PostgreSQL as, where they differ."""
     uses = []
-    for pool in used_pools(deployment):
+    for pool in used_pools(reading):
         for user in pool.users:
             if user.server_name:
                 uses.append((user.server_name, f"the pool {pool.name}", user.location))
-    for connection in _to_postgresql(deployment):
+    for connection in _to_postgresql(reading):
         uses.append((connection.uri.user, connection.what, connection.location))
-    yield from _disagreements("role", uses, _bootstrapped(deployment, _ROLE))
+    yield from _disagreements("role", uses, _bootstrapped(reading, _ROLE))
 
 
 @check(
@@ -140,19 +140,19 @@ def database_user(deployment: Reading) -> Iterator[Problem]:
     " on one connection.",
     mend="Let the migration's URI name the primary itself.",
 )
-def migration_not_on_the_primary(deployment: Reading) -> Iterator[Problem]:
+def migration_not_on_the_primary(reading: Reading) -> Iterator[Problem]:
     """Migrations that go through PgCat or to another server."""
     primaries = {
         server.address
-        for connection, pool in through_pgcat(deployment)
+        for connection, pool in through_pgcat(reading)
         if connection.side != "reader"
         for server in pool.servers
         if server.role == "primary"
     }
     where = PGCAT if primaries else "budget.yaml"
-    primaries = primaries or primaries_of(deployment)
-    for connection in migration_connections(deployment):
-        ports = reach(deployment, connection) or {}
+    primaries = primaries or primaries_of(reading)
+    for connection in migration_connections(reading):
+        ports = reach(reading, connection) or {}
         if any(server.host in ports for server in connection.uri.servers):
             fix = f"use the primary, {listed(primaries)}"
             yield Problem(connection.location, "the migration goes through PgCat", fix)

@@ -46,9 +46,9 @@ def _shutdown(topology: Topology) -> Seconds | None:
     mend="Shorten Permify's max_connection_lifetime, max_connection_lifetime_jitter and"
     " health_check_period, or lengthen PgCat's preStop wait with its grace period and minReadySeconds.",
 )
-def lifetime_beyond_drain(deployment: Reading) -> Iterator[Problem]:
+def lifetime_beyond_drain(reading: Reading) -> Iterator[Problem]:
     """Connections of Permify that outlive the preStop wait of a standalone PgCat."""
-    topology = deployment.topology
+    topology = reading.topology
     waits = [w.pre_stop.seconds for w in _standalone(topology) if w.pre_stop and w.pre_stop.seconds > 0]
     for permify in topology.permify:
         pooled = any(topology.pooled(uri) for _, uri in permify.sides)
@@ -95,9 +95,9 @@ def _moves_within(wait: float, longest: float) -> str:
     mend="Add lifecycle.preStop.sleep to the container. Permify's image has no shell, so an exec hook fails"
     " there.",
 )
-def no_drain_wait(deployment: Reading) -> Iterator[Problem]:
+def no_drain_wait(reading: Reading) -> Iterator[Problem]:
     """Pods behind a Service that stop at once. A sidecar serves its own pod alone and needs no wait."""
-    topology = deployment.topology
+    topology = reading.topology
     permify = [w for w in topology.running("permify") if w.on_kubernetes]
     for workload in (*_standalone(topology), *permify):
         hook = workload.pre_stop
@@ -125,9 +125,9 @@ def _usual_wait(workload: Workload) -> str:
     mend="Raise terminationGracePeriodSeconds, with minReadySeconds, above the sum; or shorten what it is"
     " made of.",
 )
-def grace_too_short(deployment: Reading) -> Iterator[Problem]:
+def grace_too_short(reading: Reading) -> Iterator[Problem]:
     """Grace periods that do not cover waiting and stopping."""
-    topology = deployment.topology
+    topology = reading.topology
     shutdown = _shutdown(topology)
     for workload in _standalone(topology):
         wait = workload.pre_stop.seconds if workload.pre_stop else 0.0
@@ -165,9 +165,9 @@ def _beyond_grace(workload: Workload, parts: list[tuple[str, float]]) -> Iterato
     mend="Set stop_signal: SIGINT in compose.yaml; on Kubernetes leave lifecycle.stopSignal out, or set"
     " SIGINT.",
 )
-def pgcat_stop_signal(deployment: Reading) -> Iterator[Problem]:
+def pgcat_stop_signal(reading: Reading) -> Iterator[Problem]:
     """A stop signal for PgCat other than SIGINT, or none in Compose."""
-    for workload in deployment.topology.running("pgcat"):
+    for workload in reading.topology.running("pgcat"):
         signal = workload.stop_signal
         place = workload.stop_signal_location or workload.location
         if signal is None:
@@ -187,9 +187,9 @@ def pgcat_stop_signal(deployment: Reading) -> Iterator[Problem]:
     why="Docker kills a container when stop_grace_period is over, 10 seconds unless it is set.",
     mend="Raise stop_grace_period above the program's own shutdown time.",
 )
-def compose_grace(deployment: Reading) -> Iterator[Problem]:
+def compose_grace(reading: Reading) -> Iterator[Problem]:
     """Compose services that are killed before they have stopped."""
-    topology = deployment.topology
+    topology = reading.topology
     shutdown = _shutdown(topology)
     for workload in topology.workloads:
         if workload.kind != "compose":
@@ -215,9 +215,9 @@ def compose_grace(deployment: Reading) -> Iterator[Problem]:
     mend="Keep Permify's max_connection_idle_time below PgCat's idle_timeout, and that at or below"
     " server_lifetime, in [general], in the pool and for the user.",
 )
-def timeout_order(deployment: Reading) -> Iterator[Problem]:
+def timeout_order(reading: Reading) -> Iterator[Problem]:
     """Permify's idle time, PgCat's idle_timeout and server_lifetime out of order, by any of their levels."""
-    topology = deployment.topology
+    topology = reading.topology
     idle = [p.idle for p in topology.permify if any(topology.pooled(uri) for _, uri in p.sides)]
     for pool in topology.pgcat.pools if topology.pgcat else ():
         timeout, lifetime = pool.idle_timeout, pool.server_lifetime
@@ -250,9 +250,9 @@ def _place(location: Location) -> str:
     " progress deadline (600 seconds unless it is set) is not above that.",
     mend="Raise progressDeadlineSeconds above minReadySeconds, with room for starting and pulling images.",
 )
-def progress_deadline(deployment: Reading) -> Iterator[Problem]:
+def progress_deadline(reading: Reading) -> Iterator[Problem]:
     """Deployments that the API refuses for their deadline."""
-    for manifest in deployment.of_kind("Deployment"):
+    for manifest in reading.of_kind("Deployment"):
         ready = whole(manifest.get("spec", "minReadySeconds")) or 0
         written = whole(manifest.get("spec", "progressDeadlineSeconds"))
         deadline = DEFAULT_PROGRESS_DEADLINE_SECONDS if written is None else written
@@ -271,11 +271,11 @@ def progress_deadline(deployment: Reading) -> Iterator[Problem]:
     " permify.yaml PS303 reports it; here the environment and the Helm values are read.",
     mend="Set a lifetime with a unit, such as 30s behind a standalone PgCat or 30m without one.",
 )
-def connection_lifetime(deployment: Reading) -> Iterator[Problem]:
+def connection_lifetime(reading: Reading) -> Iterator[Problem]:
     """Lifetimes that end connections at once, where permify.yaml does not set them."""
-    for permify in deployment.topology.permify:
+    for permify in reading.topology.permify:
         lifetime = permify.lifetime
-        written = deployment.permify.path if deployment.permify else VALUES
+        written = reading.permify.path if reading.permify else VALUES
         if lifetime.value <= 0 and (lifetime.location.path != written or written == VALUES):
             message = (
                 f"max_connection_lifetime is {seconds_text(lifetime.value)}: no connection is used twice"
@@ -292,9 +292,9 @@ def connection_lifetime(deployment: Reading) -> Iterator[Problem]:
     " container it never lets Permify start.",
     mend="Make PgCat an init container with restartPolicy: Always (Kubernetes 1.29 or newer).",
 )
-def sidecar_order(deployment: Reading) -> Iterator[Problem]:
+def sidecar_order(reading: Reading) -> Iterator[Problem]:
     """PgCat in Permify's pod as anything but a native sidecar."""
-    for workload in deployment.topology.running("pgcat"):
+    for workload in reading.topology.running("pgcat"):
         if not workload.sidecar or workload.location_role == "native-sidecar":
             continue
         if workload.location_role == "main":
@@ -313,9 +313,9 @@ def sidecar_order(deployment: Reading) -> Iterator[Problem]:
     why="A rollout that first takes every pod away leaves nobody to answer until a new one is ready.",
     mend="Use RollingUpdate with maxSurge 1 and maxUnavailable 0.",
 )
-def rollout_outage(deployment: Reading) -> Iterator[Problem]:
+def rollout_outage(reading: Reading) -> Iterator[Problem]:
     """Deployments that may have no pod in a rollout."""
-    pods = {w.pod: w for w in deployment.topology.workloads if w.rollout is not None}
+    pods = {w.pod: w for w in reading.topology.workloads if w.rollout is not None}
     for workload in pods.values():
         rollout, replicas = workload.rollout, workload.most_replicas
         if rollout is None or replicas < 1:
@@ -336,9 +336,9 @@ def rollout_outage(deployment: Reading) -> Iterator[Problem]:
     " program while some nodes still send it requests.",
     mend="Wait 10 seconds or more in preStop, with a grace period to match.",
 )
-def short_drain_wait(deployment: Reading) -> Iterator[Problem]:
+def short_drain_wait(reading: Reading) -> Iterator[Problem]:
     """Pods behind a Service that wait, but not for long enough."""
-    topology = deployment.topology
+    topology = reading.topology
     permify = [w for w in topology.running("permify") if w.on_kubernetes]
     for workload in (*_standalone(topology), *permify):
         hook = workload.pre_stop

@@ -40,17 +40,17 @@ _UNFOLLOWED = re.compile(r"[^.]_")
 """An underscore that does not begin a label: the resolver admits those of service records, `_label`."""
 
 
-def _outside(deployment: Reading, host: str) -> bool:
+def _outside(reading: Reading, host: str) -> bool:
     """Whether a server is none of compose.yaml, whose names move with the container alone."""
-    return all(host not in compose_names(container, None) for container in deployment.services)
+    return all(host not in compose_names(container, None) for container in reading.services)
 
 
-def _named(deployment: Reading) -> list[PoolServer]:
+def _named(reading: Reading) -> list[PoolServer]:
     """The servers of the pools in use that have a host name, each host once."""
     found: dict[str, PoolServer] = {}
-    for pool in used_pools(deployment):
+    for pool in used_pools(reading):
         for server in pool.servers:
-            if server.address.is_name and _outside(deployment, server.address.host):
+            if server.address.is_name and _outside(reading, server.address.host):
                 found.setdefault(server.address.host, server)
     return list(found.values())
 
@@ -64,9 +64,9 @@ def _named(deployment: Reading) -> list[PoolServer]:
     " connections that the old one leaves open until server_lifetime is over, and writes go there.",
     mend="Use a name without an underscore, for example a CNAME that leads to this one.",
 )
-def name_not_followed(deployment: Reading) -> Iterator[Problem]:
+def name_not_followed(reading: Reading) -> Iterator[Problem]:
     """Host names of servers that contain an underscore."""
-    for server in _named(deployment):
+    for server in _named(reading):
         if _UNFOLLOWED.search(server.address.host):
             message = f"{server.address.host} contains an underscore: PgCat does not follow it in a failover"
             yield Problem(server.location, message, "use a name without one, such as a CNAME")
@@ -81,15 +81,15 @@ def name_not_followed(deployment: Reading) -> Iterator[Problem]:
     " there.",
     mend="Set `dns_cache_enabled = true` and `dns_max_ttl = 2` in [general].",
 )
-def names_without_dns_cache(deployment: Reading) -> Iterator[Problem]:
+def names_without_dns_cache(reading: Reading) -> Iterator[Problem]:
     """A pgcat.toml that names hosts and does not look where they lead."""
-    pgcat = deployment.pgcat
+    pgcat = reading.pgcat
     general = as_mapping(pgcat.mapping.get("general")) if pgcat else {}
     seconds = whole(general.get("dns_max_ttl", _DEFAULT_DNS_MAX_TTL_SECONDS))
     looks = general.get("dns_cache_enabled") is True
     if pgcat is None or (looks and seconds is not None and seconds <= _DEFAULT_DNS_MAX_TTL_SECONDS):
         return
-    hosts = [server.address.host for server in _named(deployment)]
+    hosts = [server.address.host for server in _named(reading)]
     followed = [host for host in hosts if not _UNFOLLOWED.search(host)]
     if followed:
         message = f"the DNS cache is off: PgCat does not follow {listed(followed)} in a failover"
@@ -111,11 +111,11 @@ def names_without_dns_cache(deployment: Reading) -> Iterator[Problem]:
     " with `enabled = true` and"
     ' `queries = ["SELECT pg_terminate_backend(pg_backend_pid()) WHERE pg_is_in_recovery()"]`.',
 )
-def writer_pool_keeps_a_standby(deployment: Reading) -> Iterator[Problem]:
+def writer_pool_keeps_a_standby(reading: Reading) -> Iterator[Problem]:
     """Pools of named primaries that do not end a connection to a standby."""
-    pgcat = deployment.pgcat
-    named = _named(deployment)
-    pools = {c.uri.database: pool for c, pool in through_pgcat(deployment) if c.side in ("writer", "both")}
+    pgcat = reading.pgcat
+    named = _named(reading)
+    pools = {c.uri.database: pool for c, pool in through_pgcat(reading) if c.side in ("writer", "both")}
     for name, pool in pools.items() if pgcat else ():
         servers = list(pool.servers)
         primaries = all(server.role == "primary" for server in servers)
@@ -143,14 +143,14 @@ def _ends_standbys(mapping: Mapping[str, object], pool: str) -> bool:
     " start when no server of a URI is.",
     mend="Write `target_session_attrs=read-write` into the writer URI, and nothing into the reader URI.",
 )
-def session_attributes_unmet(deployment: Reading) -> Iterator[Problem]:
+def session_attributes_unmet(reading: Reading) -> Iterator[Problem]:
     """Writers and migrations that ask for a standby, readers of replicas that ask for the primary."""
-    for connection in [*direct_connections(deployment), *_migrating(deployment)]:
+    for connection in [*direct_connections(reading), *_migrating(reading)]:
         asked = _asked(connection)
         if connection.side != "reader" and asked in _NEEDS_STANDBY:
             message = f"{connection.what} asks for {ATTRIBUTE}={asked} and has to write"
             yield Problem(connection.location, message, f"{ATTRIBUTE}={WRITES}")
-        elif asked in _NEEDS_PRIMARY and _of_replicas(deployment, connection):
+        elif asked in _NEEDS_PRIMARY and _of_replicas(reading, connection):
             message = f"{connection.what} asks for {ATTRIBUTE}={asked} and names replicas: no read succeeds"
             yield Problem(connection.location, message, f"remove {ATTRIBUTE}")
 
@@ -161,8 +161,8 @@ def _asked(connection: Connection) -> str:
     return connection.uri.options.get(ATTRIBUTE, inherited)
 
 
-def _migrating(deployment: Reading) -> list[Connection]:
-    return [*migration_connections(deployment), *psql_connections(deployment)]
+def _migrating(reading: Reading) -> list[Connection]:
+    return [*migration_connections(reading), *psql_connections(reading)]
 
 
 @check(
@@ -175,24 +175,24 @@ def _migrating(deployment: Reading) -> list[Connection]:
     " it, Permify refuses such a connection. On a URI that also serves reads, reads fail with the writes.",
     mend="Write `target_session_attrs=read-write` into the writer URI alone.",
 )
-def session_attributes_in_a_failover(deployment: Reading) -> Iterator[Problem]:
+def session_attributes_in_a_failover(reading: Reading) -> Iterator[Problem]:
     """Direct writer URIs that take a standby, and reads that need the primary without a reason."""
-    for connection in direct_connections(deployment):
+    for connection in direct_connections(reading):
         asked = _asked(connection)
         servers = connection.uri.servers
-        if not servers or all(not _outside(deployment, server.host) for server in servers):
+        if not servers or all(not _outside(reading, server.host) for server in servers):
             continue
         if connection.side == "writer" and asked in ("", "any", "prefer-standby"):
             message = f"{connection.what} takes a standby: writes can fail until its connections end"
             yield Problem(connection.location, message, f"add {ATTRIBUTE}={WRITES}")
-        elif _of_replicas(deployment, connection):
+        elif _of_replicas(reading, connection):
             continue  # PS417
         elif connection.side != "writer" and asked in _NEEDS_PRIMARY and len(servers) == 1:
             message = f"{connection.what} serves reads, and {ATTRIBUTE}={asked} stops them without a primary"
             yield Problem(connection.location, message, f"remove {ATTRIBUTE}, or use it on a writer URI")
 
 
-def _of_replicas(deployment: Reading, connection: Connection) -> bool:
+def _of_replicas(reading: Reading, connection: Connection) -> bool:
     """Whether a reader's URI names no server but replicas."""
-    replicas = {s.address for s in deployment.topology.servers if s.role == "replica"}
+    replicas = {s.address for s in reading.topology.servers if s.role == "replica"}
     return connection.side == "reader" and set(connection.uri.servers) <= replicas

@@ -28,9 +28,9 @@ _TAGGED = re.compile(r"(?P<name>.+):v?(?P<release>\d{1,9}(?:\.\d{1,9})*)")
     " PgCat's `main` is the unreleased 1.3.0 line.",
     mend="Name a version, or better a digest: image:v1.2.0@sha256:….",
 )
-def mutable_image(deployment: Reading) -> Iterator[Problem]:
+def mutable_image(reading: Reading) -> Iterator[Problem]:
     """Images without a tag, or with one that moves, unless a digest pins them."""
-    for place, image in _images(deployment):
+    for place, image in _images(reading):
         if _DIGEST.search(image):
             continue
         tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
@@ -42,13 +42,13 @@ def mutable_image(deployment: Reading) -> Iterator[Problem]:
             yield Problem(place, f"{show(image)}: {what}{note}", "name a version or a digest")
 
 
-def _images(deployment: Reading) -> Iterator[tuple[Location, str]]:
-    for container in deployment.own_containers:
+def _images(reading: Reading) -> Iterator[tuple[Location, str]]:
+    for container in reading.own_containers:
         image = container.data.get("image")
         image = image if container.pod or not isinstance(image, str) else interpolated(image)
         if isinstance(image, str) and image:
             yield container.at("image"), image
-    values = deployment.sources.get(VALUES)
+    values = reading.sources.get(VALUES)
     if values is not None and isinstance(dig(values.data, "image", "repository"), str):
         tag = dig(values.data, "image", "tag")
         suffix = "" if tag is None or tag == "" else f":{tag}"
@@ -64,13 +64,13 @@ def _images(deployment: Reading) -> Iterator[tuple[Location, str]]:
     mend="Give both the same image, the newer of the two: after an update the older one is mostly an edit of"
     " yours, which the update kept.",
 )
-def migration_image(deployment: Reading) -> Iterator[Problem]:
+def migration_image(reading: Reading) -> Iterator[Problem]:
     """Migrations with another image than Permify's."""
-    serving = {image: f"{place.path}:{place.line}" for place, image in _images_of(deployment, "permify")}
-    values = deployment.sources.get(VALUES)
+    serving = {image: f"{place.path}:{place.line}" for place, image in _images_of(reading, "permify")}
+    values = reading.sources.get(VALUES)
     if not serving and values is not None:
-        serving = {image: f"{VALUES}:{at.line}" for at, image in _images(deployment) if at.path == VALUES}
-    for place, image in _images_of(deployment, "migrate"):
+        serving = {image: f"{VALUES}:{at.line}" for at, image in _images(reading) if at.path == VALUES}
+    for place, image in _images_of(reading, "migrate"):
         if serving and image not in serving:
             other, where = next(iter(serving.items()))
             text = f"the migration runs {show(image)}, Permify {show(other)} ({where})"
@@ -87,9 +87,9 @@ def _is_newer(image: str, other: str) -> bool:
     return releases[0] > releases[1]
 
 
-def _images_of(deployment: Reading, program: Program) -> Iterator[tuple[Location, str]]:
+def _images_of(reading: Reading, program: Program) -> Iterator[tuple[Location, str]]:
     """The images that run a program; those that only the environment knows are left out."""
-    for container in deployment.running(program):
+    for container in reading.running(program):
         image = container.data.get("image")
         image = image if container.pod or not isinstance(image, str) else interpolated(image)
         if isinstance(image, str) and image:

@@ -67,9 +67,9 @@ def enable() -> bool:
     " without containers.",
     mend="Complete the object.",
 )
-def incomplete_object(deployment: Reading) -> Iterator[Problem]:
+def incomplete_object(reading: Reading) -> Iterator[Problem]:
     """Documents of listed files that are no Kubernetes objects."""
-    for source in _resources(deployment):
+    for source in _resources(reading):
         for document, data in enumerate(source.documents):
             if data is None:
                 continue  # an empty document, which kustomize skips
@@ -82,7 +82,7 @@ def incomplete_object(deployment: Reading) -> Iterator[Problem]:
                     yield Problem(
                         source.at(*keys, document=document), f"the object has no {'.'.join(keys)}", "add it"
                     )
-    for pod in deployment.pods:
+    for pod in reading.pods:
         containers = pod.spec.get("containers")
         if not containers:
             place = pod.manifest.at(*pod.path, "containers")
@@ -95,12 +95,12 @@ def incomplete_object(deployment: Reading) -> Iterator[Problem]:
                 yield Problem(pod.manifest.at(*path), text, "name an image")
 
 
-def _resources(deployment: Reading) -> Iterator[Source]:
-    folders = deployment.kustomizations
+def _resources(reading: Reading) -> Iterator[Source]:
+    folders = reading.kustomizations
     seen: set[str] = set()
     for kustomization in folders:
         for entry in listed_files(kustomization):
-            source = deployment.sources.get(entry.target)
+            source = reading.sources.get(entry.target)
             if entry.keys[0] == "resources" and source and source.parsed and source.path not in seen:
                 seen.add(source.path)
                 yield source
@@ -114,19 +114,19 @@ def _resources(deployment: Reading) -> Iterator[Source]:
     " is text.",
     mend="Write the value as the type that is named.",
 )
-def wrong_type(deployment: Reading) -> Iterator[Problem]:
+def wrong_type(reading: Reading) -> Iterator[Problem]:
     """Values of a wrong type among those that the other rules read."""
-    for source in deployment.kustomizations:
+    for source in reading.kustomizations:
         if not isinstance(source.data, dict):
             if source.parsed:
                 yield Problem(source.here(), "not a mapping", "write the keys of a Kustomization")
             continue
         for keys, value, kind in wrong(source.data, KUSTOMIZATION):
             yield complaint(source.at(*keys), keys, value, kind)
-    for manifest in deployment.manifests:
+    for manifest in reading.manifests:
         for keys, value, kind in wrong(manifest.data, (*METADATA, *BY_KIND.get(manifest.kind, ()))):
             yield complaint(manifest.at(*keys), keys, value, kind)
-    for pod in deployment.pods:
+    for pod in reading.pods:
         labels = (*pod.path[:-1], "metadata")
         rules: Rules = ((("labels",), LABELS), (("annotations",), LABELS))
         found = [
@@ -147,11 +147,11 @@ def wrong_type(deployment: Reading) -> Iterator[Problem]:
     " know newer fields.",
     mend="Correct the field; `kubectl explain` shows what it takes.",
 )
-def kubernetes_schema(deployment: Reading) -> Iterator[Problem]:
+def kubernetes_schema(reading: Reading) -> Iterator[Problem]:
     """Objects that break the API's schemas, where these are installed and enabled."""
     if not ENABLED:
         return
-    for manifest in deployment.manifests:
+    for manifest in reading.manifests:
         for version in () if manifest.partial else _versions():
             broken = _broken(manifest, version)
             if broken is not None:
@@ -207,9 +207,9 @@ def _custom(api_version: str) -> bool:
     why="Compose refuses the file.",
     mend="Write the value as the type that is named.",
 )
-def compose_wrong_type(deployment: Reading) -> Iterator[Problem]:
+def compose_wrong_type(reading: Reading) -> Iterator[Problem]:
     """Parts of compose.yaml of a wrong type among those that the other rules read."""
-    compose = deployment.compose
+    compose = reading.compose
     if compose is None or not compose.parsed:
         return
     if not isinstance(compose.data, dict):
@@ -257,9 +257,9 @@ _LIMITS = {"periodSeconds": (1, 1800), "stabilizationWindowSeconds": (0, 3600)}
     mend="Keep periodSeconds between 1 and 1800, stabilizationWindowSeconds at most 3600; a grace period that"
     " does not fit must be shorter.",
 )
-def autoscaler_limits(deployment: Reading) -> Iterator[Problem]:
+def autoscaler_limits(reading: Reading) -> Iterator[Problem]:
     """HorizontalPodAutoscalers with times that the API refuses."""
-    for manifest in deployment.of_kind("HorizontalPodAutoscaler"):
+    for manifest in reading.of_kind("HorizontalPodAutoscaler"):
         for rules in ("scaleDown", "scaleUp"):
             at: tuple[Key, ...] = ("spec", "behavior", rules)
             places = [(*at, "stabilizationWindowSeconds")]

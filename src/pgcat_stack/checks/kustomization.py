@@ -38,32 +38,32 @@ _UNHASHED = "without a hash in its name a changed ConfigMap no longer rolls the 
     " changed ConfigMap restarts nothing.",
     mend="Write the change into the manifest itself; keep `namespace` and the hashes of generated names.",
 )
-def kustomize_not_judged(deployment: Reading) -> Iterator[Problem]:
+def kustomize_not_judged(reading: Reading) -> Iterator[Problem]:
     """Patches, components and others that are not applied; names without a hash; no namespace."""
-    for source in deployment.kustomizations:
+    for source in reading.kustomizations:
         for key, unseen in _NOT_APPLIED.items():
             completed = key == "patches" and source.mapping.get("kind") == "Component"
             if source.mapping.get(key) and not completed:
                 text = f"{key} are applied by kustomize and not here: {unseen} is not judged"
                 yield Problem(source.at(key), text, "write it into the manifests under kubernetes/")
-        yield from _unhashed(deployment, source)
-    root = deployment.kustomization
+        yield from _unhashed(reading, source)
+    root = reading.kustomization
     if root is not None and root.mapping and "namespace" not in root.mapping:
-        lost = [pod for pod in deployment.pods if not pod.manifest.namespace]
-        namespaces = deployment.of_kind("Namespace")
+        lost = [pod for pod in reading.pods if not pod.manifest.namespace]
+        namespaces = reading.of_kind("Namespace")
         if lost and namespaces:
             text = f"no namespace: {lost[0].text} goes wherever kubectl points"
             yield Problem(root.here(), text, f"write namespace: {namespaces[0].name}")
 
 
-def _unhashed(deployment: Reading, source: Source) -> Iterator[Problem]:
+def _unhashed(reading: Reading, source: Source) -> Iterator[Problem]:
     """Generated ConfigMaps under a fixed name; a single one only where a pod of the deployment mounts it."""
     keys = ("generatorOptions", "disableNameSuffixHash")
     if dig(source.data, *keys) is True:
         yield Problem(source.at(*keys), _UNHASHED, "remove disableNameSuffixHash")
     for index, generator in enumerate(as_list(source.mapping.get("configMapGenerator"))):
         if dig(generator, "options", "disableNameSuffixHash") is True and any(
-            dig(generator, "name") in _mounted(volume) for pod in deployment.pods for volume in pod.volumes
+            dig(generator, "name") in _mounted(volume) for pod in reading.pods for volume in pod.volumes
         ):
             place = source.at("configMapGenerator", index, "options", "disableNameSuffixHash")
             yield Problem(place, _UNHASHED, "remove disableNameSuffixHash")

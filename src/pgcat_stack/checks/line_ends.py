@@ -16,9 +16,9 @@ from pgcat_stack.reading.reading import Reading
     why="sh reads the carriage return of a Windows line end as part of the command: PgCat never starts.",
     mend="Save the file with LF line ends, and keep .gitattributes, which makes git do so.",
 )
-def carriage_return(deployment: Reading) -> Iterator[Problem]:
+def carriage_return(reading: Reading) -> Iterator[Problem]:
     """Shell scripts with carriage returns."""
-    for path, source in deployment.sources.items():
+    for path, source in reading.sources.items():
         if path.endswith(".sh") and "\r" in source.text:
             line = source.text.count("\n", 0, source.text.index("\r")) + 1
             text = "a carriage return, which sh reads as part of the command: the script fails"

@@ -14,9 +14,9 @@ from pgcat_stack.printable import show
 from pgcat_stack.reading.reading import Reading
 
 
-def _links(deployment: Reading, *, needed: bool) -> Iterator[Problem]:
-    made = deployment.made_of
-    links = {path: one for path, one in deployment.sources.items() if one.unread}
+def _links(reading: Reading, *, needed: bool) -> Iterator[Problem]:
+    made = reading.made_of
+    links = {path: one for path, one in reading.sources.items() if one.unread}
     # The source of a folder also stands for what is named in it.
     wanted = {one.path for path, one in links.items() if path in made or f"{path}/" in _FOLDERS}
     for source in links.values():
@@ -37,9 +37,9 @@ _FOLDERS = frozenset({"kubernetes/", "pgcat/", "permify/", "postgres/", "monitor
     " machine.",
     mend="Replace the link by what it leads to. Links inside the deployment are followed.",
 )
-def link_out(deployment: Reading) -> Iterator[Problem]:
+def link_out(reading: Reading) -> Iterator[Problem]:
     """Links out of the deployment in place of the files and folders that it is made of."""
-    yield from _links(deployment, needed=True)
+    yield from _links(reading, needed=True)
 
 
 @check(
@@ -52,21 +52,21 @@ def link_out(deployment: Reading) -> Iterator[Problem]:
     mend="Move the file into the repository. Where there is none, keep the deployment and the file in one git"
     " repository.",
 )
-def outside_the_repository(deployment: Reading) -> Iterator[Problem]:
+def outside_the_repository(reading: Reading) -> Iterator[Problem]:
     """Paths of kustomizations and compose.yaml that lead out of the git repository."""
     found: list[tuple[Location, str]] = []
-    for source in deployment.kustomizations:
+    for source in reading.kustomizations:
         for entry in listed_files(source):
-            if not entry.elsewhere and climbs(entry.target) > deployment.reach:
+            if not entry.elsewhere and climbs(entry.target) > reading.reach:
                 found.append((source.at(*entry.keys), entry.text))
-    compose = deployment.compose
+    compose = reading.compose
     for named in named_by_compose(compose) if compose else ():
-        if compose and climbs(named.path) > deployment.reach:
+        if compose and climbs(named.path) > reading.reach:
             found.append((compose.at(*named.keys), named.path))
     if not found:
         return
     where, fix = "the git repository", "move it into the repository"
-    if repository_of(deployment.root) is None:
+    if repository_of(reading.root) is None:
         where, fix = "the deployment, which is in no git repository", "keep both in one git repository"
     for place, text in found:
         yield Problem(place, f"{show(text)} lies outside {where}: it is not judged", fix)
@@ -80,6 +80,6 @@ def outside_the_repository(deployment: Reading) -> Iterator[Problem]:
     " what it leads to is not judged: an unresolved conflict in it, for example.",
     mend="Replace the link by what it leads to, or leave it.",
 )
-def other_link_out(deployment: Reading) -> Iterator[Problem]:
+def other_link_out(reading: Reading) -> Iterator[Problem]:
     """Links out of the deployment that none of its programs reads."""
-    yield from _links(deployment, needed=False)
+    yield from _links(reading, needed=False)

@@ -33,11 +33,11 @@ _MANIFESTS = "kubernetes/"
     why="`kubectl apply -k` stops at the first file that is not there.",
     mend="Create the file, correct its path, or remove the line.",
 )
-def kustomize_file_missing(deployment: Reading) -> Iterator[Problem]:
+def kustomize_file_missing(reading: Reading) -> Iterator[Problem]:
     """Resources, patches and files of generators that do not exist."""
-    for source in deployment.kustomizations:
+    for source in reading.kustomizations:
         for entry in listed_files(source):
-            if not deployment.remote(entry) and not deployment.exists(entry.target):
+            if not reading.remote(entry) and not reading.exists(entry.target):
                 yield Problem(
                     source.at(*entry.keys),
                     f"{show(entry.text)} is not there",
@@ -52,14 +52,14 @@ def kustomize_file_missing(deployment: Reading) -> Iterator[Problem]:
     why="A file that no kustomization lists is never applied, and looks as if it were.",
     mend="List it under `resources` of kustomization.yaml, or delete it.",
 )
-def unlisted_manifest(deployment: Reading) -> Iterator[Problem]:
+def unlisted_manifest(reading: Reading) -> Iterator[Problem]:
     """YAML files under kubernetes/ that no kustomization names."""
-    if deployment.kustomization is None or not deployment.kustomization.mapping:
+    if reading.kustomization is None or not reading.kustomization.mapping:
         return
-    known = deployment.kustomizations
+    known = reading.kustomizations
     listed = {entry.target for source in known for entry in listed_files(source)}
     listed |= {source.path for source in known}
-    for path, source in deployment.sources.items():
+    for path, source in reading.sources.items():
         if path.startswith(_MANIFESTS) and source.language == "yaml" and path not in listed:
             fix = f"add it to resources of {KUSTOMIZATION}, or delete it"
             yield Problem(source.here(), "no kustomization lists this file, so it is never applied", fix)
@@ -72,15 +72,15 @@ def unlisted_manifest(deployment: Reading) -> Iterator[Problem]:
     why="A pod that mounts or reads a ConfigMap which does not exist stays in ContainerCreating.",
     mend="Use the name that configMapGenerator gives it, or add it there.",
 )
-def config_map_missing(deployment: Reading) -> Iterator[Problem]:
+def config_map_missing(reading: Reading) -> Iterator[Problem]:
     """ConfigMaps named by pods that neither a generator nor a manifest makes.
 
     One of which a pod takes certificates alone is the cluster's, as those of trust-manager are.
     """
-    if not deployment.complete:
+    if not reading.complete:
         return
-    known = deployment.generated_files
-    for pod in deployment.own_pods:
+    known = reading.generated_files
+    for pod in reading.own_pods:
         for index, volume in enumerate(pod.volumes):
             places: list[tuple[tuple[Key, ...], object]] = [(("configMap",), dig(volume, "configMap"))]
             for number, source in enumerate(as_list(dig(volume, "projected", "sources"))):
@@ -111,17 +111,17 @@ def _certificates_alone(reference: object) -> bool:
     " engine in memory.",
     mend="Mount the file at the path that the command names.",
 )
-def config_not_mounted(deployment: Reading) -> Iterator[Problem]:
+def config_not_mounted(reading: Reading) -> Iterator[Problem]:
     """pgcat.toml, start.sh and permify.yaml that are not where their readers look."""
-    if deployment.kustomization is not None and not deployment.complete:
+    if reading.kustomization is not None and not reading.complete:
         return
-    for container in deployment.running("pgcat"):
-        yield from _pgcat_files(deployment, container)
-    for container in deployment.running("permify"):
+    for container in reading.running("pgcat"):
+        yield from _pgcat_files(reading, container)
+    for container in reading.running("permify"):
         config = option(container.words, "--config", "-c")
         if config:
             yield from _stands(container, config, PERMIFY)
-        elif deployment.permify is not None and not any(
+        elif reading.permify is not None and not any(
             variable.name.startswith("PERMIFY_DATABASE_") for variable in container.variables
         ):
             yield Problem(
@@ -131,10 +131,10 @@ def config_not_mounted(deployment: Reading) -> Iterator[Problem]:
             )
 
 
-def _pgcat_files(deployment: Reading, container: Container) -> Iterator[Problem]:
+def _pgcat_files(reading: Reading, container: Container) -> Iterator[Problem]:
     script = next((word for word in container.words if posixpath.basename(word) == "start.sh"), None)
     if script is None:
-        if deployment.pgcat is not None and '"${' in deployment.pgcat.text:
+        if reading.pgcat is not None and '"${' in reading.pgcat.text:
             text = f"{container.text} does not run start.sh, so nothing fills the placeholders of {PGCAT}"
             yield Problem(container.at("command"), text, f'use command: ["/bin/sh", "{_START_TARGET}"]')
         return
@@ -174,9 +174,9 @@ def _stands(container: Container, path: str, file: str) -> Iterator[Problem]:
     why="The API refuses a pod whose container mounts a volume that the pod does not declare.",
     mend="Declare the volume under `volumes`, or correct its name.",
 )
-def volume_not_declared(deployment: Reading) -> Iterator[Problem]:
+def volume_not_declared(reading: Reading) -> Iterator[Problem]:
     """VolumeMounts whose name is no volume of the pod."""
-    for container in deployment.containers:
+    for container in reading.containers:
         pod = container.pod
         if pod is None:
             continue
@@ -203,12 +203,10 @@ def volume_not_declared(deployment: Reading) -> Iterator[Problem]:
     " plan_cache_mode. Without the file nobody knows whether the database has them.",
     mend="Render the file again, or take it from the history.",
 )
-def bootstrap_missing(deployment: Reading) -> Iterator[Problem]:
+def bootstrap_missing(reading: Reading) -> Iterator[Problem]:
     """Deployments without postgres/bootstrap.sql. Where Compose mounts it PS450 speaks."""
-    mounted = any(
-        mount.origin == BOOTSTRAP for container in deployment.containers for mount in container.mounts
-    )
-    if BOOTSTRAP not in deployment.sources and not mounted:
+    mounted = any(mount.origin == BOOTSTRAP for container in reading.containers for mount in container.mounts)
+    if BOOTSTRAP not in reading.sources and not mounted:
         text = "the file is missing: role, connection limit and plan_cache_mode have no source"
         yield Problem(Location(BOOTSTRAP), text, "render it again, or take it from the history")
 
@@ -221,13 +219,13 @@ def bootstrap_missing(deployment: Reading) -> Iterator[Problem]:
     " does nothing, and the validator has no object to judge.",
     mend="Put kustomization.yaml back, or delete kubernetes/ where the deployment runs on docker.",
 )
-def kustomization_missing(deployment: Reading) -> Iterator[Problem]:
+def kustomization_missing(reading: Reading) -> Iterator[Problem]:
     """Manifests under kubernetes/ beside no kustomization.yaml."""
-    if deployment.kustomization is not None:
+    if reading.kustomization is not None:
         return
     found = [
         path
-        for path, source in deployment.sources.items()
+        for path, source in reading.sources.items()
         if path.startswith(_MANIFESTS) and source.language == "yaml" and dig(source.data, "kind")
     ]
     if found:

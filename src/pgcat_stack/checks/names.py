@@ -77,19 +77,19 @@ def _fix(text: str, rule: Rule) -> str:
     " a line end after it. Compose refuses names in the same way.",
     mend="Write the name as the message says. Names with the prefixes and suffixes of a kustomization count.",
 )
-def invalid_name(deployment: Reading) -> Iterator[Problem]:
+def invalid_name(reading: Reading) -> Iterator[Problem]:
     """Names that Kubernetes or Compose refuses."""
-    yield from _problems(_all_names(deployment))
+    yield from _problems(_all_names(reading))
 
 
-def _all_names(deployment: Reading) -> Iterator[_Said]:
-    for manifest in deployment.manifests:
+def _all_names(reading: Reading) -> Iterator[_Said]:
+    for manifest in reading.manifests:
         yield from _object_names(manifest)
-    for pod in deployment.pods:
+    for pod in reading.pods:
         yield from _pod_names(pod)
-    for source in deployment.kustomizations:
+    for source in reading.kustomizations:
         yield from _generated_names(source)
-    compose = deployment.compose
+    compose = reading.compose
     if compose is not None:
         project = as_text(dig(compose.data, "name"))
         if project and "$" not in project:
@@ -231,10 +231,10 @@ def _generated_names(source: Source) -> Iterator[_Said]:
     " than Kubernetes accepts, or are too long: 63 characters for a value, and for a key after its prefix.",
     mend="Write the label as the message says. Longer text belongs into an annotation.",
 )
-def invalid_label(deployment: Reading) -> Iterator[Problem]:
+def invalid_label(reading: Reading) -> Iterator[Problem]:
     """Labels, selectors and keys of annotations that Kubernetes refuses."""
-    yield from _problems(_all_labels(deployment))
-    for manifest in deployment.manifests:
+    yield from _problems(_all_labels(reading))
+    for manifest in reading.manifests:
         annotations = as_mapping(manifest.get("metadata", "annotations"))
         size = sum(len(str(part).encode("utf-8", "replace")) for pair in annotations.items() for part in pair)
         if size > _ANNOTATIONS_BYTES:
@@ -242,18 +242,18 @@ def invalid_label(deployment: Reading) -> Iterator[Problem]:
             yield Problem(manifest.at("metadata", "annotations"), text, "shorten them")
 
 
-def _all_labels(deployment: Reading) -> Iterator[_Said]:
-    for manifest in deployment.manifests:
+def _all_labels(reading: Reading) -> Iterator[_Said]:
+    for manifest in reading.manifests:
         yield from _metadata_labels(manifest.at, manifest.data, ())
         if _group(manifest) in _OWN_GROUPS:
             if manifest.kind in ("Service", "ReplicationController"):
                 yield from _labels(manifest.at, manifest.get("spec", "selector"), ("spec", "selector"))
             yield from _selectors(manifest.at, manifest.data, ())
-    for pod in deployment.pods:
+    for pod in reading.pods:
         yield from _metadata_labels(pod.manifest.at, pod.manifest.get(*pod.path[:-1]), pod.path[:-1])
         keys = (*pod.path, "nodeSelector")
         yield from _labels(pod.manifest.at, pod.spec.get("nodeSelector"), keys)
-    for source in deployment.kustomizations:
+    for source in reading.kustomizations:
         yield from _labels(source.at, source.mapping.get("commonLabels"), ("commonLabels",))
         yield from _annotations(source.at, source.mapping.get("commonAnnotations"), ("commonAnnotations",))
         for index, entry in enumerate(as_list(source.mapping.get("labels"))):
@@ -322,15 +322,15 @@ def _expression(at: Callable[..., Location], entry: object, keys: tuple[Key, ...
     " RelaxedServiceNameValidation, Services that begin with a digit.",
     mend="Choose a name that every supported Kubernetes accepts, or leave it where yours does.",
 )
-def name_of_newer_kubernetes(deployment: Reading) -> Iterator[Problem]:
+def name_of_newer_kubernetes(reading: Reading) -> Iterator[Problem]:
     """Names that the oldest supported Kubernetes refuses and a newer one accepts."""
-    for manifest in deployment.manifests:
+    for manifest in reading.manifests:
         if manifest.kind == "Service" and _group(manifest) == "" and manifest.name:
             name = manifest.built_name
             if names.dns_1035_label(name) and not names.dns_label(name):
                 text = f"the name of the Service {show(name)} {names.dns_1035_label(name)}"
                 yield Problem(manifest.at("metadata", "name"), text, "begin it with a letter")
-    for said in (said for pod in deployment.pods for said in _pod_names(pod)):
+    for said in (said for pod in reading.pods for said in _pod_names(pod)):
         if said.rule is names.variable_name and not said.rule(said.text):
             wrong = names.strict_variable_name(said.text)
             if wrong:

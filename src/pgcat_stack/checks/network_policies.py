@@ -59,13 +59,13 @@ _LARGEST = {4: 2**16, 6: 2**80}
     " until it gives up.",
     mend="Add the port, or the peer, to the policy that selects the pod.",
 )
-def network_policy_blocks(deployment: Reading) -> Iterator[Problem]:
+def network_policy_blocks(reading: Reading) -> Iterator[Problem]:
     """Connections of the stack that its own policies drop."""
-    known = policies(deployment)
-    if not known or not deployment.complete:
+    known = policies(reading)
+    if not known or not reading.complete:
         return
     said: set[tuple[int, str, int, str]] = set()
-    for flow in flows(deployment):
+    for flow in flows(reading):
         if not flow.needed:
             continue
         selecting = [policy for policy in known if applies(policy, flow.pod, flow.direction)]
@@ -94,7 +94,7 @@ def _place(selecting: list[Manifest], flow: Flow) -> Location:
 class _Rule:
     """A rule of a policy, the pods of the stack that it is about, and the connections these need."""
 
-    deployment: Reading
+    reading: Reading
     policy: Manifest
     direction: Direction
     index: int
@@ -112,7 +112,7 @@ class _Rule:
     @property
     def flows(self) -> list[Flow]:
         """What the pods need in this direction."""
-        needed = flows(self.deployment)
+        needed = flows(self.reading)
         return [flow for flow in needed if flow.pod in self.pods and flow.direction == self.direction]
 
     @property
@@ -143,16 +143,16 @@ class _Rule:
         return ", ".join(_peer_text(peer) for peer in self.peers) or "any address"
 
 
-def _judged(deployment: Reading) -> Iterator[_Rule]:
+def _judged(reading: Reading) -> Iterator[_Rule]:
     """The rules for pods of the stack."""
-    if not deployment.complete:
+    if not reading.complete:
         return
-    for policy in policies(deployment):
+    for policy in policies(reading):
         for direction in DIRECTIONS:
-            ours = tuple(pod for pod in stack_pods(deployment) if applies(policy, pod, direction))
+            ours = tuple(pod for pod in stack_pods(reading) if applies(policy, pod, direction))
             for index, data in enumerate(rules(policy, direction) if ours else []):
                 if isinstance(data, dict):
-                    yield _Rule(deployment, policy, direction, index, data, ours)
+                    yield _Rule(reading, policy, direction, index, data, ours)
 
 
 # Open
@@ -166,9 +166,9 @@ def _judged(deployment: Reading) -> Iterator[_Rule]:
     " any address on any port lets an intruder carry out what was found.",
     mend="Name Permify's pods by their labels, and the ports that are needed.",
 )
-def network_policy_open(deployment: Reading) -> Iterator[Problem]:
+def network_policy_open(reading: Reading) -> Iterator[Problem]:
     """PgCat's port open to others than Permify, and ways out to any address on any port."""
-    for rule in _judged(deployment):
+    for rule in _judged(reading):
         if _out_to_everything(rule):
             yield Problem(
                 rule.at(),
@@ -176,7 +176,7 @@ def network_policy_open(deployment: Reading) -> Iterator[Problem]:
                 "name the port, and the peer where it is known",
             )
         for place, whom in _strangers(rule):
-            port = f"PgCat's port {_pgcat_port(deployment)}"
+            port = f"PgCat's port {_pgcat_port(reading)}"
             yield Problem(place, rule.opens(port, whom), "name Permify's pods alone, by their labels")
 
 
@@ -188,7 +188,7 @@ def _out_to_everything(rule: _Rule) -> bool:
 
 def _strangers(rule: _Rule) -> Iterator[tuple[Location, str]]:
     """Whom a rule lets in to PgCat's port besides Permify."""
-    port, listeners = _pgcat_port(rule.deployment), _listening_pods(rule)
+    port, listeners = _pgcat_port(rule.reading), _listening_pods(rule)
     if rule.direction != "Ingress" or port is None or not listeners:
         return
     asked = [Flow(pod, "Ingress", port, "TCP", "") for pod in listeners]
@@ -203,19 +203,19 @@ def _strangers(rule: _Rule) -> Iterator[tuple[Location, str]]:
 
 def _listening_pods(rule: _Rule) -> list[Pod]:
     """The pods of a rule in which PgCat listens for others than its own pod."""
-    pgcat = rule.deployment.pgcat
+    pgcat = rule.reading.pgcat
     host = dig(pgcat.data, "general", "host") if pgcat else None
     if isinstance(host, str) and Address.of(host).is_loopback:
         return []
     return [
         container.pod
-        for container in rule.deployment.running("pgcat")
+        for container in rule.reading.running("pgcat")
         if container.pod in rule.pods and container.pod
     ]
 
 
-def _pgcat_port(deployment: Reading) -> int | None:
-    pgcat = deployment.topology.pgcat
+def _pgcat_port(reading: Reading) -> int | None:
+    pgcat = reading.topology.pgcat
     return pgcat.port if pgcat else None
 
 
@@ -233,7 +233,7 @@ def _serves_pods(rule: _Rule, peer: object, needed: list[Flow]) -> bool:
     if any(flow.peer is None for flow in needed):  # somebody else deploys Permify, with labels of their own
         return True
     wanted = [flow.peer for flow in needed if isinstance(flow.peer, Pod)]
-    others = [pod for pod in rule.deployment.pods if pod not in wanted]
+    others = [pod for pod in rule.reading.pods if pod not in wanted]
     return any(selects_peer(peer, pod) for pod in wanted) and not any(
         selects_peer(peer, pod) for pod in others
     )
@@ -242,7 +242,7 @@ def _serves_pods(rule: _Rule, peer: object, needed: list[Flow]) -> bool:
 def _shared(rule: _Rule) -> bool:
     """Whether PgCat has pools that Permify does not name: other applications' pods use it, too."""
     inside = rule.direction == "Ingress" and bool(_listening_pods(rule))
-    return inside and len(used_pools(rule.deployment)) < len(rule.deployment.topology.pools)
+    return inside and len(used_pools(rule.reading)) < len(rule.reading.topology.pools)
 
 
 # More than needed
@@ -256,10 +256,10 @@ def _shared(rule: _Rule) -> bool:
     mend="Take out the rule, port or peer, or narrow it. A rule of your own, for a service mesh or an ingress"
     " controller, may be right: what else runs in the cluster is in no file of the deployment.",
 )
-def network_policy_allows_more(deployment: Reading) -> Iterator[Problem]:
+def network_policy_allows_more(reading: Reading) -> Iterator[Problem]:
     """Rules that allow more than any program of the stack needs."""
-    for rule in _judged(deployment):
-        if any(_foreign_containers(deployment, pod) for pod in rule.pods):
+    for rule in _judged(reading):
+        if any(_foreign_containers(reading, pod) for pod in rule.pods):
             continue
         if not rule.ports:
             if not _out_to_everything(rule) and not any(_strangers(rule)):
@@ -270,9 +270,9 @@ def network_policy_allows_more(deployment: Reading) -> Iterator[Problem]:
             yield from _peers(rule)
 
 
-def _foreign_containers(deployment: Reading, pod: Pod) -> bool:
+def _foreign_containers(reading: Reading, pod: Pod) -> bool:
     """Whether the pods run something besides the stack, whose needs are in no file."""
-    return any(container.pod is pod and not container.own for container in deployment.containers)
+    return any(container.pod is pod and not container.own for container in reading.containers)
 
 
 def _ports(rule: _Rule) -> Iterator[Problem]:
@@ -332,7 +332,7 @@ def _named_elsewhere(rule: _Rule) -> bool:
     return all(
         any(
             host_name(peer) is not None and peer_matches(peer, flow)
-            for other in _egress(rule.deployment, flow.pod)
+            for other in _egress(rule.reading, flow.pod)
             if any(port_matches(entry, flow) for entry in ports_of(other))
             for peer in peers_of(other, "Egress")
         )
@@ -340,9 +340,9 @@ def _named_elsewhere(rule: _Rule) -> bool:
     )
 
 
-def _egress(deployment: Reading, pod: Pod) -> list[Any]:
+def _egress(reading: Reading, pod: Pod) -> list[Any]:
     """The rules of all policies by which a pod may go out."""
-    selecting = [policy for policy in policies(deployment) if applies(policy, pod, "Egress")]
+    selecting = [policy for policy in policies(reading) if applies(policy, pod, "Egress")]
     return [rule for policy in selecting for rule in rules(policy, "Egress")]
 
 
@@ -410,12 +410,12 @@ def _selector_text(selector: object) -> str:
     mend="Select the pod by a policy that denies by default. One of the whole cluster that does so may be in"
     " no file of the deployment.",
 )
-def network_policy_missing(deployment: Reading) -> Iterator[Problem]:
+def network_policy_missing(reading: Reading) -> Iterator[Problem]:
     """Pods of the stack that no policy selects for a direction, although there are policies."""
-    known = policies(deployment)
-    if not known or not deployment.complete:
+    known = policies(reading)
+    if not known or not reading.complete:
         return
-    for pod in deployment.own_pods:
+    for pod in reading.own_pods:
         for direction in DIRECTIONS:
             if not any(applies(policy, pod, direction) for policy in known):
                 way = "anybody may reach its ports" if direction == "Ingress" else "it may reach any address"
@@ -438,15 +438,13 @@ def network_policy_missing(deployment: Reading) -> Iterator[Problem]:
     mend="Open DNS to the same pods in a CiliumNetworkPolicy, on port 53, with rules: dns: - matchPattern:"
     ' "*", as the template renders it.',
 )
-def names_never_seen(deployment: Reading) -> Iterator[Problem]:
+def names_never_seen(reading: Reading) -> Iterator[Problem]:
     """Hosts by name in policies of Cilium, for pods whose DNS it does not read."""
-    for rule in _judged(deployment):
+    for rule in _judged(reading):
         for index, peer in enumerate(rule.peers):
             name = host_name(peer)
             for pod in rule.pods if name else ():
-                seen = [
-                    str(one) for other in _egress(deployment, pod) for one in as_list(dig(other, "names"))
-                ]
+                seen = [str(one) for other in _egress(reading, pod) for one in as_list(dig(other, "names"))]
                 if not any(name_matches(pattern, str(name)) for pattern in seen):
                     text = (
                         f"Cilium does not read what DNS tells {pod.text} of {name}: it lets out to no address"

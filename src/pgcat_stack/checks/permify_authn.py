@@ -64,14 +64,14 @@ class PermifyAuthn:
         return turned_on or self.at(*keys)
 
 
-def permifys(deployment: Reading) -> Iterator[PermifyAuthn]:
+def permifys(reading: Reading) -> Iterator[PermifyAuthn]:
     """Each Permify whose authentication the files show."""
-    for container in deployment.running("permify"):
+    for container in reading.running("permify"):
         if _serves(container) and not _has_more(container):
-            yield from _of_unit(container, deployment.permify)
-    values = deployment.sources.get(VALUES)
-    if values and any(permify.workload.kind == "helm" for permify in deployment.topology.permify):
-        yield from _of_chart(values, deployment.helm_variables)
+            yield from _of_unit(container, reading.permify)
+    values = reading.sources.get(VALUES)
+    if values and any(permify.workload.kind == "helm" for permify in reading.topology.permify):
+        yield from _of_chart(values, reading.helm_variables)
 
 
 def _of_unit(container: Container, source: Source | None) -> Iterator[PermifyAuthn]:
@@ -157,9 +157,9 @@ def _value(variable: Variable, written: object) -> str | None:
     " every token while it looks healthy, or lets somebody in without a key.",
     mend="Complete `authn` in permify.yaml; keys come from a Secret, as PERMIFY_AUTHN_PRESHARED_KEYS.",
 )
-def permify_authn(deployment: Reading) -> Iterator[Problem]:
+def permify_authn(reading: Reading) -> Iterator[Problem]:
     """What is wrong where authentication is on."""
-    for permify in permifys(deployment):
+    for permify in permifys(reading):
         for issue in authn_issues(permify.authn) if permify.authn.enabled else ():
             text = f"authn of {permify.name}: {issue.message}"
             yield Problem(permify.place(issue.keys), text, permify.fixes.get(issue.keys, issue.fix))
@@ -173,9 +173,9 @@ def permify_authn(deployment: Reading) -> Iterator[Problem]:
     " everybody who reaches it.",
     mend="Write `enabled: true` under `authn`, and remove the variable; or remove what only `authn` needs.",
 )
-def permify_authn_off(deployment: Reading) -> Iterator[Problem]:
+def permify_authn_off(reading: Reading) -> Iterator[Problem]:
     """Authentication that is prepared and off."""
-    for permify in permifys(deployment):
+    for permify in permifys(reading):
         everybody = f"{permify.name} answers everybody"
         if permify.authn.enabled:
             continue

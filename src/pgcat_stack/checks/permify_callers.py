@@ -58,16 +58,14 @@ class _Origins:
         return not self.origins or "*" in self.origins
 
 
-def _origins(deployment: Reading, permify: PermifyAuthn) -> _Origins | None:
+def _origins(reading: Reading, permify: PermifyAuthn) -> _Origins | None:
     """The origins that a Permify allows; None where it serves no HTTP, or a file does not show them."""
-    container, source, at = permify.container, deployment.permify, _KEYS
+    container, source, at = permify.container, reading.permify, _KEYS
     if container is None:
-        source, at = deployment.sources[VALUES], ("app", *_KEYS)
+        source, at = reading.sources[VALUES], ("app", *_KEYS)
     if container and any(word.startswith(("--http-cors", "--http-enabled")) for word in container.words):
         return None
-    variables = {
-        each.name: each for each in (container.variables if container else deployment.helm_variables)
-    }
+    variables = {each.name: each for each in (container.variables if container else reading.helm_variables)}
     http = as_mapping(dig(source.data, *at[:-1])) if source else {}
     config = read_permify({"server": {"http": http}}).config
     if "PERMIFY_HTTP_ENABLED" in variables or config is None or not config.server.http.enabled:
@@ -76,7 +74,7 @@ def _origins(deployment: Reading, permify: PermifyAuthn) -> _Origins | None:
     if variable is not None and variable.value is None:
         return None
     if variable is not None and variable.value:  # an empty one is none to Permify
-        base = container.at if container else deployment.sources[VALUES].at
+        base = container.at if container else reading.sources[VALUES].at
         return _Origins(tuple(variable.value.split(",")), base(*variable.keys), True)
     written = at[-1] in http and not (
         container is None and not http[str(at[-1])]
@@ -94,20 +92,20 @@ def _origins(deployment: Reading, permify: PermifyAuthn) -> _Origins | None:
     mend="Let it ask for a key (`authn=preshared`), or name the origins whose pages may call it"
     " (`cors_allowed_origins`); `https://none.invalid` is one that no page has.",
 )
-def permify_open_to_web_pages(deployment: Reading) -> Iterator[Problem]:
+def permify_open_to_web_pages(reading: Reading) -> Iterator[Problem]:
     """Permify without authentication that allows every origin."""
-    for permify in permifys(deployment):
-        found = None if permify.authn.enabled else _origins(deployment, permify)
+    for permify in permifys(reading):
+        found = None if permify.authn.enabled else _origins(reading, permify)
         if found is not None and found.all:
             text = f"{permify.name} asks for no key (authn), and web pages of any origin may call it (CORS)"
             yield Problem(found.place, text, f"{_ASK}, or name origins in cors_allowed_origins")
-    yield from _open_elsewhere(deployment)
+    yield from _open_elsewhere(reading)
 
 
-def _open_elsewhere(deployment: Reading) -> Iterator[Problem]:
+def _open_elsewhere(reading: Reading) -> Iterator[Problem]:
     """The same for permify.yaml where another deployment runs Permify with it, and nothing here shows how."""
-    source, values = deployment.permify, deployment.sources.get(VALUES)
-    units = deployment.running("permify")
+    source, values = reading.permify, reading.sources.get(VALUES)
+    units = reading.running("permify")
     if (
         source is None
         or values
@@ -139,43 +137,43 @@ def _open_elsewhere(deployment: Reading) -> Iterator[Problem]:
     mend="Let it ask for a key (`authn=preshared`), or close the way: loopback in Compose; on Kubernetes a"
     " Service of type ClusterIP, and a NetworkPolicy that names the namespaces of its clients.",
 )
-def permify_open_to_others(deployment: Reading) -> Iterator[Problem]:
+def permify_open_to_others(reading: Reading) -> Iterator[Problem]:
     """Ways for others to a Permify without authentication."""
-    for permify in permifys(deployment):
+    for permify in permifys(reading):
         if permify.authn.enabled:
             continue
-        for place, how in _ways(deployment, permify):
+        for place, how in _ways(reading, permify):
             yield Problem(place, f"{permify.name} asks for no key, and {how}", f"{_ASK}, or close the way")
 
 
-def _ways(deployment: Reading, permify: PermifyAuthn) -> Iterator[tuple[Location, str]]:
+def _ways(reading: Reading, permify: PermifyAuthn) -> Iterator[tuple[Location, str]]:
     container = permify.container
     if container is not None and container.pod is None:
-        yield from _of_compose(deployment, container)
+        yield from _of_compose(reading, container)
         return
-    pod = container.pod if container else permify_elsewhere(deployment)
+    pod = container.pod if container else permify_elsewhere(reading)
     if container is None:
-        yield from _of_chart(deployment)
-    if pod is not None and deployment.complete:
-        yield from _through_services(deployment, pod)
-        yield from _through_policies(deployment, pod)
+        yield from _of_chart(reading)
+    if pod is not None and reading.complete:
+        yield from _through_services(reading, pod)
+        yield from _through_policies(reading, pod)
 
 
-def _of_compose(deployment: Reading, container: Container) -> Iterator[tuple[Location, str]]:
+def _of_compose(reading: Reading, container: Container) -> Iterator[tuple[Location, str]]:
     if container.data.get("network_mode") == "host":
         yield container.at("network_mode"), "it listens on all interfaces of the machine"
     for port in published_ports(container):
         if not _LOOPBACK.fullmatch(port.host):
             where = "all interfaces" if port.host in EVERYWHERE else port.host
             yield container.at(*port.keys), f"its port is published on {where}"
-    environment = deployment.sources.get(".env")
+    environment = reading.sources.get(".env")
     for line, name, value in environment_lines(environment.text) if environment else ():
         if name == "PERMIFY_BIND" and environment and not _LOOPBACK.fullmatch(value):
             yield environment.here(line), f"PERMIFY_BIND publishes its ports on {show(value)}"
 
 
-def _of_chart(deployment: Reading) -> Iterator[tuple[Location, str]]:
-    values = deployment.sources[VALUES]
+def _of_chart(reading: Reading) -> Iterator[tuple[Location, str]]:
+    values = reading.sources[VALUES]
     kind = dig(values.data, "service", "type")
     if kind in ("LoadBalancer", "NodePort"):
         yield values.at("service", "type"), f"its Service is a {kind}"
@@ -183,9 +181,9 @@ def _of_chart(deployment: Reading) -> Iterator[tuple[Location, str]]:
         yield values.at("ingress", "enabled"), "an Ingress leads to it"
 
 
-def _through_services(deployment: Reading, pod: Pod) -> Iterator[tuple[Location, str]]:
+def _through_services(reading: Reading, pod: Pod) -> Iterator[tuple[Location, str]]:
     services = {"permify"}
-    for service in deployment.of_kind("Service"):
+    for service in reading.of_kind("Service"):
         wanted = text_mapping(service.get("spec", "selector"))
         same = service.namespace == pod.manifest.namespace
         if not same or not wanted or any(pod.labels.get(name) != value for name, value in wanted.items()):
@@ -196,7 +194,7 @@ def _through_services(deployment: Reading, pod: Pod) -> Iterator[tuple[Location,
             yield service.at("spec", "type"), f"the Service {service.name} is a {kind}"
         elif as_list(service.get("spec", "externalIPs")):
             yield service.at("spec", "externalIPs"), f"the Service {service.name} has external addresses"
-    for route in deployment.of_kind("Ingress", *_ROUTES):
+    for route in reading.of_kind("Ingress", *_ROUTES):
         if route.namespace == pod.manifest.namespace and services & set(_backends(route.data)):
             yield route.at(), f"the {route.kind} {route.name} leads to it"
 
@@ -215,10 +213,10 @@ def _backends(value: object, key: Key = "") -> Iterator[str]:
         yield from _backends(item, key)
 
 
-def _through_policies(deployment: Reading, pod: Pod) -> Iterator[tuple[Location, str]]:
-    known = policies(deployment)
+def _through_policies(reading: Reading, pod: Pod) -> Iterator[tuple[Location, str]]:
+    known = policies(reading)
     selecting = [policy for policy in known if applies(policy, pod, "Ingress")]
-    called = [flow for flow in flows(deployment) if flow.pod is pod and flow.what.startswith("be called")]
+    called = [flow for flow in flows(reading) if flow.pod is pod and flow.what.startswith("be called")]
     if not known:  # where there are some and none selects it, PS472 says so
         yield pod.manifest.at(), "no NetworkPolicy closes its ports, so any pod of the cluster reaches them"
     for policy in selecting:
@@ -245,10 +243,10 @@ def _anyone(peer: object) -> bool:
     why="Permify takes an empty list of origins for all of them, as its own default is.",
     mend="Name the origins whose pages may call it; `https://none.invalid` is one that no page has.",
 )
-def cors_empty_list(deployment: Reading) -> Iterator[Problem]:
+def cors_empty_list(reading: Reading) -> Iterator[Problem]:
     """A list of origins that is empty."""
-    for permify in permifys(deployment):
-        found = _origins(deployment, permify)
+    for permify in permifys(reading):
+        found = _origins(reading, permify)
         if found is not None and found.written and not found.origins:
             text = "cors_allowed_origins is empty, which allows every origin"
             yield Problem(found.place, text, 'write ["https://none.invalid"] for none, or name origins')
@@ -262,10 +260,10 @@ def cors_empty_list(deployment: Reading) -> Iterator[Problem]:
     " path, a slash at its end or no scheme allows nobody.",
     mend="Write it like https://app.example.com, or https://app.example.com:8443.",
 )
-def cors_not_an_origin(deployment: Reading) -> Iterator[Problem]:
+def cors_not_an_origin(reading: Reading) -> Iterator[Problem]:
     """Entries that no browser sends."""
-    for permify in permifys(deployment):
-        found = _origins(deployment, permify)
+    for permify in permifys(reading):
+        found = _origins(reading, permify)
         for origin in found.origins if found is not None and found.written else ():
             if found is not None and origin != "*" and not _ORIGIN.fullmatch(origin):
                 text = f"{show(origin)} in cors_allowed_origins is not an origin"

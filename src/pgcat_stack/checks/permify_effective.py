@@ -57,14 +57,14 @@ def _elsewhere(issue: Issue) -> bool:
     return issue.kind == OUT_OF_RANGE and issue.keys == ("database", "max_connection_lifetime")
 
 
-def _beside_a_file(deployment: Reading) -> Iterator[tuple[_Effective, frozenset[Issue]]]:
+def _beside_a_file(reading: Reading) -> Iterator[tuple[_Effective, frozenset[Issue]]]:
     """The processes whose environment changes permify.yaml, with the issues that the file has by itself."""
-    source = deployment.permify
+    source = reading.permify
     if source is None or not source.parsed:
         return
     settings = {section: as_mapping(dig(source.data, section)) for section in ("database", "authn")}
     known = frozenset(read_permify(settings).issues)
-    for permify in deployment.topology.permify:
+    for permify in reading.topology.permify:
         found = _effective(settings, permify.workload)
         if permify.workload.kind != "helm" and found.places:
             yield found, known
@@ -78,9 +78,9 @@ def _beside_a_file(deployment: Reading) -> Iterator[tuple[_Effective, frozenset[
     " and Permify keeps everything in memory, or every process migrates.",
     mend="Remove the variable and set permify.yaml, where everybody looks.",
 )
-def permify_environment(deployment: Reading) -> Iterator[Problem]:
+def permify_environment(reading: Reading) -> Iterator[Problem]:
     """Variables that make wrong what permify.yaml says rightly."""
-    for found, known in _beside_a_file(deployment):
+    for found, known in _beside_a_file(reading):
         for issue in found.issues:
             if issue.kind != DEPRECATED and issue not in known:
                 name, place = found.places.get(issue.keys) or next(
@@ -97,10 +97,10 @@ def permify_environment(deployment: Reading) -> Iterator[Problem]:
     why="Permify still reads the old variable, which a later version will drop.",
     mend="Set the new name, in permify.yaml or, with the chart, in extraEnvVars.",
 )
-def permify_environment_deprecated(deployment: Reading) -> Iterator[Problem]:
+def permify_environment_deprecated(reading: Reading) -> Iterator[Problem]:
     """Deprecated settings in the environment."""
-    found = [effective for effective, _ in _beside_a_file(deployment)]
-    found += [effective for effective, _ in _chart(deployment)]
+    found = [effective for effective, _ in _beside_a_file(reading)]
+    found += [effective for effective, _ in _chart(reading)]
     for effective in found:
         for issue in effective.issues:
             if issue.kind == DEPRECATED and issue.keys in effective.places:
@@ -115,9 +115,9 @@ def permify_environment_deprecated(deployment: Reading) -> Iterator[Problem]:
     why="Arguments beat the environment and permify.yaml, and nothing here judges them.",
     mend="Move the setting to permify.yaml, where it is judged.",
 )
-def permify_arguments(deployment: Reading) -> Iterator[Problem]:
+def permify_arguments(reading: Reading) -> Iterator[Problem]:
     """Settings of the database and of authentication among the arguments of a serving Permify."""
-    for container in deployment.running("permify"):
+    for container in reading.running("permify"):
         for word in dict.fromkeys(container.words):
             name = word.partition("=")[0]
             if name.startswith(("--database-", "--authn-")):
@@ -131,11 +131,11 @@ def permify_arguments(deployment: Reading) -> Iterator[Problem]:
 # Helm
 
 
-def _chart(deployment: Reading) -> Iterator[tuple[_Effective, Source]]:
-    values = deployment.sources.get(VALUES)
+def _chart(reading: Reading) -> Iterator[tuple[_Effective, Source]]:
+    values = reading.sources.get(VALUES)
     if values is None or not values.parsed:
         return
-    for permify in deployment.topology.permify:
+    for permify in reading.topology.permify:
         if permify.workload.kind == "helm":
             yield _effective(handed_on(values.data), permify.workload), values
 
@@ -149,11 +149,11 @@ def _chart(deployment: Reading) -> Iterator[tuple[_Effective, Source]]:
     " PERMIFY_DATABASE_AUTO_MIGRATE every process migrates.",
     mend="Correct the key under `app`, and set what the chart drops by extraEnvVars.",
 )
-def helm_values(deployment: Reading) -> Iterator[Problem]:
+def helm_values(reading: Reading) -> Iterator[Problem]:
     """Settings that the chart drops, and what Permify takes in the end."""
-    for found, values in _chart(deployment):
+    for found, values in _chart(reading):
         yield from _dropped(values)
-        hidden = {VARIABLES.get(variable.name) for variable in deployment.helm_variables if variable.secret}
+        hidden = {VARIABLES.get(variable.name) for variable in reading.helm_variables if variable.secret}
         by_secret = bool(dig(values.data, "app", "database", "uri_secret")) or ("database", "uri") in hidden
         for issue in found.issues:
             unknown_uri = issue.kind == DATABASE_URIS and (by_secret or issue.keys in hidden)
@@ -197,9 +197,9 @@ def _chart_problem(found: _Effective, values: Source, issue: Issue) -> Problem:
     why="The API takes only text as the value of a variable, so the release fails to install.",
     mend="Put the value in quotes.",
 )
-def helm_value_not_text(deployment: Reading) -> Iterator[Problem]:
+def helm_value_not_text(reading: Reading) -> Iterator[Problem]:
     """Values in extraEnvVars that are numbers or booleans."""
-    values = deployment.sources.get(VALUES)
+    values = reading.sources.get(VALUES)
     for index, item in enumerate(as_list(dig(values.data, "extraEnvVars"))) if values else ():
         value = dig(item, "value")
         if values is not None and value is not None and not isinstance(value, str):
@@ -217,10 +217,10 @@ def helm_value_not_text(deployment: Reading) -> Iterator[Problem]:
     " Permify by the name permify: with another one nobody may talk to it, nor it to PgCat.",
     mend="Write nameOverride: permify, and use fullnameOverride for the names of its objects.",
 )
-def helm_name(deployment: Reading) -> Iterator[Problem]:
+def helm_name(reading: Reading) -> Iterator[Problem]:
     """A nameOverride that the NetworkPolicies do not know."""
-    values = deployment.sources.get(VALUES)
+    values = reading.sources.get(VALUES)
     name = dig(values.data, "nameOverride") if values else None
-    if values is not None and name and name != "permify" and deployment.of_kind("NetworkPolicy"):
+    if values is not None and name and name != "permify" and reading.of_kind("NetworkPolicy"):
         text = f"nameOverride {show(name)}: the NetworkPolicies know Permify's pods as permify"
         yield Problem(values.at("nameOverride"), text, "nameOverride: permify")

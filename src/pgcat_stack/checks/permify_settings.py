@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pgcat_stack.checks._settings import rules_for
 
-_rule = rules_for(
-    "permify", lambda deployment: deployment.permify, lambda deployment: deployment.permify_reading
-)
+_rule = rules_for("permify", lambda reading: reading.permify, lambda reading: reading.permify_reading)
 
 _rule(
     "PS301",

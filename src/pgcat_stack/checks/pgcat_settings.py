@@ -14,7 +14,7 @@ from pgcat_stack.findings import Problem
 from pgcat_stack.pgcat.settings import General, Pool, User
 from pgcat_stack.reading.reading import Reading
 
-_rule = rules_for("pgcat", lambda deployment: deployment.pgcat, lambda deployment: deployment.pgcat_reading)
+_rule = rules_for("pgcat", lambda reading: reading.pgcat, lambda reading: reading.pgcat_reading)
 
 _rule(
     "PS201",
@@ -159,9 +159,9 @@ _MOST_BAN_SECONDS = 3600
     " milliseconds end every query, and a ban of 60000 seconds leaves a replica alone for most of a day.",
     mend="Write timeouts in milliseconds, `ban_time` in seconds.",
 )
-def suspicious_unit(deployment: Reading) -> Iterator[Problem]:
+def suspicious_unit(reading: Reading) -> Iterator[Problem]:
     """Timeouts that look like seconds, and a ban that looks like milliseconds."""
-    pgcat = deployment.pgcat
+    pgcat = reading.pgcat
     if pgcat is None:
         return
     for table, model in _timed_tables(pgcat.data):

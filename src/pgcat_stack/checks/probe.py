@@ -47,9 +47,9 @@ class Request:
     namespace: str = ""
 
 
-def requests(deployment: Reading) -> Iterator[Request]:
+def requests(reading: Reading) -> Iterator[Request]:
     """The requests of prometheus.yml and of PodMonitors."""
-    source = deployment.sources.get(PROMETHEUS)
+    source = reading.sources.get(PROMETHEUS)
     for job, config in enumerate(as_list(dig(source.data, "scrape_configs")) if source else []):
         exporter = _replaced(as_list(dig(config, "relabel_configs")), "target_label")
         if source is None or not exporter:
@@ -60,13 +60,13 @@ def requests(deployment: Reading) -> Iterator[Request]:
                 at: tuple[Key, ...] = ("scrape_configs", job, "static_configs", group, "targets", index)
                 host, port = _address(as_text(target))
                 yield Request(source.at(*at), host, port, module, exporter)
-    for monitor in deployment.of_kind("PodMonitor"):
+    for monitor in reading.of_kind("PodMonitor"):
         for index, endpoint in enumerate(as_list(monitor.get("spec", "podMetricsEndpoints"))):
             exporter = _replaced(as_list(dig(endpoint, "relabelings")), "targetLabel")
             if not exporter:
                 continue
             name = dig(endpoint, "port")
-            numbers = {pod.port_number(name) for pod in monitored(deployment, monitor)} - {None}
+            numbers = {pod.port_number(name) for pod in monitored(reading, monitor)} - {None}
             port = dig(endpoint, "portNumber")
             port = numbers.pop() if len(numbers) == 1 else port if is_int(port) else None
             place = monitor.at("spec", "podMetricsEndpoints", index)
@@ -93,17 +93,15 @@ def _address(target: str) -> tuple[str, int | None]:
         return "", None
 
 
-def makers(deployment: Reading, request: Request) -> list[Container] | None:
+def makers(reading: Reading, request: Request) -> list[Container] | None:
     """The containers that make a request; None where they are not of this deployment."""
     host, _, _ = request.exporter.rpartition(":")
-    named = [container for container in deployment.services if container.name == host]
-    for service in deployment.of_kind("Service"):
+    named = [container for container in reading.services if container.name == host]
+    for service in reading.of_kind("Service"):
         if host in service_host_names(service):
-            chosen = selected(deployment, service)
+            chosen = selected(reading, service)
             named += [
-                container
-                for container in deployment.own_containers
-                if container.pod in chosen and container.pod
+                container for container in reading.own_containers if container.pod in chosen and container.pod
             ]
     outside = "." in host and not host.startswith(f"{host.partition('.')[0]}.{request.namespace}.")
     return named if named or not outside else None
@@ -118,33 +116,33 @@ def makers(deployment: Reading, request: Request) -> list[Container] | None:
     mend="Name Permify's HTTP port as the target, and the Service of the blackbox_exporter with its port as"
     " `__address__`.",
 )
-def probe_target(deployment: Reading) -> Iterator[Problem]:
+def probe_target(reading: Reading) -> Iterator[Problem]:
     """Requests to another port than Permify's, to no service that runs it, or by an exporter not there."""
-    port = (permify_ports(deployment) or {}).get("http")
-    names = {container.name for container in deployment.running("permify") if container.pod is None}
-    for request in requests(deployment):
+    port = (permify_ports(reading) or {}).get("http")
+    names = {container.name for container in reading.running("permify") if container.pod is None}
+    for request in requests(reading):
         if request.host and names and request.host not in names:
             text = f"the probe asks {show(request.host)}, which does not run Permify"
             yield Problem(request.place, text, f"use {', '.join(sorted(names))}")
         elif port is not None and request.port not in (None, port):
             text = f"the probe asks port {request.port}, and Permify's HTTP API is on {port}"
             yield Problem(request.place, text, f"use {port}")
-        found = makers(deployment, request)
+        found = makers(reading, request)
         host, _, number = request.exporter.rpartition(":")
-        if found == [] and (deployment.services or deployment.of_kind("Service")):
+        if found == [] and (reading.services or reading.of_kind("Service")):
             text = f"{show(host)} is no service of this deployment, and is to make the probe's requests"
             yield Problem(request.place, text, "name the service of the blackbox_exporter")
-        elif found and whole_text(number) not in _served(deployment, host, found):
+        elif found and whole_text(number) not in _served(reading, host, found):
             text = f"port {show(number)} of {show(host)} is asked, and no blackbox_exporter answers there"
             yield Problem(request.place, text, f"use {PORT}")
 
 
-def _served(deployment: Reading, host: str, found: list[Container]) -> set[int]:
+def _served(reading: Reading, host: str, found: list[Container]) -> set[int]:
     """The ports at which a blackbox_exporter is reached by this name."""
     if any(container.pod is None for container in found):
         return {PORT}
     ports: set[int] = set()
-    for service in deployment.of_kind("Service"):
+    for service in reading.of_kind("Service"):
         if host in service_host_names(service):
             for entry in as_list(service.get("spec", "ports")):
                 inner = dig(entry, "targetPort") or dig(entry, "port")
@@ -161,13 +159,13 @@ def _served(deployment: Reading, host: str, found: list[Container]) -> set[int]:
     why="A blackbox_exporter answers 400 to a request for a module that it does not have: there is no probe.",
     mend="Name a module of monitoring/blackbox.yml.",
 )
-def probe_module(deployment: Reading) -> Iterator[Problem]:
+def probe_module(reading: Reading) -> Iterator[Problem]:
     """Requests by a module that blackbox.yml does not have."""
-    source = deployment.sources.get(BLACKBOX)
+    source = reading.sources.get(BLACKBOX)
     if source is None or not source.parsed:
         return
     known = text_mapping({str(name): "" for name in as_mapping(dig(source.data, "modules"))})
-    for request in requests(deployment):
+    for request in requests(reading):
         if request.module not in known:
             text = f"{BLACKBOX} has no module {show(request.module)}"
             yield Problem(request.place, text, f"it has {', '.join(known) or 'none'}")
@@ -181,15 +179,13 @@ def probe_module(deployment: Reading) -> Iterator[Problem]:
     mend="Give the blackbox_exporter the keys as Permify has them, from the same Secret or file, and"
     " `authorization` with `credentials_file` in its module.",
 )
-def probe_key(deployment: Reading) -> Iterator[Problem]:
+def probe_key(reading: Reading) -> Iterator[Problem]:
     """Modules that send no key to a Permify which asks for one, and probes that get other keys."""
-    asking = [
-        each for each in permifys(deployment) if each.authn.enabled and each.authn.method == "preshared"
-    ]
-    source = deployment.sources.get(BLACKBOX)
+    asking = [each for each in permifys(reading) if each.authn.enabled and each.authn.method == "preshared"]
+    source = reading.sources.get(BLACKBOX)
     if not asking or source is None or not source.parsed:
         return
-    used = list(requests(deployment))
+    used = list(requests(reading))
     for name in sorted({request.module for request in used}):
         module = as_mapping(dig(source.data, "modules", name))
         headers = {str(header).lower() for header in as_mapping(dig(module, "http", "headers"))}
@@ -200,9 +196,7 @@ def probe_key(deployment: Reading) -> Iterator[Problem]:
             place = source.at("modules", name, "http")
             yield Problem(place, f"the module {show(name)} sends no key", "add authorization")
     theirs = {_keys_from(each.container) for each in asking if each.container} - {""}
-    asked_by = {
-        container.text: container for request in used for container in makers(deployment, request) or []
-    }
+    asked_by = {container.text: container for request in used for container in makers(reading, request) or []}
     for container in asked_by.values():
         ours = _keys_from(container)
         if theirs and ours not in theirs:

@@ -32,10 +32,10 @@ _WAIT, _NOTED = "wait-for-migration", "MIGRATION"
     " PgCat beside it is down would be asked on.",
     mend="Add readinessProbe: tcpSocket on PgCat's port, grpc on Permify's 3478.",
 )
-def no_readiness_probe(deployment: Reading) -> Iterator[Problem]:
+def no_readiness_probe(reading: Reading) -> Iterator[Problem]:
     """Containers behind a Service that are ready before they listen."""
-    served = {pod for service in deployment.of_kind("Service") for pod in selected(deployment, service)}
-    for container in (*deployment.running("pgcat"), *deployment.running("permify")):
+    served = {pod for service in reading.of_kind("Service") for pod in selected(reading, service)}
+    for container in (*reading.running("pgcat"), *reading.running("permify")):
         if container.pod in served and not isinstance(container.data.get("readinessProbe"), dict):
             text = f"{container.text} has no readiness probe: it is ready before it listens"
             yield Problem(container.at(), text, "add readinessProbe")
@@ -49,9 +49,9 @@ def no_readiness_probe(deployment: Reading) -> Iterator[Problem]:
     " ready, and a rolling update would replace every working one by it.",
     mend='Add startupProbe: exec: command: ["/bin/sh", "/etc/pgcat/ready.sh"]; the template renders it.',
 )
-def ready_unconnected(deployment: Reading) -> Iterator[Problem]:
+def ready_unconnected(reading: Reading) -> Iterator[Problem]:
     """PgCat on Kubernetes that no probe asks whether it has reached PostgreSQL."""
-    for container in deployment.running("pgcat"):
+    for container in reading.running("pgcat"):
         if container.pod is None:
             continue
         commands = [
@@ -71,17 +71,17 @@ def ready_unconnected(deployment: Reading) -> Iterator[Problem]:
     " where no Job notes it.",
     mend="Give the Job and the pods the same MIGRATION, as the template renders them.",
 )
-def migration_never_noted(deployment: Reading) -> Iterator[Problem]:
+def migration_never_noted(reading: Reading) -> Iterator[Problem]:
     """Pods that wait for a note which no Job of the deployment writes."""
-    if not deployment.complete:
+    if not reading.complete:
         return
     jobs = [
         container
-        for container in deployment.containers
+        for container in reading.containers
         if container.pod and container.pod.manifest.kind == "Job"
     ]
     noted = "\n".join(word for container in jobs for word in container.words)
-    for container in deployment.containers:
+    for container in reading.containers:
         variable = container.variable(_NOTED) if container.name == _WAIT else None
         if variable is None or variable.value is None or f"'{variable.value}'" in noted:
             continue
@@ -109,10 +109,10 @@ def _writers(jobs: list[Container]) -> str:
     " the cluster hang on it.",
     mend="Use maxUnavailable: 1, for two replicas or more.",
 )
-def disruption_budget_blocks(deployment: Reading) -> Iterator[Problem]:
+def disruption_budget_blocks(reading: Reading) -> Iterator[Problem]:
     """Budgets that allow no eviction even when every pod is ready."""
-    for budget, pod in _budgets(deployment):
-        replicas = _fewest_replicas(deployment, pod)
+    for budget, pod in _budgets(reading):
+        replicas = _fewest_replicas(reading, pod)
         if replicas is None:
             continue
         for key, allowed in (
@@ -134,19 +134,19 @@ def disruption_budget_blocks(deployment: Reading) -> Iterator[Problem]:
     why="Kubernetes evicts no pod that two PodDisruptionBudgets select.",
     mend="Keep one of them.",
 )
-def disruption_budgets_overlap(deployment: Reading) -> Iterator[Problem]:
+def disruption_budgets_overlap(reading: Reading) -> Iterator[Problem]:
     """Pods with more than one budget."""
     first: dict[Pod, Manifest] = {}
-    for budget, pod in _budgets(deployment):
+    for budget, pod in _budgets(reading):
         if pod in first:
             text = f"{budget.name} and {first[pod].name} both select the pods of {pod.text}"
             yield Problem(budget.at("spec", "selector"), text, "keep one of them")
         first.setdefault(pod, budget)
 
 
-def _budgets(deployment: Reading) -> Iterator[tuple[Manifest, Pod]]:
-    for budget in deployment.of_kind("PodDisruptionBudget"):
-        for pod in deployment.own_pods:
+def _budgets(reading: Reading) -> Iterator[tuple[Manifest, Pod]]:
+    for budget in reading.of_kind("PodDisruptionBudget"):
+        for pod in reading.own_pods:
             same = pod.manifest.namespace == budget.namespace
             if same and pod.manifest.kind != "Job" and selects(budget.get("spec", "selector"), pod.labels):
                 yield budget, pod
@@ -156,9 +156,9 @@ def _left(least: int | None, replicas: int) -> int | None:
     return None if least is None else replicas - least
 
 
-def _fewest_replicas(deployment: Reading, pod: Pod) -> int | None:
+def _fewest_replicas(reading: Reading, pod: Pod) -> int | None:
     """The fewest pods that run between rollouts; None where the files do not tell."""
-    for workload in deployment.topology.workloads:
+    for workload in reading.topology.workloads:
         if workload.container is not None and workload.container.pod is pod and workload.counted:
             return workload.fewest_replicas
     return None

@@ -52,11 +52,11 @@ _MARKER = re.compile(r"^(?:<<<<<<< |>>>>>>> )", re.MULTILINE)
     mend="Restore the answers file, `git checkout COMMIT -- .copier-answers.yml` with the commit before the"
     " attempt, and run `copier update` yourself.",
 )
-def update_did_not_happen(deployment: Reading) -> Iterator[Problem]:
+def update_did_not_happen(reading: Reading) -> Iterator[Problem]:
     """Renovate's mark in the answers file; a version there that is not the one in budget.yaml."""
-    source = _answers_file(deployment)
+    source = _answers_file(reading)
     if source is not None:
-        for location, text in _other_version(source, _rendered(deployment)):
+        for location, text in _other_version(source, _rendered(reading)):
             fix = f"restore {source.path} as it was before the update, and run `copier update` again"
             yield Problem(location, text, fix)
 
@@ -98,18 +98,18 @@ def _other_version(source: Source, rendered: dict[str, Any] | None) -> Iterator[
     " answers, run `copier recopy --trust --defaults --overwrite --vcs-ref :current:`, and bring back your"
     " edits from `git diff`.",
 )
-def answers_out_of_step(deployment: Reading) -> Iterator[Problem]:
+def answers_out_of_step(reading: Reading) -> Iterator[Problem]:
     """Answers other than those that the files were rendered from; an answers file that is gone."""
-    rendered = _rendered(deployment)
+    rendered = _rendered(reading)
     if rendered is None:
         return
-    budget = deployment.sources[BUDGET]
+    budget = reading.sources[BUDGET]
     wrong = [key for key, value in rendered.items() if key not in _KEYS or not isinstance(value, str)]
     if wrong or not rendered.keys() >= _KEYS - {"version"}:
         text = "`rendered` is version, answers_file and answers, each in quotes"
         yield Problem(budget.at("rendered", *wrong[:1]), text, f"restore it: `git log -p {BUDGET}` has it")
         return
-    source = _answers_file(deployment)
+    source = _answers_file(reading)
     if source is None:
         text = f"{show(rendered['answers_file'])} is missing: nothing can be updated"
         fix = "restore it from git; if it has another name now, correct `answers_file` here"
@@ -151,18 +151,18 @@ def _stored(source: Source) -> dict[Any, Any] | None:
     return stored if isinstance(stored, dict) else None
 
 
-def _rendered(deployment: Reading) -> dict[str, Any] | None:
+def _rendered(reading: Reading) -> dict[str, Any] | None:
     """What budget.yaml says of its origin; None where it says nothing, as until 1.0.0."""
-    budget = deployment.budget
+    budget = reading.budget
     if budget is None or "rendered" not in budget.mapping:
         return None
     return as_mapping(budget.mapping["rendered"])
 
 
-def _answers_file(deployment: Reading) -> Source | None:
+def _answers_file(reading: Reading) -> Source | None:
     """The answers file that budget.yaml names, or else the one that has this template's answers."""
-    known = {**deployment.sources, **{source.path: source for source in deployment.answers}}
-    rendered = _rendered(deployment)
+    known = {**reading.sources, **{source.path: source for source in reading.answers}}
+    rendered = _rendered(reading)
     if rendered is not None:
         return known.get(as_text(rendered.get("answers_file")))
     found = (source for source in known.values() if source.path.startswith(".copier-answers"))

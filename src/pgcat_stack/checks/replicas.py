@@ -22,21 +22,21 @@ _NAMES = {"pgcat": "PgCat", "permify": "Permify"}
     " switched off by it, and a paused Deployment keeps its old pods whatever is applied.",
     mend="Set the replicas that the budget counts, and remove `paused`.",
 )
-def nobody_runs(deployment: Reading) -> Iterator[Problem]:
+def nobody_runs(reading: Reading) -> Iterator[Problem]:
     """Replicas of 0, and Deployments that are paused, of PgCat and Permify."""
     ours = set()
-    for workload in deployment.topology.workloads:
+    for workload in reading.topology.workloads:
         counted = workload.kind in ("deployment", "statefulset", "compose")
         if counted and workload.replicas.value == 0:
             text = f"{workload.name} runs {_NAMES[workload.program]} with 0 replicas: nobody answers"
             yield Problem(workload.replicas.location, text, "replicas: 1 or more")
         if workload.container is not None and workload.container.pod is not None:
             ours.add(workload.container.pod.manifest)
-    for manifest in deployment.of_kind("Deployment"):
+    for manifest in reading.of_kind("Deployment"):
         if manifest in ours and manifest.get("spec", "paused") is True:
             text = f"Deployment {manifest.name} is paused: changes are not rolled out"
             yield Problem(manifest.at("spec", "paused"), text, "remove paused")
-    values = deployment.sources.get(VALUES)
+    values = reading.sources.get(VALUES)
     if values is None or dig(values.data, "autoscaling", "enabled") is True:
         return
     if whole_text(dig(values.data, "replicaCount")) == 0:

@@ -28,13 +28,13 @@ RULES = "monitoring/rules.yaml"
 _SCRAPE, _PORT = "prometheus.io/scrape", "prometheus.io/port"
 
 
-def scraped(deployment: Reading, pod: Pod) -> bool:
+def scraped(reading: Reading, pod: Pod) -> bool:
     """Whether annotations or a PodMonitor ask for metrics of these pods."""
     if str(_annotations(pod).get(_SCRAPE)).lower() == "true":
         return True
     return any(
-        pod in monitored(deployment, monitor)
-        for monitor in deployment.of_kind("PodMonitor")
+        pod in monitored(reading, monitor)
+        for monitor in reading.of_kind("PodMonitor")
         if not all(map(asks_another, as_list(monitor.get("spec", "podMetricsEndpoints"))))
     )
 
@@ -61,13 +61,13 @@ def _annotations_path(pod: Pod) -> tuple[Key, ...]:
     " alert silent.",
     mend="Use prometheus_exporter_port of pgcat.toml everywhere, and enable_prometheus_exporter = true.",
 )
-def asks_the_exporter(deployment: Reading) -> Iterator[Problem]:
+def asks_the_exporter(reading: Reading) -> Iterator[Problem]:
     """Scrape targets, annotations and PodMonitors with another port than the exporter's."""
-    if deployment.pgcat is None or not deployment.pgcat.mapping:
+    if reading.pgcat is None or not reading.pgcat.mapping:
         return
-    pgcat = deployment.topology.pgcat
+    pgcat = reading.topology.pgcat
     exporter = pgcat.exporter if pgcat else None
-    for location, port in _asked(deployment):
+    for location, port in _asked(reading):
         if exporter is None:
             text = f"port {port} is scraped, and the exporter of {PGCAT} is off"
             yield Problem(location, text, "set enable_prometheus_exporter = true")
@@ -79,16 +79,16 @@ def asks_the_exporter(deployment: Reading) -> Iterator[Problem]:
             )
 
 
-def _asked(deployment: Reading) -> Iterator[tuple[Location, int | str]]:
-    for pod in dict.fromkeys(container.pod for container in deployment.running("pgcat") if container.pod):
+def _asked(reading: Reading) -> Iterator[tuple[Location, int | str]]:
+    for pod in dict.fromkeys(container.pod for container in reading.running("pgcat") if container.pod):
         annotations = _annotations(pod)
         if str(annotations.get(_SCRAPE)).lower() == "true":
             port = annotations.get(_PORT, "")
             number = whole_text(port)
             place = pod.manifest.at(*_annotations_path(pod), _PORT)
             yield place, show(str(port)) if number is None else number
-        for monitor in deployment.of_kind("PodMonitor"):
-            if pod not in monitored(deployment, monitor):
+        for monitor in reading.of_kind("PodMonitor"):
+            if pod not in monitored(reading, monitor):
                 continue
             for index, endpoint in enumerate(as_list(monitor.get("spec", "podMetricsEndpoints"))):
                 if asks_another(endpoint):
@@ -97,13 +97,13 @@ def _asked(deployment: Reading) -> Iterator[tuple[Location, int | str]]:
                 number = dig(endpoint, "portNumber") if number is None else number
                 if is_int(number):
                     yield monitor.at("spec", "podMetricsEndpoints", index), number
-    names = {container.name for container in deployment.running("pgcat") if container.pod is None}
-    yield from ((place, port) for place, host, port in targets(deployment) if host in names)
+    names = {container.name for container in reading.running("pgcat") if container.pod is None}
+    yield from ((place, port) for place, host, port in targets(reading) if host in names)
 
 
-def targets(deployment: Reading) -> Iterator[tuple[Location, str, int]]:
+def targets(reading: Reading) -> Iterator[tuple[Location, str, int]]:
     """Place, host and port of each target in prometheus.yml."""
-    source = deployment.sources.get(PROMETHEUS)
+    source = reading.sources.get(PROMETHEUS)
     for job, config in enumerate(as_list(dig(source.data, "scrape_configs")) if source else []):
         for group, static in enumerate(as_list(dig(config, "static_configs"))):
             for index, target in enumerate(as_list(dig(static, "targets"))):
@@ -121,20 +121,20 @@ def targets(deployment: Reading) -> Iterator[tuple[Location, str, int]]:
     why="A scrape target or a PodMonitor that leads to no pod or service of the deployment collects nothing.",
     mend="Name the service, or the labels of the pods, that run PgCat.",
 )
-def scrapes_nobody(deployment: Reading) -> Iterator[Problem]:
+def scrapes_nobody(reading: Reading) -> Iterator[Problem]:
     """PodMonitors that select no pods, targets that are no service."""
-    for monitor in deployment.of_kind("PodMonitor") if deployment.complete else ():
-        if not monitored(deployment, monitor):
+    for monitor in reading.of_kind("PodMonitor") if reading.complete else ():
+        if not monitored(reading, monitor):
             yield Problem(
                 monitor.at("spec", "selector"),
                 f"the PodMonitor {monitor.name} selects no pods of this deployment",
                 "use the labels of the pods that run PgCat",
             )
-    known = {container.name for container in deployment.services}
-    for location, host, _ in targets(deployment) if known else ():
+    known = {container.name for container in reading.services}
+    for location, host, _ in targets(reading) if known else ():
         # A name with a dot, or IPv6, is somewhere else; Compose names its services without.
         if not set(".:") & set(host) and host not in known and host != "localhost":
-            pgcat = ", ".join(container.name for container in deployment.running("pgcat"))
+            pgcat = ", ".join(container.name for container in reading.running("pgcat"))
             yield Problem(
                 location, f"{show(host)} is no service of compose.yaml", f"PgCat is the service {pgcat}"
             )
@@ -161,13 +161,13 @@ _LABELS = frozenset(label for metric in SERIES for version in VERSIONS for label
     " lacks never fires, and a panel stays empty, without a word.",
     mend="Ask for what docs/metrics.md lists for the version of PgCat that the deployment runs.",
 )
-def unserved_series(deployment: Reading) -> Iterator[Problem]:
+def unserved_series(reading: Reading) -> Iterator[Problem]:
     """Series and labels in rules, their tests and dashboards that PgCat of this version does not serve."""
-    if deployment.pgcat is None:
+    if reading.pgcat is None:
         return
-    version = deployment.pgcat_version
+    version = reading.pgcat_version
     known = served(version)
-    expressions = list(_expressions(deployment))
+    expressions = list(_expressions(reading))
     recorded = {text for keys, text, _ in expressions if keys[-1] == "record"}
     for keys, text, place in expressions:
         if keys[-1] == "record":
@@ -201,18 +201,18 @@ def _unserved(text: str, known: Mapping[str, frozenset[str]], recorded: set[str]
 
 
 def _expressions(
-    deployment: Reading,
+    reading: Reading,
 ) -> Iterator[tuple[tuple[Key, ...], str, Callable[[], Location]]]:
     """What is PromQL, and names of recorded series, in files under monitoring/ and in PrometheusRules.
 
     Where each stands is looked for only when it is asked: most are well.
     """
-    for path, source in deployment.sources.items():
+    for path, source in reading.sources.items():
         if path.startswith("monitoring/") and source.language in ("yaml", "json"):
             for document, texts in enumerate(source.texts):
                 for keys, text in _promql(texts):
                     yield keys, text, partial(_in_file, source, document, keys, text)
-    for manifest in deployment.of_kind("PrometheusRule"):
+    for manifest in reading.of_kind("PrometheusRule"):
         for keys, text in _promql(strings(manifest.data)):
             yield keys, text, partial(manifest.at, *keys)
 
@@ -241,10 +241,10 @@ def _line_in_json(text: str, value: str) -> int:
     " tests beside it. Rules that differ are applied untested.",
     mend="Change both alike.",
 )
-def rules_differ(deployment: Reading) -> Iterator[Problem]:
+def rules_differ(reading: Reading) -> Iterator[Problem]:
     """A PrometheusRule of a deployment that has a rule file, with other groups than the file's."""
-    source = deployment.sources.get(RULES)
-    for manifest in deployment.of_kind("PrometheusRule") if source and source.parsed else ():
+    source = reading.sources.get(RULES)
+    for manifest in reading.of_kind("PrometheusRule") if source and source.parsed else ():
         if source and manifest.get("spec", "groups") != dig(source.data, "groups"):
             text = f"the rules of the PrometheusRule {manifest.name} are not those of {RULES}"
             yield Problem(manifest.at("spec"), text, "change both alike, and run promtool test rules")

@@ -29,12 +29,12 @@ from pgcat_stack.secrets import (
     mend="Write one line into the file, or delete it: `pgcat-stack secrets .` makes what is missing, and"
     " takes the password from the other file where that still has it.",
 )
-def secret_file_content(deployment: Reading) -> Iterator[Problem]:
+def secret_file_content(reading: Reading) -> Iterator[Problem]:
     """Secret files of Compose that hold no password, or another than the file with the same one."""
-    folder = deployment.root / SECRETS_FOLDER
-    if SECRETS_FOLDER in deployment.sources:
+    folder = reading.root / SECRETS_FOLDER
+    if SECRETS_FOLDER in reading.sources:
         return  # a link out of the deployment: PS109 speaks
-    names = [name for name in secret_names(deployment) if name != KEYS]  # of which PS829 speaks
+    names = [name for name in secret_names(reading) if name != KEYS]  # of which PS829 speaks
     for members in dict.fromkeys(same_value(secret_of(name)) for name in names):
         found: dict[str, tuple[str, ...]] = {}
         for secret in members:
@@ -68,10 +68,10 @@ LEAST_KEY = 16
     mend="Write one line PERMIFY_AUTHN_PRESHARED_KEYS=KEY into the file, several keys with commas only, and"
     " nothing else, no quotes and no comment; or delete it: `pgcat-stack secrets .` makes what is missing.",
 )
-def permify_keys_file(deployment: Reading) -> Iterator[Problem]:
+def permify_keys_file(reading: Reading) -> Iterator[Problem]:
     """An environment file that is not one line of keys, or whose keys Permify or its callers cannot use."""
-    file, place = deployment.root / SECRETS_FOLDER / KEYS, Location(f"{SECRETS_FOLDER}/{KEYS}")
-    if KEYS not in secret_names(deployment) or SECRETS_FOLDER in deployment.sources:
+    file, place = reading.root / SECRETS_FOLDER / KEYS, Location(f"{SECRETS_FOLDER}/{KEYS}")
+    if KEYS not in secret_names(reading) or SECRETS_FOLDER in reading.sources:
         return
     try:
         if not is_there(file):

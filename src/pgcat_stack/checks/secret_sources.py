@@ -39,8 +39,8 @@ def _secret_file(container: Container, name: str) -> str | None:
     return container.origin(posixpath.join(container.value("SECRETS_DIR", _SECRETS_FOLDER), name))
 
 
-def _judged(deployment: Reading) -> bool:
-    return deployment.kustomization is None or deployment.complete
+def _judged(reading: Reading) -> bool:
+    return reading.kustomization is None or reading.complete
 
 
 @check(
@@ -53,12 +53,12 @@ def _judged(deployment: Reading) -> bool:
     mend='Write "${name}", letters, digits and underscores, alone in double quotes, and mount a secret'
     " of that name.",
 )
-def placeholder_without_secret(deployment: Reading) -> Iterator[Problem]:
+def placeholder_without_secret(reading: Reading) -> Iterator[Problem]:
     """Placeholders in pgcat.toml that start.sh cannot fill."""
-    pgcat = deployment.pgcat
+    pgcat = reading.pgcat
     if pgcat is None or "${" not in pgcat.text:
         return
-    readers = deployment.running("pgcat") if _judged(deployment) else []
+    readers = reading.running("pgcat") if _judged(reading) else []
     lines = [*pgcat.text.splitlines(), ""]
     for keys, value in strings(pgcat.data):
         if "${" not in value:
@@ -88,35 +88,35 @@ def placeholder_without_secret(deployment: Reading) -> Iterator[Problem]:
     " apart at the next rotation.",
     mend="Take the password from the same Secret and key, or the same file, everywhere.",
 )
-def passwords_differ(deployment: Reading) -> Iterator[Problem]:
+def passwords_differ(reading: Reading) -> Iterator[Problem]:
     """Permify, the migration and PgCat with different secrets for the database password."""
-    if not _judged(deployment):
+    if not _judged(reading):
         return
-    clients, servers = _pool_secrets(deployment)
+    clients, servers = _pool_secrets(reading)
     permify = [
         (f"{container.text}", secret, place)
-        for container in deployment.running("permify")
+        for container in reading.running("permify")
         for secret, place in _password_sources(container)
     ]
     permify += [
         (
             "Helm values",
             f"secret:{variable.secret[0]}/{variable.secret[1]}",
-            deployment.sources[VALUES].at(*variable.keys),
+            reading.sources[VALUES].at(*variable.keys),
         )
-        for variable in deployment.helm_variables
+        for variable in reading.helm_variables
         if variable.name == "PGPASSWORD" and variable.secret
     ]
     migration = [
         (f"{container.text}", secret, place)
-        for container in deployment.running("migrate")
+        for container in reading.running("migrate")
         for secret, place in _password_sources(container)
     ]
-    direct = {secret for _, secret, _ in permify} if not deployment.topology.fronted else set()
+    direct = {secret for _, secret, _ in permify} if not reading.topology.fronted else set()
     for users, expected in ((permify, clients), (migration, servers or direct)):
         for user, secret, place in users:
             if expected and secret not in expected:
-                where = "PgCat" if deployment.topology.fronted else "Permify"
+                where = "PgCat" if reading.topology.fronted else "Permify"
                 text = (
                     f"{user} takes the database password from {_shown(secret)}, {where}"
                     f" from {_shown(*expected)}"
@@ -128,14 +128,14 @@ def _shown(*secrets: str) -> str:
     return " or ".join(sorted(secret.removeprefix("secret:") for secret in secrets))
 
 
-def _pool_secrets(deployment: Reading) -> tuple[set[str], set[str]]:
+def _pool_secrets(reading: Reading) -> tuple[set[str], set[str]]:
     """Where the passwords of the pools that Permify uses come from: of clients, and of the role."""
-    used = {connection.uri.database for connection in permify_connections(deployment)}
+    used = {connection.uri.database for connection in permify_connections(reading)}
     clients: set[str] = set()
     servers: set[str] = set()
-    for pool in deployment.topology.pools.values():
+    for pool in reading.topology.pools.values():
         for user in pool.users if pool.name in used else ():
-            for container in deployment.running("pgcat"):
+            for container in reading.running("pgcat"):
                 for value, found in ((user.password, clients), (user.server_password, servers)):
                     name = placeholder(value)
                     origin = _secret_file(container, name) if name else None
@@ -169,11 +169,11 @@ def _same_password(origin: str) -> str:
     why="A program that is told to read a password from a file fails where the file is not mounted.",
     mend="List the secret under `secrets` of the service, or mount it, at the path that is read.",
 )
-def secret_file_missing(deployment: Reading) -> Iterator[Problem]:
+def secret_file_missing(reading: Reading) -> Iterator[Problem]:
     """Variables, commands and health checks that read secret files which are not mounted."""
-    if not _judged(deployment):
+    if not _judged(reading):
         return
-    for container in deployment.containers:
+    for container in reading.containers:
         said: set[str] = set()
         for keys, path in _secret_files(container):
             if path not in said and container.origin(path) is None:
@@ -214,10 +214,10 @@ def _secret_files(container: Container) -> Iterator[tuple[tuple[Key, ...], str]]
     " log in without.",
     mend="Set PGPASSWORD from a Secret, or PGPASSFILE to a mounted file.",
 )
-def no_password(deployment: Reading) -> Iterator[Problem]:
+def no_password(reading: Reading) -> Iterator[Problem]:
     """Permify and migrations that have no password from anywhere."""
-    in_uri = {id(one.container) for one in permify_connections(deployment) if one.uri.password is not None}
-    for container in (*deployment.running("permify"), *deployment.running("migrate")):
+    in_uri = {id(one.container) for one in permify_connections(reading) if one.uri.password is not None}
+    for container in (*reading.running("permify"), *reading.running("migrate")):
         named = container.variable("PGPASSWORD") or container.variable("PGPASSFILE")
         in_words = any(
             ":" in word.partition("://")[2].partition("@")[0] for word in container.words if "@" in word
@@ -235,10 +235,10 @@ def no_password(deployment: Reading) -> Iterator[Problem]:
     mend="Add the key to the `data` of the ExternalSecret whose target is the Secret, or a new"
     " ExternalSecret.",
 )
-def external_secret(deployment: Reading) -> Iterator[Problem]:
+def external_secret(reading: Reading) -> Iterator[Problem]:
     """Secrets and keys in use that the deployment's ExternalSecrets do not provide."""
-    external = deployment.of_kind("ExternalSecret")
-    if not external or not deployment.complete:
+    external = reading.of_kind("ExternalSecret")
+    if not external or not reading.complete:
         return
     provided: dict[str, set[str] | None] = {}
     for manifest in external:
@@ -258,9 +258,9 @@ def external_secret(deployment: Reading) -> Iterator[Problem]:
                 )
         merged = manifest.get("spec", "target", "template", "mergePolicy") == "Merge"
         provided[str(name)] = (keys if merged or not template else set()) | set(template) | known
-    for manifest in deployment.of_kind("Secret"):
+    for manifest in reading.of_kind("Secret"):
         provided[manifest.name] = None
-    for name, key, place in _used(deployment):
+    for name, key, place in _used(reading):
         if key == _CERTIFICATE:  # of whoever runs PostgreSQL, who also makes the Secret
             continue
         if name not in provided:
@@ -275,18 +275,18 @@ def external_secret(deployment: Reading) -> Iterator[Problem]:
             )
 
 
-def _used(deployment: Reading) -> Iterator[tuple[str, str, Location]]:
+def _used(reading: Reading) -> Iterator[tuple[str, str, Location]]:
     """Each Secret and key that a container or a mount names, once for each place."""
     seen: set[tuple[Location, str, str]] = set()
-    for container in deployment.containers:
+    for container in reading.containers:
         for name, key, keys in _secret_keys(container):
             place = container.at(*keys)
             if (place, name, key) not in seen:
                 seen.add((place, name, key))
                 yield name, key, place
-    for variable in deployment.helm_variables:
+    for variable in reading.helm_variables:
         if variable.secret:
-            yield (*variable.secret, deployment.sources[VALUES].at(*variable.keys))
+            yield (*variable.secret, reading.sources[VALUES].at(*variable.keys))
 
 
 def _secret_keys(container: Container) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
@@ -309,18 +309,18 @@ def _secret_keys(container: Container) -> Iterator[tuple[str, str, tuple[Key, ..
     " password, and a rotation of the one breaks the other.",
     mend="Give the keys a Secret and a key of their own: `permify-authn`, `keys`.",
 )
-def keys_are_a_password(deployment: Reading) -> Iterator[Problem]:
+def keys_are_a_password(reading: Reading) -> Iterator[Problem]:
     """Keys of Permify's callers that come from where a password does."""
     passwords = {
         (name, key)
-        for container in deployment.containers
+        for container in reading.containers
         for name, key, keys in _secret_keys(container)
         if not _is_keys(container, keys)
     }
     passwords |= {
-        each.secret for each in deployment.helm_variables if each.secret and each.name != KEYS_VARIABLE
+        each.secret for each in reading.helm_variables if each.secret and each.name != KEYS_VARIABLE
     }
-    for place, _, secret in _keys_variables(deployment):
+    for place, _, secret in _keys_variables(reading):
         if secret and secret in passwords:
             text = f"the keys of Permify's callers are {_shown('/'.join(secret))}, which is a password"
             yield Problem(place, text, "take them from the Secret permify-authn, key keys")
@@ -334,14 +334,14 @@ def keys_are_a_password(deployment: Reading) -> Iterator[Problem]:
     " a rotation of it lets nobody in. Kubernetes also merges such a list wrongly.",
     mend="Keep one: `secrets/permify.env` in Compose, the Secret `permify-authn` on Kubernetes.",
 )
-def keys_twice(deployment: Reading) -> Iterator[Problem]:
+def keys_twice(reading: Reading) -> Iterator[Problem]:
     """Variables for the keys that stand twice, or beside the environment file with them."""
     seen: set[str] = set()
-    for place, where, _ in _keys_variables(deployment):
+    for place, where, _ in _keys_variables(reading):
         if where in seen:
             yield Problem(place, f"{KEYS_VARIABLE} stands twice in {where}", "keep one")
         seen.add(where)
-    for container in deployment.services:
+    for container in reading.services:
         variable = container.variable(KEYS_VARIABLE)
         in_file = any(is_keys_file(path) for _, path in env_files(container.data))
         if variable is not None and in_file and variable.keys[0] != "env_file":
@@ -351,14 +351,14 @@ def keys_twice(deployment: Reading) -> Iterator[Problem]:
             )
 
 
-def _keys_variables(deployment: Reading) -> Iterator[tuple[Location, str, tuple[str, str] | None]]:
-    for container in deployment.containers:
+def _keys_variables(reading: Reading) -> Iterator[tuple[Location, str, tuple[str, str] | None]]:
+    for container in reading.containers:
         for variable in container.variables:
             if variable.name == KEYS_VARIABLE:
                 yield container.at(*variable.keys), container.text, variable.secret
-    for variable in deployment.helm_variables:
+    for variable in reading.helm_variables:
         if variable.name == KEYS_VARIABLE:
-            yield deployment.sources[VALUES].at(*variable.keys), "extraEnvVars", variable.secret
+            yield reading.sources[VALUES].at(*variable.keys), "extraEnvVars", variable.secret
 
 
 def _is_keys(container: Container, keys: tuple[Key, ...]) -> bool:

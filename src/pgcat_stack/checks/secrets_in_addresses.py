@@ -44,9 +44,9 @@ _REMEDY = (
     " `git config --global url.<address with the token>.insteadOf <address>` in the job. Delete Copier's"
     " cache (`~/.cache/copier`) as well: it keeps the address that was used first.",
 )
-def token_in_address(deployment: Reading) -> Iterator[Problem]:
+def token_in_address(reading: Reading) -> Iterator[Problem]:
     """A password, a token or a parameter such as private_token in an answers file, YAML or JSON."""
-    for location, certain, whose in _logins(deployment):
+    for location, certain, whose in _logins(reading):
         if certain:
             yield Problem(location, f"{whose} carries a token or a password", _REMEDY)
 
@@ -59,18 +59,18 @@ def token_in_address(deployment: Reading) -> Iterator[Problem]:
     mend="Remove it from the address. Give git the name of a user by"
     " `git config credential.https://HOST.username NAME`. If it was a token, do what PS711 says.",
 )
-def name_in_template_address(deployment: Reading) -> Iterator[Problem]:
+def name_in_template_address(reading: Reading) -> Iterator[Problem]:
     """A name alone in an address of an answers file, except git and Azure DevOps' organization."""
-    for location, certain, whose in _logins(deployment):
+    for location, certain, whose in _logins(reading):
         if not certain:
             text = f"{whose} has a name before the @, which may be a token"
             yield Problem(location, text, f"leave a user's name out; if it is a token, {_REMEDY}")
 
 
-def _logins(deployment: Reading) -> Iterator[tuple[Location, bool, str]]:
+def _logins(reading: Reading) -> Iterator[tuple[Location, bool, str]]:
     """Where an address carries something, whether that is surely a secret, and whose address it is."""
-    for source in (*deployment.sources.values(), *deployment.answers):
-        is_answers = source in deployment.answers or is_answers_file(source)
+    for source in (*reading.sources.values(), *reading.answers):
+        is_answers = source in reading.answers or is_answers_file(source)
         if "://" not in source.text or not (is_answers or source.language in ("yaml", "json")):
             continue
         for number, line in enumerate(source.text.splitlines(), 1):

@@ -47,9 +47,9 @@ def is_answers_file(source: Source) -> bool:
     " repository reads.",
     mend='Put the password into a secret and write its name: password = "${database_password}".',
 )
-def password_in_pgcat_toml(deployment: Reading) -> Iterator[Problem]:
+def password_in_pgcat_toml(reading: Reading) -> Iterator[Problem]:
     """Values of keys named password that are no placeholder."""
-    pgcat = deployment.pgcat
+    pgcat = reading.pgcat
     for keys, value in _named_password(pgcat.data) if pgcat else ():
         if pgcat and not (isinstance(value, str) and value.startswith("${") and value.endswith("}")):
             name = "pgcat_admin_password" if "admin" in str(keys[-1]) else "database_password"
@@ -84,9 +84,9 @@ _IN_WORDS = re.compile(
     why="A URI with a password ends up in ConfigMaps, process lists and error messages.",
     mend="Leave the password out of the URI; pgx reads PGPASSWORD, or the file that PGPASSFILE names.",
 )
-def password_in_uri(deployment: Reading) -> Iterator[Problem]:
+def password_in_uri(reading: Reading) -> Iterator[Problem]:
     """Connection strings with a password in any YAML file, and references to one in argument lists."""
-    for source in deployment.sources.values():
+    for source in reading.sources.values():
         if source.language != "yaml" or ("://" not in source.text and "assword" not in source.text.lower()):
             continue
         if is_answers_file(source):
@@ -134,9 +134,9 @@ _WORDS = frozenset({"", "true", "false", "yes", "no", "on", "off", "0", "1"})
     mend="Take it from a Secret by secretKeyRef, or use the variable that takes a file: PGPASSFILE, *_FILE."
     " In compose.yaml, `${NAME:?}` takes it from the environment.",
 )
-def password_in_environment(deployment: Reading) -> Iterator[Problem]:
+def password_in_environment(reading: Reading) -> Iterator[Problem]:
     """Variables named like secrets with a value in the file."""
-    for container in deployment.containers:
+    for container in reading.containers:
         for variable in container.variables:
             # As written, since a default inside ${…} stands in the file, too.
             text = dig(container.data, *variable.keys)
@@ -155,9 +155,9 @@ def password_in_environment(deployment: Reading) -> Iterator[Problem]:
                     f"{container.text} has the value of {variable.name} written out",
                     fix,
                 )
-    for variable in deployment.helm_variables:
+    for variable in reading.helm_variables:
         if _is_secret(variable.name, variable.value):
-            place = deployment.sources[VALUES].at(*variable.keys)
+            place = reading.sources[VALUES].at(*variable.keys)
             yield Problem(place, f"the value of {variable.name} is written out", "use valueFrom.secretKeyRef")
 
 
@@ -176,9 +176,9 @@ def _is_secret(name: str, value: object) -> bool:
     why="The data of a Secret is base64, not encryption; in a repository it is as good as published.",
     mend="Create the Secret by hand, or let ExternalSecrets or a sealed secret make it.",
 )
-def secret_committed(deployment: Reading) -> Iterator[Problem]:
+def secret_committed(reading: Reading) -> Iterator[Problem]:
     """Secret objects with data, and secretGenerators, anywhere in the deployment."""
-    for source in deployment.sources.values():
+    for source in reading.sources.values():
         if source.language != "yaml" or "Secret" not in source.text:
             continue
         for document, data in enumerate(source.documents):
@@ -191,7 +191,7 @@ def secret_committed(deployment: Reading) -> Iterator[Problem]:
                     yield Problem(
                         source.at(field, document=document), text, "create it outside the repository"
                     )
-    for source in deployment.kustomizations:
+    for source in reading.kustomizations:
         for index, generator in enumerate(as_list(source.mapping.get("secretGenerator"))):
             for field in ("literals", "files", "envs"):
                 if as_list(dig(generator, field)):
@@ -210,11 +210,11 @@ def secret_committed(deployment: Reading) -> Iterator[Problem]:
     why="The next `git add .` would commit the passwords.",
     mend="Add /secrets/ to .gitignore of the deployment.",
 )
-def secrets_not_ignored(deployment: Reading) -> Iterator[Problem]:
+def secrets_not_ignored(reading: Reading) -> Iterator[Problem]:
     """Secret files of compose.yaml that .gitignore does not cover."""
-    rules = deployment.sources.get(GITIGNORE, Source(GITIGNORE)).text.splitlines()
+    rules = reading.sources.get(GITIGNORE, Source(GITIGNORE)).text.splitlines()
     said = False
-    for place, secret, file in _secret_paths(deployment):
+    for place, secret, file in _secret_paths(reading):
         path = os.path.normpath(interpolated(file) or "")
         if path == "." or path.startswith(("..", "/", "~")) or _ignored(path.replace(os.sep, "/"), rules):
             continue
@@ -226,17 +226,17 @@ def secrets_not_ignored(deployment: Reading) -> Iterator[Problem]:
             yield Problem(place, text, f"add /{what} to {GITIGNORE}")
 
 
-def _secret_paths(deployment: Reading) -> Iterator[tuple[Location, str, str]]:
+def _secret_paths(reading: Reading) -> Iterator[tuple[Location, str, str]]:
     """Where compose.yaml names a file with a secret, which one it is, and the path as it is written."""
-    compose = deployment.compose
+    compose = reading.compose
     for name, entry in as_mapping(dig(compose.data, "secrets")).items() if compose else ():
         file = dig(entry, "file")
         if compose and isinstance(file, str):
             yield compose.at("secrets", name), f"the secret {name}", file
-    for container in deployment.services:
+    for container in reading.services:
         for keys, file in env_files(container.data):
             path = os.path.normpath(file).replace(os.sep, "/")
-            source = deployment.sources.get(path)
+            source = reading.sources.get(path)
             lines = environment_lines(source.text) if source else ()
             if path.startswith(f"{SECRETS_FOLDER}/") or any(
                 _is_secret(name, value) for _, name, value in lines
@@ -277,14 +277,14 @@ _IN_TEXT = re.compile(r"(?im)^[^#\n]*\bpassword\w*[\"']?\s*[=:]\s*[\"']?(?P<pass
     mend="Keep it in a Secret; Permify's settings also come from variables, such as"
     " PERMIFY_AUTHN_PRESHARED_KEYS.",
 )
-def password_in_config_map(deployment: Reading) -> Iterator[Problem]:
+def password_in_config_map(reading: Reading) -> Iterator[Problem]:
     """Secrets in ConfigMaps, in literals of their generators and in permify.yaml."""
-    for manifest in deployment.of_kind("ConfigMap"):
+    for manifest in reading.of_kind("ConfigMap"):
         for key, value in as_mapping(manifest.get("data")).items():
             if isinstance(value, str) and (_is_secret(str(key), value) or _written_out(value)):
                 text = f"the ConfigMap {manifest.name} has a password in {key}"
                 yield Problem(manifest.at("data", key), text, "move it to a Secret")
-    for source in deployment.kustomizations:
+    for source in reading.kustomizations:
         for index, generator in enumerate(as_list(source.mapping.get("configMapGenerator"))):
             for number, literal in enumerate(as_list(dig(generator, "literals"))):
                 name, _, value = str(literal).partition("=")
@@ -292,7 +292,7 @@ def password_in_config_map(deployment: Reading) -> Iterator[Problem]:
                     place = source.at("configMapGenerator", index, "literals", number)
                     yield Problem(place, f"{name} is written out for a ConfigMap", "move it to a Secret")
     for path, base in _PERMIFY_FILES:
-        source = deployment.sources.get(path, Source(path))
+        source = reading.sources.get(path, Source(path))
         for keys, value in _permify_secrets(dig(source.data, *base)):
             if not is_reference(value):
                 place = source.at(*base, *keys)
@@ -321,9 +321,9 @@ _IN_SQL = re.compile(r"\bPASSWORD\s+E?'[^']", re.IGNORECASE)
     why="The file is committed, and PostgreSQL may log the statement.",
     mend="Give it to psql as a variable: PASSWORD :'password'.",
 )
-def password_in_sql(deployment: Reading) -> Iterator[Problem]:
+def password_in_sql(reading: Reading) -> Iterator[Problem]:
     """Passwords written out in the scripts under postgres/."""
-    for path, source in deployment.sources.items():
+    for path, source in reading.sources.items():
         if path.endswith((".sql", ".sh")) and "PASSWORD" in source.text.upper():
             for number, line in enumerate(source.text.splitlines(), 1):
                 if _IN_SQL.search(line.partition("--")[0]):
@@ -341,10 +341,10 @@ def password_in_sql(deployment: Reading) -> Iterator[Problem]:
     " because Compose mounts them as they are, and writable by nobody.",
     mend="chmod 0700 secrets, and chmod 0444 on the files in it.",
 )
-def secret_file_modes(deployment: Reading) -> Iterator[Problem]:
+def secret_file_modes(reading: Reading) -> Iterator[Problem]:
     """secrets/ open to others, files that the containers cannot read or others can write."""
-    folder = deployment.root / SECRETS_FOLDER
-    if deployment.compose is None or os.name != "posix":
+    folder = reading.root / SECRETS_FOLDER
+    if reading.compose is None or os.name != "posix":
         return
     try:
         here = folder.is_dir() and not folder.is_symlink()

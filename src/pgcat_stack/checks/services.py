@@ -38,16 +38,16 @@ def _names(found: list[Pod]) -> str:
     " wrong program.",
     mend="Give the Service the labels of the pods of exactly one workload.",
 )
-def service_selects_its_pods(deployment: Reading) -> Iterator[Problem]:
+def service_selects_its_pods(reading: Reading) -> Iterator[Problem]:
     """Services whose selector finds no workload, or several."""
-    if not deployment.complete:
+    if not reading.complete:
         return
-    for service in deployment.of_kind("Service"):
+    for service in reading.of_kind("Service"):
         selector = service.get("spec", "selector")
         if not isinstance(selector, dict) or not selector:
             continue
-        found = selected(deployment, service)
-        if len(found) != 1 and not (not found and _elsewhere(deployment, {"matchLabels": selector})):
+        found = selected(reading, service)
+        if len(found) != 1 and not (not found and _elsewhere(reading, {"matchLabels": selector})):
             count = f"the pods of {_names(found)}" if found else "no pods of this deployment"
             yield Problem(
                 service.at("spec", "selector"),
@@ -65,9 +65,9 @@ def service_selects_its_pods(deployment: Reading) -> Iterator[Problem]:
     " take those over.",
     mend="Write the same labels in the selector and in the pod template.",
 )
-def workload_selector(deployment: Reading) -> Iterator[Problem]:
+def workload_selector(reading: Reading) -> Iterator[Problem]:
     """Deployments whose selector misses their own pods or finds others'."""
-    for pod in deployment.pods:
+    for pod in reading.pods:
         selector = pod.manifest.get("spec", "selector")
         if pod.manifest.kind in ("Job", "CronJob", "Pod") or not isinstance(selector, dict):
             continue
@@ -76,7 +76,7 @@ def workload_selector(deployment: Reading) -> Iterator[Problem]:
             wanted = selector_text(selector.get("matchLabels"))
             text = f"the selector of {pod.text}, {wanted}, does not match its own pods"
             yield Problem(place, text, f"their labels are {selector_text(pod.labels)}")
-        for other in deployment.pods:
+        for other in reading.pods:
             same = other.manifest.namespace == pod.manifest.namespace
             if other is not pod and same and selects(selector, other.labels):
                 text = f"the selector of {pod.text} also matches the pods of {other.text}"
@@ -92,10 +92,10 @@ def workload_selector(deployment: Reading) -> Iterator[Problem]:
     " the probe always fails, and nothing is scraped.",
     mend="Use the name of a container's port, or its number.",
 )
-def port_name(deployment: Reading) -> Iterator[Problem]:
+def port_name(reading: Reading) -> Iterator[Problem]:
     """Named ports of Services, probes and PodMonitors that no container declares."""
-    for service in deployment.of_kind("Service") if deployment.complete else ():
-        found = selected(deployment, service)
+    for service in reading.of_kind("Service") if reading.complete else ():
+        found = selected(reading, service)
         for index, entry in enumerate(as_list(service.get("spec", "ports"))):
             port = dig(entry, "targetPort")
             if isinstance(port, str) and len(found) == 1 and found[0].port_number(port) is None:
@@ -103,15 +103,15 @@ def port_name(deployment: Reading) -> Iterator[Problem]:
                 yield Problem(
                     place, f"no container of {found[0].text} has a port named {show(port)}", _known(found)
                 )
-    for container in deployment.containers:
+    for container in reading.containers:
         named = [dig(port, "name") for port in as_list(container.data.get("ports"))]
         declared = {name for name in named if isinstance(name, str)}
         for keys, port in probes(container):
             if isinstance(port, str) and port not in declared:
                 fix = f"it has {', '.join(sorted(declared)) or 'none'}"
                 yield Problem(container.at(*keys), f"{container.text} has no port named {show(port)}", fix)
-    for monitor in deployment.of_kind("PodMonitor"):
-        found = monitored(deployment, monitor)
+    for monitor in reading.of_kind("PodMonitor"):
+        found = monitored(reading, monitor)
         for index, endpoint in enumerate(as_list(monitor.get("spec", "podMetricsEndpoints"))):
             port = dig(endpoint, "port")
             if isinstance(port, str) and found and all(one.port_number(port) is None for one in found):
@@ -134,10 +134,10 @@ def _known(found: list[Pod]) -> str:
     " configuration; a probe on another port ends in restarts without end.",
     mend="Write the same port in the program's configuration and here.",
 )
-def nobody_listens(deployment: Reading) -> Iterator[Problem]:
+def nobody_listens(reading: Reading) -> Iterator[Problem]:
     """Numbers of ports that the program behind them does not open."""
-    for container in deployment.containers:
-        open_ports = listening(deployment, container)
+    for container in reading.containers:
+        open_ports = listening(reading, container)
         if open_ports is None:
             continue
         for index, port in enumerate(as_list(container.data.get("ports"))):
@@ -153,15 +153,15 @@ def nobody_listens(deployment: Reading) -> Iterator[Problem]:
             if is_int(port) and port not in open_ports:
                 text = f"the probe of {container.text} asks port {port}"
                 yield Problem(container.at(*path), text, _listens(container, open_ports))
-    for service in deployment.of_kind("Service"):
-        found = selected(deployment, service)
+    for service in reading.of_kind("Service"):
+        found = selected(reading, service)
         if len(found) == 1:
-            yield from _service_ports(deployment, service, found[0])
+            yield from _service_ports(reading, service, found[0])
 
 
-def _service_ports(deployment: Reading, service: Manifest, pod: Pod) -> Iterator[Problem]:
-    inside = [container for container in deployment.containers if container.pod is pod and not container.ends]
-    known = [listening(deployment, container) for container in inside]
+def _service_ports(reading: Reading, service: Manifest, pod: Pod) -> Iterator[Problem]:
+    inside = [container for container in reading.containers if container.pod is pod and not container.ends]
+    known = [listening(reading, container) for container in inside]
     if None in known:
         return
     open_ports = {number for ports in known for number in ports or ()}
@@ -188,23 +188,21 @@ def _listens(container: Container, open_ports: set[int]) -> str:
     mend='Set host = "0.0.0.0", or "[::]" where the cluster has IPv6; for a sidecar that nobody scrapes keep'
     " loopback and probe by exec.",
 )
-def listens_on_loopback(deployment: Reading) -> Iterator[Problem]:
+def listens_on_loopback(reading: Reading) -> Iterator[Problem]:
     """A PgCat on loopback that somebody outside its pod or container has to reach."""
-    source = deployment.pgcat
+    source = reading.pgcat
     host = dig(source.data, "general", "host") if source else None
     if source is None or not isinstance(host, str) or not Address.of(host).is_loopback:
         return
     everywhere = "[::]" if ":" in host else "0.0.0.0"
     listens, mend = source.at("general", "host"), f'set host = "{everywhere}"'
-    for container in deployment.running("pgcat"):
-        if container.pod is None or container.pod not in [
-            other.pod for other in deployment.running("permify")
-        ]:
+    for container in reading.running("pgcat"):
+        if container.pod is None or container.pod not in [other.pod for other in reading.running("permify")]:
             yield Problem(
                 listens, f"{container.text} listens on {host}, and Permify runs outside of it", mend
             )
             continue
-        if scraped(deployment, container.pod):
+        if scraped(reading, container.pod):
             yield Problem(listens, f"the exporter of {container.text} listens on {host}, too", mend)
         for path, _ in probes(container):
             if path[1] in KUBELET_PROBES:
@@ -228,16 +226,16 @@ def _container_port(port: object) -> int | None:
     " number that nothing keeps.",
     mend="Name a Deployment of this deployment.",
 )
-def autoscaler_target(deployment: Reading) -> Iterator[Problem]:
+def autoscaler_target(reading: Reading) -> Iterator[Problem]:
     """HorizontalPodAutoscalers whose scaleTargetRef names nothing."""
-    if not deployment.complete:
+    if not reading.complete:
         return
-    for scaler in deployment.of_kind("HorizontalPodAutoscaler"):
+    for scaler in reading.of_kind("HorizontalPodAutoscaler"):
         target = as_mapping(scaler.get("spec", "scaleTargetRef"))
         kind, name = target.get("kind"), target.get("name")
         known = [
             pod
-            for pod in deployment.pods
+            for pod in reading.pods
             if pod.manifest.kind in _SCALABLE and pod.manifest.namespace == scaler.namespace
         ]
         if not any(kind == one.manifest.kind and name == one.manifest.name for one in known):
@@ -255,21 +253,21 @@ def autoscaler_target(deployment: Reading) -> Iterator[Problem]:
     why="A NetworkPolicy or PodDisruptionBudget that selects no pods protects nothing.",
     mend="Use the labels of the pods.",
 )
-def selects_nothing(deployment: Reading) -> Iterator[Problem]:
+def selects_nothing(reading: Reading) -> Iterator[Problem]:
     """Pod selectors of policies and disruption budgets that match no pods of the deployment."""
-    if not deployment.complete:
+    if not reading.complete:
         return
-    for budget in deployment.of_kind("PodDisruptionBudget"):
-        yield from _selector(deployment, budget, "spec", "selector")
-    for policy in policies(deployment):
-        yield from _selector(deployment, policy, "spec", "podSelector")
+    for budget in reading.of_kind("PodDisruptionBudget"):
+        yield from _selector(reading, budget, "spec", "selector")
+    for policy in policies(reading):
+        yield from _selector(reading, policy, "spec", "podSelector")
 
 
-def _selector(deployment: Reading, manifest: Manifest, *keys: str | int) -> Iterator[Problem]:
+def _selector(reading: Reading, manifest: Manifest, *keys: str | int) -> Iterator[Problem]:
     selector = manifest.get(*keys)
-    if not isinstance(selector, dict) or not selector or _elsewhere(deployment, selector):
+    if not isinstance(selector, dict) or not selector or _elsewhere(reading, selector):
         return
-    same = [one for one in deployment.pods if one.manifest.namespace == manifest.namespace]
+    same = [one for one in reading.pods if one.manifest.namespace == manifest.namespace]
     if not any(selects(selector, pod.labels) for pod in same):
         text = (
             f"{manifest.kind} {manifest.name} selects {selector_text(selector.get('matchLabels'))}: no pods"
@@ -278,6 +276,6 @@ def _selector(deployment: Reading, manifest: Manifest, *keys: str | int) -> Iter
         yield Problem(manifest.at(*keys), text, f"pods here have {NAME_LABEL}: {', '.join(labels) or 'none'}")
 
 
-def _elsewhere(deployment: Reading, selector: object) -> bool:
+def _elsewhere(reading: Reading, selector: object) -> bool:
     """Whether a selector means the pods of Permify where somebody else deploys it."""
-    return not deployment.running("permify") and selects(selector, {NAME_LABEL: "permify"})
+    return not reading.running("permify") and selects(selector, {NAME_LABEL: "permify"})

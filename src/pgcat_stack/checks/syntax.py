@@ -43,8 +43,8 @@ rules:
 """
 
 
-def _of_kind(deployment: Reading, *kinds: ProblemKind) -> Iterator[tuple[Source, Problem]]:
-    for source in deployment.sources.values():
+def _of_kind(reading: Reading, *kinds: ProblemKind) -> Iterator[tuple[Source, Problem]]:
+    for source in reading.sources.values():
         for problem in source.problems:
             if problem.kind in kinds:
                 yield source, Problem(source.here(problem.line), problem.message)
@@ -57,9 +57,9 @@ def _of_kind(deployment: Reading, *kinds: ProblemKind) -> Iterator[tuple[Source,
     why="A file that cannot be read cannot be judged, and the program that needs it will not start either.",
     mend="Make it a regular file that you may read, of the size that a configuration has.",
 )
-def unreadable_file(deployment: Reading) -> Iterator[Problem]:
+def unreadable_file(reading: Reading) -> Iterator[Problem]:
     """Folders in place of files, missing rights, sizes and nesting that no deployment has."""
-    for _, problem in _of_kind(deployment, "unreadable", "limit"):
+    for _, problem in _of_kind(reading, "unreadable", "limit"):
         yield problem
 
 
@@ -70,9 +70,9 @@ def unreadable_file(deployment: Reading) -> Iterator[Problem]:
     why="PgCat, Permify, Compose and kubectl read UTF-8 and stop at the first byte that is not.",
     mend="Save the file as UTF-8.",
 )
-def not_utf_8(deployment: Reading) -> Iterator[Problem]:
+def not_utf_8(reading: Reading) -> Iterator[Problem]:
     """Bytes that are not UTF-8."""
-    for _, problem in _of_kind(deployment, "encoding"):
+    for _, problem in _of_kind(reading, "encoding"):
         yield Problem(problem.location, problem.message, "save the file as UTF-8")
 
 
@@ -83,10 +83,10 @@ def not_utf_8(deployment: Reading) -> Iterator[Problem]:
     why="The program that reads this file refuses it and does not start.",
     mend="Mend the syntax on the line that is named, or just before it.",
 )
-def does_not_parse(deployment: Reading) -> Iterator[Problem]:
+def does_not_parse(reading: Reading) -> Iterator[Problem]:
     """TOML, YAML and JSON whose syntax does not hold."""
-    for source, problem in _of_kind(deployment, "syntax"):
-        if source.path in deployment.made_of and not _CONFLICT.search(source.text):  # else PS105 says so
+    for source, problem in _of_kind(reading, "syntax"):
+        if source.path in reading.made_of and not _CONFLICT.search(source.text):  # else PS105 says so
             fix = "save it without" if source.text.startswith(BYTE_ORDER_MARK) else ""
             yield Problem(problem.location, f"not {source.language.upper()}: {problem.message}", fix)
 
@@ -98,10 +98,10 @@ def does_not_parse(deployment: Reading) -> Iterator[Problem]:
     why="Of two values for one key a program takes one and drops the other, or refuses the file.",
     mend="Keep one of them.",
 )
-def duplicate_key(deployment: Reading) -> Iterator[Problem]:
+def duplicate_key(reading: Reading) -> Iterator[Problem]:
     """Keys and tables that stand twice in the same place."""
-    for source, problem in _of_kind(deployment, "duplicate-key"):
-        if source.path in deployment.made_of:
+    for source, problem in _of_kind(reading, "duplicate-key"):
+        if source.path in reading.made_of:
             yield Problem(problem.location, problem.message, "keep one of them")
 
 
@@ -112,13 +112,13 @@ def duplicate_key(deployment: Reading) -> Iterator[Problem]:
     why="An update or a merge left both versions in the file, and nobody has chosen yet.",
     mend="Choose one version, or write a third, and remove the lines of <<<<<<<, ======= and >>>>>>>.",
 )
-def conflict_marker(deployment: Reading) -> Iterator[Problem]:
+def conflict_marker(reading: Reading) -> Iterator[Problem]:
     """Markers of an unresolved merge in any text file, Copier's answers too.
 
     A code block of Markdown may show an example of one, but not in the README.md that is rendered, and not
     with the words that Copier puts into its own.
     """
-    for source in (*deployment.sources.values(), *deployment.answers):
+    for source in (*reading.sources.values(), *reading.answers):
         if "<<<<<<< " not in source.text and ">>>>>>> " not in source.text:
             continue
         is_open = False
@@ -157,9 +157,9 @@ def _with_examples(source: Source) -> Iterator[tuple[int, str, bool]]:
     mend="Make the edit again where you still want it, then delete the file. `git diff` shows what the update"
     " changed.",
 )
-def leftover(deployment: Reading) -> Iterator[Problem]:
+def leftover(reading: Reading) -> Iterator[Problem]:
     """Files that patches and merges leave behind."""
-    for path, source in deployment.sources.items():
+    for path, source in reading.sources.items():
         for suffix, (meaning, fix) in _LEFTOVERS.items():
             if path.endswith(suffix):
                 yield Problem(source.here(), meaning, fix.format(file=show(path.removesuffix(suffix))))
@@ -174,12 +174,12 @@ def leftover(deployment: Reading) -> Iterator[Problem]:
     mend="Write it as yamllint asks. Copier's own environment has no yamllint, so its hooks leave this check"
     " out.",
 )
-def yaml_style(deployment: Reading) -> Iterator[Problem]:
+def yaml_style(reading: Reading) -> Iterator[Problem]:
     """What yamllint says about YAML files that parse, where it is installed: the hooks do without."""
     if not _has_yamllint():
         return
-    for source in deployment.sources.values():
-        if source.language == "yaml" and source.parsed and source.path in deployment.made_of:
+    for source in reading.sources.values():
+        if source.language == "yaml" and source.parsed and source.path in reading.made_of:
             for line, message in _style_faults(source.text):
                 yield Problem(source.here(line), message)
 

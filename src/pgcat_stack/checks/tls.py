@@ -34,14 +34,14 @@ _OF_IMAGES = ("/etc/ssl/", "/etc/pki/", "/usr/")
     " data of the other travel in clear, or the server refuses one of them.",
     mend="Set server_tls = true in pgcat.toml with sslmode=require in the migration's URI, or neither.",
 )
-def server_tls_differs(deployment: Reading) -> Iterator[Problem]:
+def server_tls_differs(reading: Reading) -> Iterator[Problem]:
     """server_tls in pgcat.toml against sslmode of the migration; sslmode=prefer fits both."""
-    pgcat = deployment.pgcat
+    pgcat = reading.pgcat
     if pgcat is None or not pgcat.mapping:
         return
     encrypted = as_mapping(pgcat.mapping.get("general")).get("server_tls", False)
     place = pgcat.at("general", "server_tls")
-    for connection in migration_connections(deployment):
+    for connection in migration_connections(reading):
         mode = connection.uri.options.get("sslmode", "")
         where = f"the migration's URI ({connection.location.path}:{connection.location.line})"
         if encrypted is False and mode in _ENCRYPTED:
@@ -60,26 +60,26 @@ def server_tls_differs(deployment: Reading) -> Iterator[Problem]:
     " connect to nobody without the CA that their URI names.",
     mend="Mount the Secret there; the template renders it as the volumes pgcat-tls and pgcat-ca.",
 )
-def tls_file_not_mounted(deployment: Reading) -> Iterator[Problem]:
+def tls_file_not_mounted(reading: Reading) -> Iterator[Problem]:
     """Certificates, keys and CAs at paths where nothing is mounted."""
-    if deployment.kustomization is not None and not deployment.complete:
+    if reading.kustomization is not None and not reading.complete:
         return
     for name in _FILES:
-        path = _general(deployment).get(name)
-        for container in deployment.running("pgcat") if isinstance(path, str) else ():
-            if deployment.pgcat and _absent(str(path)) and container.origin(str(path)) is None:
+        path = _general(reading).get(name)
+        for container in reading.running("pgcat") if isinstance(path, str) else ():
+            if reading.pgcat and _absent(str(path)) and container.origin(str(path)) is None:
                 text = f"{container.text} has nothing mounted at {path}, its {name}"
-                yield Problem(deployment.pgcat.at("general", name), text, "mount the Secret there")
-    for connection in _connections(deployment):
+                yield Problem(reading.pgcat.at("general", name), text, "mount the Secret there")
+    for connection in _connections(reading):
         path = connection.uri.options.get("sslrootcert", "")
-        if _absent(path) and not _mounted(deployment, connection, path):
+        if _absent(path) and not _mounted(reading, connection, path):
             who = connection.container.text if connection.container else "Permify's chart"
             text = f"{who} has nothing mounted at {path}, the sslrootcert of {_what(connection)}"
             yield Problem(connection.location, text, "mount the CA there")
 
 
-def _general(deployment: Reading) -> dict[str, object]:
-    return as_mapping(deployment.pgcat.mapping.get("general")) if deployment.pgcat else {}
+def _general(reading: Reading) -> dict[str, object]:
+    return as_mapping(reading.pgcat.mapping.get("general")) if reading.pgcat else {}
 
 
 def _absent(path: str) -> bool:
@@ -87,12 +87,12 @@ def _absent(path: str) -> bool:
     return path.startswith("/") and not path.startswith(_OF_IMAGES)
 
 
-def _connections(deployment: Reading) -> list[Connection]:
+def _connections(reading: Reading) -> list[Connection]:
     """The connection strings of Permify, the migration and psql."""
     return [
-        *permify_connections(deployment),
-        *migration_connections(deployment),
-        *psql_connections(deployment),
+        *permify_connections(reading),
+        *migration_connections(reading),
+        *psql_connections(reading),
     ]
 
 
@@ -101,10 +101,10 @@ def _what(connection: Connection) -> str:
     return f"the URI of {container.text}" if container and not container.program else connection.what
 
 
-def _mounted(deployment: Reading, connection: Connection, path: str) -> bool:
+def _mounted(reading: Reading, connection: Connection, path: str) -> bool:
     if connection.container is not None:
         return connection.container.origin(path) is not None
-    values = deployment.sources.get(VALUES)
+    values = reading.sources.get(VALUES)
     if values is None:  # Permify is deployed elsewhere
         return True
     mounts = [as_text(dig(mount, "mountPath")) for mount in as_list(dig(values.data, "extraVolumeMounts"))]
@@ -118,15 +118,15 @@ def _mounted(deployment: Reading, connection: Connection, path: str) -> bool:
     why="With sslmode=verify-full a client connects only where the certificate names the host that it calls.",
     mend="Write every name by which the Service is called into dnsNames of the Certificate.",
 )
-def certificate_names(deployment: Reading) -> Iterator[Problem]:
+def certificate_names(reading: Reading) -> Iterator[Problem]:
     """Hosts by which clients call PgCat that cert-manager's Certificate does not name."""
-    certificate = _certificate(deployment)
-    if certificate is None or not deployment.complete:
+    certificate = _certificate(reading)
+    if certificate is None or not reading.complete:
         return
     names = {as_text(name).lower() for name in as_list(certificate.get("spec", "dnsNames"))}
     said: set[str] = set()
-    for connection in _connections(deployment):
-        for server in connection.uri.servers if _through_pgcat(deployment, connection) else ():
+    for connection in _connections(reading):
+        for server in connection.uri.servers if _through_pgcat(reading, connection) else ():
             verified = connection.uri.options.get("sslmode") == "verify-full"
             wildcard = f"*.{server.host.partition('.')[2]}"
             if verified and not {server.host, wildcard} & names and server.host not in said:
@@ -135,19 +135,19 @@ def certificate_names(deployment: Reading) -> Iterator[Problem]:
                 yield Problem(certificate.at("spec", "dnsNames"), text, f"add {server.host}")
 
 
-def _certificate(deployment: Reading) -> Manifest | None:
+def _certificate(reading: Reading) -> Manifest | None:
     """The Certificate whose Secret PgCat's certificate is in."""
-    path = _general(deployment).get("tls_certificate")
-    for container in deployment.running("pgcat") if isinstance(path, str) else ():
+    path = _general(reading).get("tls_certificate")
+    for container in reading.running("pgcat") if isinstance(path, str) else ():
         kind, _, rest = (container.origin(str(path)) or "").partition(":")
-        for manifest in deployment.of_kind("Certificate") if kind == "secret" else ():
+        for manifest in reading.of_kind("Certificate") if kind == "secret" else ():
             if manifest.get("spec", "secretName") == rest.partition("/")[0]:
                 return manifest
     return None
 
 
-def _through_pgcat(deployment: Reading, connection: Connection) -> bool:
-    known = reach(deployment, connection) or {}
+def _through_pgcat(reading: Reading, connection: Connection) -> bool:
+    known = reach(reading, connection) or {}
     return any(server.host in known for server in connection.uri.servers)
 
 
@@ -159,12 +159,12 @@ def _through_pgcat(deployment: Reading, connection: Connection) -> bool:
     " hashes, questions and answers of that client cross the network readable.",
     mend="Write sslmode=verify-full and sslrootcert into the URI, or take tls_certificate out of pgcat.toml.",
 )
-def client_in_clear(deployment: Reading) -> Iterator[Problem]:
+def client_in_clear(reading: Reading) -> Iterator[Problem]:
     """Clients of a PgCat with a certificate that do not ask for TLS, or would do without."""
-    if not _general(deployment).get("tls_certificate"):
+    if not _general(reading).get("tls_certificate"):
         return
-    for connection in [*permify_connections(deployment), *psql_connections(deployment)]:
+    for connection in [*permify_connections(reading), *psql_connections(reading)]:
         mode = connection.uri.options.get("sslmode", "prefer")
-        if mode not in _ENCRYPTED and _through_pgcat(deployment, connection):
+        if mode not in _ENCRYPTED and _through_pgcat(reading, connection):
             text = f"{_what(connection)} says sslmode={mode}, although PgCat has a certificate"
             yield Problem(connection.location, text, "sslmode=verify-full with sslrootcert")

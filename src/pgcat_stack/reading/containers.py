@@ -1,7 +1,7 @@
 """What runs where: the containers of manifests and the services of compose.yaml in one shape.
 
-A `Container` knows which program it runs, its words (command and arguments), environment, and which file of the
-deployment stands at which path inside it. Everything is read tolerantly: what has a wrong type is absent.
+A `Container` knows which program it runs, its words (command and arguments), environment, and which file of
+the deployment stands at which path inside it. Everything is read tolerantly: what has a wrong type is absent.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _ANSWERS = {
 """The answer that gives a pool its size, by the pool's name in the budget."""
 
 
-def update_report(root: Path, deployment: Reading, answers_file: str = ANSWERS) -> str:
+def update_report(root: Path, reading: Reading, answers_file: str = ANSWERS) -> str:
     """The budget in the last commit and now, and what the change needs beside an apply; lines, or nothing.
 
     Empty where nothing was committed, or a file cannot be read: then a finding says why.
@@ -47,17 +47,17 @@ def update_report(root: Path, deployment: Reading, answers_file: str = ANSWERS) 
     answers = read_source(root, answers_file).mapping
     options = "" if answers_file == ANSWERS else f" --answers-file {_word(answers_file)}"
     with _committed(root) as before:
-        if before is None or before.budget is None or deployment.budget is None:
+        if before is None or before.budget is None or reading.budget is None:
             return ""
-        sources = [*before.sources.values(), *deployment.sources.values()]
+        sources = [*before.sources.values(), *reading.sources.values()]
         if any(source.broken for source in sources):
             return ""
-        was, now = plan(before), plan(deployment)
+        was, now = plan(before), plan(reading)
         paragraphs = [
             _table(was, now),
             _two_applies(was, now, answers, options),
-            _bootstrap(before, deployment),
-            _callers(before, deployment, options),
+            _bootstrap(before, reading),
+            _callers(before, reading, options),
         ]
         return "\n".join(paragraph for paragraph in paragraphs if paragraph)
 
@@ -246,7 +246,7 @@ To keep the key, before you apply:
 """
 
 
-def _statements(deployment: Reading) -> str:
-    source = deployment.sources.get(BOOTSTRAP)
+def _statements(reading: Reading) -> str:
+    source = reading.sources.get(BOOTSTRAP)
     lines = source.text.splitlines() if source else []
     return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("--"))
