@@ -174,7 +174,7 @@ def names_follow(here: FailoverSite) -> None:
 
 def moved(here: FailoverSite, watched_seconds: float = WATCHED_SECONDS, also: str = WRITER) -> Outcome:
     """The primary moves, and seconds later its name, or names; `mended` is when they moved."""
-    with here.site.load(writers=WRITERS, pause_seconds=0.05) as load:
+    with here.site.load(writers=WRITERS, pause_seconds=0.1) as load:
         calm(load)
         began = time.monotonic()
         switched_over(here.cluster)
@@ -218,7 +218,7 @@ def schemas_written(here: FailoverSite, watched_seconds: float = WATCHED_SECONDS
 def moved_behind_an_address(here: FailoverSite, watched_seconds: float = WATCHED_SECONDS) -> Outcome:
     """As `moved`, but the name always leads to a balancer, and the balancer to another server."""
     assert here.balancer is not None
-    with here.site.load(writers=WRITERS, pause_seconds=0.05) as load:
+    with here.site.load(writers=WRITERS, pause_seconds=0.1) as load:
         calm(load)
         began = time.monotonic()
         old = here.cluster.primary
@@ -236,7 +236,7 @@ def vanished(here: FailoverSite, watched_seconds: float = WATCHED_SECONDS) -> Ou
     old = here.cluster.primary
     old.sql("ALTER SYSTEM SET synchronous_standby_names = '*'")
     old.sql("SELECT pg_reload_conf()")
-    with here.site.load(writers=WRITERS, pause_seconds=0.05) as load:
+    with here.site.load(writers=WRITERS, pause_seconds=0.1) as load:
         calm(load)
         began = time.monotonic()
         with packets_vanish(old.port, old.host):

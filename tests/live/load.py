@@ -80,7 +80,7 @@ class Load:
         ports: Sequence[int],
         checkers: int = 6,
         writers: int = 2,
-        pause_seconds: float = 0.05,
+        pause_seconds: float = 0.15,
         keep_seconds: float = 2.0,
         address: str = LOOPBACK,
         key: str = KEY,

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from handmade import COMPOSE, PERMIFY, PGCAT
+from live.repeats import drawn
 from pgcat_stack import cli
 from pgcat_stack.checks import run_checks
 from pgcat_stack.files.folder import Folder, UnreadError
@@ -393,7 +394,7 @@ def test_what_may_not_be_read_is_one_finding(seen: Path, name: str) -> None:
     assert "ermission denied" in judged[0]["message"] and "itself failed" not in done.stdout
 
 
-@pytest.mark.parametrize("mode", [0, 0o444, 0o111])
+@pytest.mark.parametrize("mode", drawn([0, 0o444, 0o111], {0o444, 0o111}))
 def test_a_deployment_that_may_not_be_read(seen: Path, mode: int) -> None:
     seen.chmod(mode)
     try:
