@@ -295,9 +295,9 @@ def connection_lifetime(reading: Reading) -> Iterator[Problem]:
 def sidecar_order(reading: Reading) -> Iterator[Problem]:
     """PgCat in Permify's pod as anything but a native sidecar."""
     for workload in reading.topology.running("pgcat"):
-        if not workload.sidecar or workload.location_role == "native-sidecar":
+        if not workload.sidecar or workload.container_role == "native-sidecar":
             continue
-        if workload.location_role == "main":
+        if workload.container_role == "main":
             message = (
                 "PgCat is an ordinary container of Permify's pod: both stop at once, requests in flight fail"
             )
