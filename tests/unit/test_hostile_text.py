@@ -83,7 +83,7 @@ def test_every_command_prints_single_visible_lines(
 ) -> None:
     shown = 0
     for number, (everything, files) in enumerate(sets_of_files(answers)):
-        if not everything and number % 8 and not draws.every:
+        if not everything and number % 5 and not draws.every:
             continue
         folder = tmp_path / str(number)
         for name, content in files.items():
