@@ -94,7 +94,7 @@ CHANGES = [
     (HELM, VALUES, 'CONNECTIONS\n    value: "8"', "CONNECTIONS\n    value: 8", {"PS317"}),
     (HELM, VALUES, "nameOverride: permify", "nameOverride: authz", {"PS318"}),
     (HELM, VALUES, "nameOverride: permify.*", "fullnameOverride: authz", set()),
-    # units
+    # quantities
     (STANDALONE, PGCAT, "^connect_timeout = 5000", "connect_timeout = 5", {"PS218"}),
     (STANDALONE, PGCAT, "^statement_timeout = 0", "shutdown_timeout = 5", set()),  # PS201: not here
     (STANDALONE, PGCAT, "^healthcheck_timeout = 1000", "healthcheck_timeout = 99", {"PS218"}),

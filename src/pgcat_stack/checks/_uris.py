@@ -62,7 +62,7 @@ def _uris(permify: Permify) -> list[tuple[Side, Uri | None]]:
 
 
 def migration_connections(reading: Reading) -> list[Connection]:
-    """The connection strings of the units that migrate."""
+    """The connection strings of the containers that migrate."""
     found = []
     for container in reading.running("migrate"):
         text = option(container.words, "--database-uri")

@@ -105,11 +105,11 @@ def permify_open_to_web_pages(reading: Reading) -> Iterator[Problem]:
 def _open_elsewhere(reading: Reading) -> Iterator[Problem]:
     """The same for permify.yaml where another deployment runs Permify with it, and nothing here shows how."""
     source, values = reading.permify, reading.sources.get(VALUES)
-    units = reading.running("permify")
+    running = reading.running("permify")
     if (
         source is None
         or values
-        or any(container.pod is None or not container.pod.manifest.partial for container in units)
+        or any(container.pod is None or not container.pod.manifest.partial for container in running)
     ):
         return
     config = read_permify(source.data).config
