@@ -14,6 +14,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,28 @@ def keep_compiled() -> None:
     # What a filter makes of constants, such as the real path of ".", holds in this process alone.
     jinja2.nodes.Filter.as_const = at_run_time  # type: ignore[method-assign]
     jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
+
+
+@functools.cache
+def keep_modules() -> None:
+    """From now on in this process: each update and each copy has a clone of its own, with the same modules."""
+    plain: Callable[..., Any] = SourceFileLoader.source_to_code
+
+    def compile_once(self: Any, data: Any, path: Any, **options: Any) -> Any:
+        if not isinstance(data, bytes):
+            return plain(self, data, path, **options)
+        kept = FOLDER / hashlib.sha256(f"module {sys.version} ".encode() + data).hexdigest()
+        try:
+            return marshal.loads(kept.read_bytes())
+        except (OSError, ValueError, EOFError):
+            code = plain(self, data, path, **options)
+            draft = kept.with_suffix(f".{os.getpid()}")
+            draft.write_bytes(marshal.dumps(code))
+            draft.replace(kept)
+            return code
+
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    SourceFileLoader.source_to_code = compile_once  # type: ignore[method-assign]
 
 
 @functools.cache

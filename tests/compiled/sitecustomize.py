@@ -6,7 +6,10 @@ if any(argument.endswith("copier") for argument in sys.orig_argv[1:]):
     from kept import spare_copier
 
     spare_copier()
-elif any(argument.endswith("update.py") for argument in sys.orig_argv[1:]):
-    from kept import keep_compiled
+elif any(argument.endswith(("update.py", "post_generate.py")) for argument in sys.orig_argv[1:]):
+    from kept import keep_compiled, keep_modules
 
-    keep_compiled()
+    sys.modules["yamllint"] = None  # type: ignore[assignment] # Copier's own environment does not have it
+    keep_modules()
+    if any(argument.endswith("update.py") for argument in sys.orig_argv[1:]):
+        keep_compiled()
