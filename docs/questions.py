@@ -62,8 +62,8 @@ def render_page() -> str:
     parts = [
         "# Questions\n",
         "What `copier copy` asks, in its order. The names are the keys of `--data` and of an answers file.\n"
-        "This page is made from the questions by `./dev python docs/questions.py > docs/questions.md`. Editors that\n"
-        "know JSON Schema take [answers.schema.json](answers.schema.json) for a `--data-file`.\n",
+        "This page is made from the questions by `./dev python docs/questions.py > docs/questions.md`.\n"
+        "Editors with JSON Schema take [answers.schema.json](answers.schema.json) for a `--data-file`.\n",
         "A default of `0`, or an empty one, mostly means: derived afresh at every render, so that a stored\n"
         "answer never goes stale. Answers that cannot work, alone or together, are refused in one line with\n"
         "the remedy, before anything is written.\n",

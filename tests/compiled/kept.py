@@ -64,7 +64,7 @@ def keep_compiled() -> None:
 
 @functools.cache
 def keep_modules() -> None:
-    """From now on in this process: each update and each copy has a clone of its own, with the same modules."""
+    """From now on in this process: each copy and update has a clone of its own, with the same modules."""
     plain: Callable[..., Any] = SourceFileLoader.source_to_code
 
     def compile_once(self: Any, data: Any, path: Any, **options: Any) -> Any:
