@@ -263,7 +263,7 @@ QUIET = {
 
 
 def quiet(folder: Path, runs: int) -> str:
-    """An hour of it, and longer: all side by side, for they mostly wait."""
+    """An hour of it, and longer: all side by side, because they mostly wait."""
     require_programs()
     for name in ("haproxy", "prometheus", "blackbox_exporter", "postgres_exporter"):
         program(name)

@@ -25,7 +25,7 @@ def answers_schema() -> dict[str, Any]:
         "description": "A file for `copier copy --data-file`, or the answers file of a deployment.",
         "type": "object",
         "properties": {
-            key: {"description": helps[key], **_answer(key, rule)}
+            key: {"description": helps[key], **_answer(rule)}
             for key, rule in questions.table().questions.items()
         },
         "patternProperties": {"^_|^rendered_from$": {"description": "Written by Copier."}},
@@ -33,7 +33,7 @@ def answers_schema() -> dict[str, Any]:
     }
 
 
-def _answer(key: str, rule: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(rule: Mapping[str, Any]) -> dict[str, Any]:
     if "choices" in rule:
         return {"enum": list(rule["choices"])}
     if "numbers" in rule:

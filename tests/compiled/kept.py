@@ -21,12 +21,25 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent.parent.parent / ".pytest_cache" / "compiled"
 
 
+def _kept(key: bytes, form: Any, make: Callable[[], Any]) -> Any:
+    """What was made of `key` before, as the module `form` writes it; else what is made of it now."""
+    kept = FOLDER / hashlib.sha256(key).hexdigest()
+    try:
+        return form.loads(kept.read_bytes())
+    except (OSError, ValueError, EOFError):
+        made = make()
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        draft = kept.with_suffix(f".{os.getpid()}")
+        draft.write_bytes(form.dumps(made))
+        draft.replace(kept)
+        return made
+
+
 @functools.cache
 def keep_compiled() -> None:
     """From now on in this process."""
     import jinja2
 
-    FOLDER.mkdir(parents=True, exist_ok=True)
     plain: Callable[..., Any] = jinja2.Environment.compile
 
     def compile_once(
@@ -44,15 +57,7 @@ def keep_compiled() -> None:
             f"filters at run time {jinja2.__version__} {sys.version} {options} {self.undefined}"
             f" {sorted(self.filters)} {source}"
         )
-        kept = FOLDER / hashlib.sha256(text.encode()).hexdigest()
-        try:
-            return marshal.loads(kept.read_bytes())
-        except (OSError, ValueError, EOFError):
-            code = plain(self, source, name, filename, raw, defer_init)
-            draft = kept.with_suffix(f".{os.getpid()}")
-            draft.write_bytes(marshal.dumps(code))
-            draft.replace(kept)
-            return code
+        return _kept(text.encode(), marshal, lambda: plain(self, source, name, filename, raw, defer_init))
 
     def at_run_time(self: Any, eval_ctx: Any = None) -> Any:
         raise jinja2.nodes.Impossible
@@ -70,17 +75,9 @@ def keep_modules() -> None:
     def compile_once(self: Any, data: Any, path: Any, **options: Any) -> Any:
         if not isinstance(data, bytes):
             return plain(self, data, path, **options)
-        kept = FOLDER / hashlib.sha256(f"module {sys.version} ".encode() + data).hexdigest()
-        try:
-            return marshal.loads(kept.read_bytes())
-        except (OSError, ValueError, EOFError):
-            code = plain(self, data, path, **options)
-            draft = kept.with_suffix(f".{os.getpid()}")
-            draft.write_bytes(marshal.dumps(code))
-            draft.replace(kept)
-            return code
+        key = f"module {sys.version} ".encode() + data
+        return _kept(key, marshal, lambda: plain(self, data, path, **options))
 
-    FOLDER.mkdir(parents=True, exist_ok=True)
     SourceFileLoader.source_to_code = compile_once  # type: ignore[method-assign]
 
 
@@ -101,17 +98,8 @@ def spare_copier() -> None:
 
     def load_once(conf_path: Path, quiet: bool = False) -> Any:
         files = [conf_path, *sorted(conf_path.parent.glob("questions/*"))]
-        digest = hashlib.sha256(f"questions {sys.version}".encode())
-        for file in files:
-            digest.update(f"{file.name} ".encode() + file.read_bytes())
-        kept = FOLDER / digest.hexdigest()
-        try:
-            return pickle.loads(kept.read_bytes())
-        except (OSError, ValueError, EOFError):
-            data = plain(conf_path, quiet)
-            draft = kept.with_suffix(f".{os.getpid()}")
-            draft.write_bytes(pickle.dumps(data))
-            draft.replace(kept)
-            return data
+        key = f"questions {sys.version}".encode()
+        key += b"".join(f"{file.name} ".encode() + file.read_bytes() for file in files)
+        return _kept(key, pickle, lambda: plain(conf_path, quiet))
 
     copier._template.load_template_config = load_once

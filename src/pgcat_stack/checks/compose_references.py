@@ -42,8 +42,9 @@ def compose_file_missing(reading: Reading) -> Iterator[Problem]:
     for place, text in _files(reading):
         path = interpolated(text) or ""
         path = posixpath.normpath(path) if path.startswith(".") else "."
-        there = reading.exists(path) or present(reading.root, reading.reach, path)
-        if path != "." and climbs(path) <= reading.reach and not there:
+        if path == "." or climbs(path) > reading.reach or reading.exists(path):
+            continue
+        if not present(reading.root, reading.reach, path):
             yield Problem(place, f"{show(text)} is not there", "create it, or correct the path")
 
 

@@ -68,13 +68,13 @@ def permifys(reading: Reading) -> Iterator[PermifyAuthn]:
     """Each Permify whose authentication the files show."""
     for container in reading.running("permify"):
         if _serves(container) and not _has_more(container):
-            yield from _of_unit(container, reading.permify)
+            yield from _of_container(container, reading.permify)
     values = reading.sources.get(VALUES)
     if values and any(permify.workload.kind == "helm" for permify in reading.topology.permify):
         yield from _of_chart(values, reading.helm_variables)
 
 
-def _of_unit(container: Container, source: Source | None) -> Iterator[PermifyAuthn]:
+def _of_container(container: Container, source: Source | None) -> Iterator[PermifyAuthn]:
     written = as_mapping(dig(source.data, "authn")) if source else {}
     authn, variables = _read(written, container.variables, container.data, container.at)
     give_keys = f"set {_KEYS_VARIABLE} from a Secret"
