@@ -36,6 +36,13 @@ class Service:
         self._socket = socket_path
         self._places: list[int | None] = [None] * PLACES
 
+    def answers(self) -> bool:
+        """Whether it takes commands."""
+        try:
+            return bool(self._say("show info"))
+        except OSError:
+            return False
+
     def add(self, port: int, host: str = LOOPBACK) -> None:
         """A pod that became ready."""
         place = self._places.index(None)
@@ -66,5 +73,6 @@ def service(folder: Path) -> Iterator[Service]:
     (folder / "haproxy.cfg").write_text(configuration)
     command = [program("haproxy"), "-f", str(folder / "haproxy.cfg"), "-db"]
     with running(command, folder / "haproxy.log", clean_environment()) as process:
-        process.wait_until(control.exists)
-        yield Service(port, control)
+        balancer = Service(port, control)
+        process.wait_until(balancer.answers)  # it makes the socket first, and listens there later
+        yield balancer

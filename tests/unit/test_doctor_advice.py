@@ -125,6 +125,20 @@ def test_clients_that_wait_for_a_server_that_refuses_are_led_there() -> None:
     assert found[1].fix == "db1:5432 is the cause, see PD203"
 
 
+def test_a_replica_that_is_asked_in_place_of_a_lost_server_leads_there() -> None:
+    well = healthy(rendered(STANDALONE))
+    facts, name = well.answers.pgcats[0].facts, "permify_reader_shard_0_replica_0"
+    assert facts is not None
+    servers = tuple(
+        replace(one, name=name if one.address.host == "db2" else "") for one in facts.servers or ()
+    )
+    failing = with_pgcat(well, servers=servers, errors={name: 2})
+    lost = with_answer(failing, "primary", facts=None, trouble=Trouble("refused", "connection refused"))
+    (found,) = (one for one in run_checks(lost) if one.code == "PD308")
+    assert found.fix == "db1:5432 does not answer, see PD101, and its requests come here"
+    assert only(run_checks(failing), "PD308").fix == "PgCat's log says why"
+
+
 # Sessions
 
 

@@ -355,9 +355,11 @@ def checkouts_fail(case: Case) -> Iterator[Problem]:
                 message = (
                     f"PgCat {pgcat.name} failed {times} within a second to reach a {role} of {pool}{where}"
                 )
-                known = known_cause(case, [server.address] if server is not None else _addresses(case, pool))
-                fix = known or "PgCat's log says why"
-                yield Problem(case.facts.pgcat_at("pools", pool), message, fix)
+                servers = _addresses(case, pool)
+                fix = known_cause(case, servers if server is None else [server.address])
+                if not fix and (elsewhere := known_cause(case, servers)):
+                    fix = f"{elsewhere}, and its requests come here"
+                yield Problem(case.facts.pgcat_at("pools", pool), message, fix or "PgCat's log says why")
 
 
 @check(
