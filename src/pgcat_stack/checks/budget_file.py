@@ -22,10 +22,18 @@ POSTGRES_DEFAULT_MAX_CONNECTIONS = 100
 SUPERUSER_RESERVED_CONNECTIONS = 3
 """PostgreSQL's default, https://www.postgresql.org/docs/current/runtime-config-connection.html"""
 
-_TOP_KEYS = ("rendered", "servers", "permify_max_replicas")
-_SERVER_KEYS = ("host", "port", "role", "max_connections", "other_connections")
+TOP_KEYS = ("rendered", "servers", "permify_max_replicas")
+SERVER_KEYS = ("host", "port", "role", "max_connections", "other_connections")
+ROLES = ("primary", "replica")
 _MOST_CONNECTIONS = 262_143
 """PostgreSQL's own limit of max_connections (its `guc_tables.c`: MAX_BACKENDS)."""
+LIMITS = {
+    "permify_max_replicas": (1, 100_000),
+    "port": (1, 65_535),
+    "max_connections": (1, _MOST_CONNECTIONS),
+    "other_connections": (0, _MOST_CONNECTIONS),
+}
+"""The range of each number of budget.yaml; docs/budget.schema.json is made from these and the keys above."""
 
 
 @check(
@@ -48,31 +56,31 @@ def budget_file(reading: Reading) -> Iterator[Problem]:
     if not isinstance(source.data, dict):
         yield Problem(source.here(), f"{show(source.data)} is no mapping", "start with servers:")
         return
-    yield from _unknown(source, (), source.mapping, _TOP_KEYS)
+    yield from _unknown(source, (), source.mapping, TOP_KEYS)
     servers = source.mapping.get("servers")
     if not isinstance(servers, list) or not servers:
         yield Problem(source.at("servers"), "`servers` lists no server", "list each PostgreSQL server")
     for index, server in enumerate(as_list(servers)):
         yield from _server_problems(source, ("servers", index), server)
     if "permify_max_replicas" in source.mapping:
-        yield from _number(source, (), "permify_max_replicas", 1, 100_000)
+        yield from _number(source, (), "permify_max_replicas")
 
 
 def _server_problems(source: Source, at: tuple[Key, ...], server: Any) -> Iterator[Problem]:
     if not isinstance(server, dict):
         yield Problem(source.at(*at), f"{show(server)} is no server", "write host, port, role and numbers")
         return
-    yield from _unknown(source, at, server, _SERVER_KEYS)
+    yield from _unknown(source, at, server, SERVER_KEYS)
     host, role = server.get("host"), server.get("role")
     if not isinstance(host, str) or not host.strip():
         yield Problem(source.at(*at, "host"), f"`host` is {_shown(host)}", "write the server's host name")
-    if role not in ("primary", "replica"):
+    if role not in ROLES:
         yield Problem(source.at(*at, "role"), f"`role` is {_shown(role)}", "write primary or replica")
     if "port" in server:
-        yield from _number(source, at, "port", 1, 65_535)
+        yield from _number(source, at, "port")
     wrong = [
-        *_number(source, at, "max_connections", 1, _MOST_CONNECTIONS),
-        *_number(source, at, "other_connections", 0, _MOST_CONNECTIONS),
+        *_number(source, at, "max_connections"),
+        *_number(source, at, "other_connections"),
     ]
     yield from wrong
     if not wrong and server["other_connections"] >= server["max_connections"]:
@@ -91,7 +99,8 @@ def _unknown(
             yield Problem(source.at(*at, key), f"unknown key {show(key)}", f"the keys are {', '.join(known)}")
 
 
-def _number(source: Source, at: tuple[Key, ...], key: str, least: int, most: int) -> Iterator[Problem]:
+def _number(source: Source, at: tuple[Key, ...], key: str) -> Iterator[Problem]:
+    least, most = LIMITS[key]
     value = dig(source.data, *at, key)
     number = whole(value)
     if number is None or not least <= number <= most:
