@@ -2,21 +2,18 @@
 
 Types of what our own rules read are judged always. With the extra `kubernetes-validate` and after `enable()`,
 each object is judged against the API's own schemas, too, those of the oldest supported Kubernetes and of the
-newest that the package carries. The package takes a quarter of a second to import, so nothing imports it
-before.
+newest that the package carries.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 from pgcat_stack.build.kustomize import listed_files
 from pgcat_stack.build.manifests import Manifest
-from pgcat_stack.checks import check
+from pgcat_stack.checks import _schemas, check
 from pgcat_stack.checks._types import (
     BY_KIND,
     CONTAINER,
@@ -52,7 +49,7 @@ OLDEST_KUBERNETES = "1.30"
 def enable() -> bool:
     """Let PS903 use the schemas where the extra is installed. Returns whether it is."""
     global ENABLED
-    ENABLED = importlib.util.find_spec("kubernetes_validate") is not None
+    ENABLED = bool(_schemas.versions())
     return ENABLED
 
 
@@ -159,36 +156,30 @@ def kubernetes_schema(reading: Reading) -> Iterator[Problem]:
                 break  # the same again for the newer version says nothing new
 
 
-@cache
 def _versions() -> tuple[str, ...]:
-    import kubernetes_validate
-
-    newest = kubernetes_validate.utils.major_minor(kubernetes_validate.latest_version())
-    return tuple(dict.fromkeys((OLDEST_KUBERNETES, newest)))
+    return tuple(dict.fromkeys((OLDEST_KUBERNETES, list(_schemas.versions())[-1])))
 
 
 def _broken(manifest: Manifest, version: str) -> Problem | None:
-    import kubernetes_validate
-
     if not manifest.kind or not manifest.api_version:
         return None  # PS901
     if not _KIND.fullmatch(manifest.kind) or not _VERSION.fullmatch(manifest.api_version):
-        # The package makes the path of a file of them, which must not lead anywhere else.
+        # The schema's file is found by them, which must not lead anywhere else.
         text = f"no Kubernetes knows {show(manifest.api_version)} {show(manifest.kind)}"
         return Problem(manifest.at("apiVersion"), text, "correct apiVersion and kind")
     try:
-        kubernetes_validate.validate(manifest.data, version, strict=True)
-    except kubernetes_validate.SchemaNotFoundError:
+        fault = _schemas.first_fault(manifest.data, version)
+    except _schemas.UnknownKindError:
         if _custom(manifest.api_version):
             return None
         text = f"Kubernetes {version} does not know {manifest.api_version} {show(manifest.kind)}"
         return Problem(manifest.at("apiVersion"), text, "correct apiVersion and kind")
-    except kubernetes_validate.ValidationError as error:
-        keys = tuple(error.absolute_path)
-        text = printable(str(error.message), 200)
-        field = ".".join(map(str, keys)) or manifest.kind
-        return Problem(manifest.at(*keys), f"{field}, by the schema of Kubernetes {version}: {text}")
-    return None
+    if fault is None:
+        return None
+    keys = tuple(fault.absolute_path)
+    field = ".".join(map(str, keys)) or manifest.kind
+    text = f"{field}, by the schema of Kubernetes {version}: {printable(str(fault.message), 200)}"
+    return Problem(manifest.at(*keys), text)
 
 
 def _custom(api_version: str) -> bool:
