@@ -15,8 +15,8 @@ import yaml
 from faults import side_by_side
 from figures import table
 
+from live.controller import Deployment, Pod, deployment
 from live.load import Load
-from live.rollout import Deployment, Pod, deployment
 from live.service import service
 from live.stack import EXTERNAL, MAX_CONNECTIONS, Stack, pgcat_program, require_programs
 from live.support import (

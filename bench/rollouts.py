@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from figures import spread, table
 
-from live.rolling import Rollout, Seen, roll
+from live.rollout_under_load import Rollout, Seen, roll
 from live.stack import EXTERNAL, require_programs
 from live.support import program
 

@@ -31,7 +31,7 @@ from copier.errors import UserMessageError
 from jinja2 import Template
 from jinja2.sandbox import SandboxedEnvironment
 
-from compiled.kept import spare_copier
+from compiled.copier_cache import spare_copier
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TEMPLATE_PARTS = ("copier.yml", "questions", "template", "hooks", "src")

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kept import spare_copier
+from copier_cache import spare_copier
 
 spare_copier()
 

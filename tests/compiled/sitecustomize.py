@@ -3,11 +3,11 @@
 import sys
 
 if any(argument.endswith("copier") for argument in sys.orig_argv[1:]):
-    from kept import spare_copier
+    from copier_cache import spare_copier
 
     spare_copier()
 elif any(argument.endswith(("update.py", "post_generate.py")) for argument in sys.orig_argv[1:]):
-    from kept import keep_compiled, keep_modules
+    from copier_cache import keep_compiled, keep_modules
 
     sys.modules["yamllint"] = None  # type: ignore[assignment] # Copier's own environment does not have it
     keep_modules()

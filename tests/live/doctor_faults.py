@@ -20,8 +20,8 @@ from typing import Any
 
 import psycopg
 
-from live.doctored import Patient
 from live.network import toxiproxy
+from live.patient import Patient
 from live.stack import Stack
 from live.support import LOOPBACK, free_port, running, with_port
 from pgcat_stack.doctor import pgcat as pgcat_module

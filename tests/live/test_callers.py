@@ -23,7 +23,7 @@ import yaml
 
 from live.load import Load
 from live.repeats import asked_for, drawn
-from live.rolling import Rollout, Seen, roll
+from live.rollout_under_load import Rollout, Seen, roll
 from live.stack import EXTERNAL, Stack, require_programs
 from live.support import KEY, LOOPBACK, clean_environment, free_port, listens, program, running
 from pgcat_stack.permify.callers import KEYS_VARIABLE

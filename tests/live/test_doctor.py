@@ -30,7 +30,7 @@ from live.doctor_faults import (
     pid_of,
     port_of,
 )
-from live.doctored import Patient, shown
+from live.patient import Patient, shown
 from live.platform_fakes import Fake, container, pod, secret
 from live.repeats import drawn, repeats
 from live.stack import EXTERNAL, IPV6, MAX_CONNECTIONS, Stack, pgcat_program

@@ -19,9 +19,9 @@ import pytest
 
 import draws
 from live.doctor_faults import FAULTS, Fault, sql, wait_until
-from live.doctored import Patient, shown
 from live.faults import with_settings
 from live.load import Load
+from live.patient import Patient, shown
 from live.repeats import repeats
 from live.stack import EXTERNAL, MAX_CONNECTIONS, Stack, pgcat_program, require_programs
 from live.support import postgres_cluster

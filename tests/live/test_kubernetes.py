@@ -27,7 +27,7 @@ import yaml
 
 from live.peers import IN_FILES, peers
 from live.repeats import LATEST, asked_for, drawn
-from live.rolling import MIN_READY, Rollout, Seen, roll, without
+from live.rollout_under_load import MIN_READY, Rollout, Seen, roll, without
 from live.stack import (
     CHECKS,
     EXTERNAL,

@@ -19,9 +19,9 @@ import psycopg
 import pytest
 import yaml
 
+from live.controller import Pod
 from live.load import Load
 from live.repeats import asked_for, drawn
-from live.rollout import Pod
 from live.service import Service, service
 from live.stack import CHECKS, EXTERNAL, Check, Stack, pgcat_program
 from live.support import Cluster, Peaks, program

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from live.repeats import asked_for, drawn
-from live.rolling import DRAIN_WAIT, MIN_READY, Rollout, Seen, roll, without
+from live.rollout_under_load import DRAIN_WAIT, MIN_READY, Rollout, Seen, roll, without
 from live.stack import EXTERNAL, require_programs
 from live.support import program
 

@@ -32,6 +32,6 @@ if len(sys.orig_argv) > 1 and sys.orig_argv[1].endswith(HOOKS):
 
 if any(argument.endswith(("copier", "update.py")) for argument in sys.orig_argv[1:]):
     sys.path.append(str(Path(__file__).resolve().parent.parent / "compiled"))
-    from kept import keep_compiled
+    from copier_cache import keep_compiled
 
     keep_compiled()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-import judges
+import manifest_scanners
 from pgcat_stack.checks import kubernetes_schema
 from pgcat_stack.permify.settings import PermifyConfig, read_permify
 from rendering import render
@@ -182,11 +182,11 @@ def test_what_the_chart_makes_passes_the_schemas(
             kubernetes_validate.validate(found, version, strict=True)
 
 
-@judges.needs("kyverno")
+@manifest_scanners.needs("kyverno")
 @every_case
 def test_pod_security_restricted(answers: dict[str, Any], chart: Path, tmp_path: Path) -> None:
     done = helm_template(chart, helm(tmp_path, answers))
-    assert judges.pod_security(done.stdout, tmp_path) == []
+    assert manifest_scanners.pod_security(done.stdout, tmp_path) == []
 
 
 @every_case

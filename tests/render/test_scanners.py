@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import yaml
 
-import judges
+import manifest_scanners
 from kubernetes_cases import CASES, SIDECAR, TOPOLOGIES
 from rendering import REPOSITORY, render
 
-pytestmark = judges.needs("kubectl")
+pytestmark = manifest_scanners.needs("kubectl")
 
 every_case = pytest.mark.parametrize("answers", CASES.values(), ids=CASES.keys())
 every_topology = pytest.mark.parametrize("name", TOPOLOGIES)
 
 
 def built(tmp_path: Path, answers: dict[str, Any]) -> str:
-    return judges.kustomize(render(tmp_path / "deploy", answers))
+    return manifest_scanners.kustomize(render(tmp_path / "deploy", answers))
 
 
 def left_by(answers: dict[str, Any]) -> list[str]:
@@ -28,22 +28,22 @@ def left_by(answers: dict[str, Any]) -> list[str]:
     return ["networkpolicy-targets-pod"] if installed != "manifests" else []
 
 
-@judges.needs("kube-score")
+@manifest_scanners.needs("kube-score")
 @every_case
 def test_kube_score(answers: dict[str, Any], tmp_path: Path) -> None:
-    assert judges.kube_score(built(tmp_path, answers), left_by(answers)) == []
+    assert manifest_scanners.kube_score(built(tmp_path, answers), left_by(answers)) == []
 
 
-@judges.needs("checkov")
+@manifest_scanners.needs("checkov")
 @every_case
 def test_checkov(answers: dict[str, Any], tmp_path: Path) -> None:
-    assert judges.checkov(built(tmp_path, answers), tmp_path) == []
+    assert manifest_scanners.checkov(built(tmp_path, answers), tmp_path) == []
 
 
-@judges.needs("kyverno")
+@manifest_scanners.needs("kyverno")
 @every_case
 def test_pod_security_restricted(answers: dict[str, Any], tmp_path: Path) -> None:
-    assert judges.pod_security(built(tmp_path, answers), tmp_path) == []
+    assert manifest_scanners.pod_security(built(tmp_path, answers), tmp_path) == []
 
 
 # They are seen to find something.
@@ -62,31 +62,33 @@ def without(manifests: str, *path: Any) -> str:
     return yaml.safe_dump_all(objects)
 
 
-@judges.needs("kube-score")
+@manifest_scanners.needs("kube-score")
 @every_topology
 def test_kube_score_finds_a_missing_probe(name: str, tmp_path: Path) -> None:
-    found = judges.kube_score(without(built(tmp_path, CASES[name]), "readinessProbe"))
+    found = manifest_scanners.kube_score(without(built(tmp_path, CASES[name]), "readinessProbe"))
     assert len(found) == 1 and "pod-probes" in found[0]
 
 
-@judges.needs("checkov")
+@manifest_scanners.needs("checkov")
 def test_checkov_finds_a_writable_root(tmp_path: Path) -> None:
     manifests = without(built(tmp_path, SIDECAR), "securityContext", "readOnlyRootFilesystem")
-    found = judges.checkov(manifests, tmp_path)
+    found = manifest_scanners.checkov(manifests, tmp_path)
     assert len(found) == 1 and "Deployment.permify.permify: CKV_K8S_22" in found[0]
 
 
-@judges.needs("kyverno")
+@manifest_scanners.needs("kyverno")
 @every_topology
 @pytest.mark.parametrize(
     "field", ["capabilities", "allowPrivilegeEscalation", "runAsNonRoot", "seccompProfile"]
 )
 def test_pod_security_finds_what_is_not_restricted(name: str, field: str, tmp_path: Path) -> None:
-    found = judges.pod_security(without(built(tmp_path, CASES[name]), "securityContext", field), tmp_path)
+    found = manifest_scanners.pod_security(
+        without(built(tmp_path, CASES[name]), "securityContext", field), tmp_path
+    )
     assert len(found) == 1 and field in found[0]
 
 
 def test_what_is_left_is_explained_to_users() -> None:
     page = (REPOSITORY / "docs" / "scanners.md").read_text()
-    for check in (*judges.KUBE_SCORE_LEFT, *judges.CHECKOV_LEFT):
+    for check in (*manifest_scanners.KUBE_SCORE_LEFT, *manifest_scanners.CHECKOV_LEFT):
         assert f"`{check}`" in page, check

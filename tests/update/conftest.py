@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compiled.kept import spare_copier
+from compiled.copier_cache import spare_copier
 from old_versions import ANSWERS, NEXT, SINCE, VERSIONS, InProcess, has, is_here
 from versions import Home
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import psycopg
 
+from live.controller import Deployment, Pod, Rules, deployment
 from live.load import Load
 from live.peers import IN_FILES, peers
-from live.rollout import Deployment, Pod, Rules, deployment
 from live.service import service
 from live.stack import MAX_CONNECTIONS, Stack, pgcat_program
 from live.support import KEY, NotReady, Peaks, postgres_cluster
