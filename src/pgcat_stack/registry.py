@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -24,13 +24,15 @@ _PAGE = "page"
 
 @dataclass(frozen=True, slots=True)
 class Check(Generic[Subject]):
-    """One rule: stable code and name, why it matters, how to mend what it finds, the function that looks."""
+    """One rule: stable code and name, why it matters, how to fix what it finds, the function that looks."""
 
     code: str
     name: str
     severity: Severity
     why: str
-    mend: str
+    fix: str
+    needs: tuple[str, ...]
+    """What must be readable for a judgement: files of the deployment."""
     run: Callable[[Subject], Iterator[Problem]]
 
 
@@ -42,17 +44,18 @@ class Registry(Generic[Subject]):
     """Its name. Modules are found by themselves, but for `page` and those that begin with an underscore."""
     families: Mapping[str, str]
     """What each family is about, by the beginning of its codes: two letters and a digit."""
-    silent: Callable[[str, Subject], bool] = lambda code, subject: False
-    """Whether the check of this code has nothing to say of a subject, and is not run."""
+    unreadable: Callable[[Collection[str], Subject], bool] = lambda needs, subject: False
+    """Whether something of what a check needs cannot be read in a subject: then it is not run."""
     _checks: dict[str, Check[Subject]] = field(default_factory=dict)
 
     def check(
-        self, *, code: str, name: str, severity: Severity, why: str, mend: str
+        self, *, code: str, name: str, severity: Severity, why: str, fix: str, needs: tuple[str, ...] = ()
     ) -> Callable[[Callable[[Subject], Iterator[Problem]]], Callable[[Subject], Iterator[Problem]]]:
         """Register the decorated function as a check.
 
-        `code` is that of a family and two more digits, `name` is kebab-case, `why` and `mend` are whole
-        sentences for the page of checks. Raises ValueError for a malformed or repeated code or name.
+        `code` is that of a family and two more digits, `name` is kebab-case, `why` and `fix` are whole
+        sentences for the page of checks, `needs` names the files without which it cannot judge. Raises
+        ValueError for a malformed or repeated code or name.
         """
         known = code[:3] in self.families and re.fullmatch(r"\d\d", code[3:])
         if not known or not _NAME.fullmatch(name):
@@ -64,10 +67,10 @@ class Registry(Generic[Subject]):
             function: Callable[[Subject], Iterator[Problem]],
         ) -> Callable[[Subject], Iterator[Problem]]:
             def run(subject: Subject) -> Iterator[Problem]:
-                if not self.silent(code, subject):
+                if not (needs and self.unreadable(needs, subject)):
                     yield from function(subject)
 
-            self._checks[code] = Check(code, name, severity, why, mend, run)
+            self._checks[code] = Check(code, name, severity, why, fix, needs, run)
             return function
 
         return register
@@ -93,7 +96,7 @@ class Registry(Generic[Subject]):
 
 
 def _section(rule: Check[Subject]) -> str:
-    return f"### {rule.code} {rule.name}\n\n*{rule.severity}*\n\n{rule.why}\n\n**To fix it:** {rule.mend}\n"
+    return f"### {rule.code} {rule.name}\n\n*{rule.severity}*\n\n{rule.why}\n\n**To fix it:** {rule.fix}\n"
 
 
 def findings(checks: Iterable[Check[Subject]], subject: Subject) -> set[Finding]:

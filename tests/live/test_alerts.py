@@ -492,7 +492,7 @@ def nothing_waits(folder: Path) -> dict[str, set[str]]:
             lock.rollback()
         here.resolves("PgcatQueriesHang", "PermifyWritesFail")
 
-        with here.clients(16, "permify_reader", 0.25):
+        with here.clients(16, "permify_reader", 1):
             seen["slow"] = here.fires("PgcatQueriesSlow")
     return seen
 

@@ -611,10 +611,10 @@ def test_codes_and_names_are_unique() -> None:
     rules = registry.all_checks()
     assert len({rule.code for rule in rules}) == len({rule.name for rule in rules}) == len(rules) > 40
     with pytest.raises(ValueError, match="registered twice"):
-        check(code="PD101", name="another", severity="error", why="", mend="")
+        check(code="PD101", name="another", severity="error", why="", fix="")
     with pytest.raises(ValueError, match="malformed"):
-        check(code="PS101", name="another", severity="error", why="", mend="")
-    assert all(rule.why.endswith(".") and rule.mend.rstrip("`").endswith(".") for rule in rules)
+        check(code="PS101", name="another", severity="error", why="", fix="")
+    assert all(rule.why.endswith(".") and rule.fix.rstrip("`").endswith(".") for rule in rules)
 
 
 def test_connections_from_before_a_name_moved_are_told_from_a_wrong_primary() -> None:

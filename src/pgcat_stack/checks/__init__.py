@@ -2,17 +2,17 @@
 
 A check is a function from a reading of a deployment to problems:
 
-    @check(code="PS201", name="pgcat-unknown-key", severity="error", why="…", mend="…")
+    @check(code="PS201", name="pgcat-unknown-key", severity="error", needs=(PGCAT,), why="…", fix="…")
     def unknown_key(reading: Reading) -> Iterator[Problem]: ...
 
 Every module of this package is one family, unless its name starts with an underscore. Codes are stable and
-never used again. Where a file that a check judges by cannot be read, it is not run.
+never used again. A check is not run where a file that it needs cannot be read.
 """
 
 from __future__ import annotations
 
-from pgcat_stack.checks._needs import silent
 from pgcat_stack.findings import Finding
+from pgcat_stack.paths import COMPOSE, KUSTOMIZATION, PERMIFY, PGCAT
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.registry import Registry, findings
 
@@ -29,9 +29,12 @@ registry: Registry[Reading] = Registry(
         "PS8": "Images and containers",
         "PS9": "Kubernetes schemas",
     },
-    silent,
+    unreadable=lambda needs, reading: not reading.unreadable.isdisjoint(needs),
 )
 check = registry.check
+
+STACK = (COMPOSE, KUSTOMIZATION, PGCAT, PERMIFY)
+"""Needed by what compares programs with each other: what runs, and how it is set."""
 
 
 def run_checks(reading: Reading) -> list[Finding]:

@@ -23,7 +23,7 @@ class Settings(Protocol):
 class Rule(Protocol):
     """Registers the check for one kind of issue."""
 
-    def __call__(self, code: str, kind: str, why: str, mend: str, severity: Severity = "error") -> None:
+    def __call__(self, code: str, kind: str, why: str, fix: str, severity: Severity = "error") -> None:
         """See `check`; the name is the family's prefix and the kind."""
 
 
@@ -34,7 +34,7 @@ def rules_for(
 ) -> Rule:
     """A function that registers checks on the file and the settings which these two find in a deployment."""
 
-    def rule(code: str, kind: str, why: str, mend: str, severity: Severity = "error") -> None:
+    def rule(code: str, kind: str, why: str, fix: str, severity: Severity = "error") -> None:
         def run(reading: Reading) -> Iterator[Problem]:
             source, settings = source_of(reading), settings_of(reading)
             if source is not None and settings is not None:
@@ -42,6 +42,6 @@ def rules_for(
                     if issue.kind == kind:
                         yield Problem(source.at(*issue.keys), issue.message, issue.fix)
 
-        check(code=code, name=f"{prefix}-{kind}", severity=severity, why=why, mend=mend)(run)
+        check(code=code, name=f"{prefix}-{kind}", severity=severity, why=why, fix=fix)(run)
 
     return rule

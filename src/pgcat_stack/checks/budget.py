@@ -15,7 +15,7 @@ from pgcat_stack.budget import (
     peak,
     plan,
 )
-from pgcat_stack.checks import check
+from pgcat_stack.checks import STACK, check
 from pgcat_stack.files.quantities import Number, whole
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import BUDGET
@@ -38,10 +38,11 @@ def _plan(reading: Reading) -> Plan | None:
     code="PS501",
     name="over-budget",
     severity="error",
+    needs=STACK,
     why="PostgreSQL refuses connections beyond its limit. Pools open them only under load, so a budget that"
     " does not hold fails at the worst moment: in a rollout at peak traffic. Instances are the most"
     " processes that live at once, with surge and draining pods.",
-    mend="Lower pool sizes or replicas, raise max_connections on the server and in budget.yaml, or keep"
+    fix="Lower pool sizes or replicas, raise max_connections on the server and in budget.yaml, or keep"
     " fewer connections for others.",
 )
 def over_budget(reading: Reading) -> Iterator[Problem]:
@@ -104,8 +105,9 @@ def _program(use: Use) -> str:
     code="PS502",
     name="server-not-in-budget",
     severity="error",
+    needs=STACK,
     why="A server without a capacity in budget.yaml cannot be counted, so nothing protects it.",
-    mend="List the server in budget.yaml with its max_connections and other_connections, or correct its"
+    fix="List the server in budget.yaml with its max_connections and other_connections, or correct its"
     " address.",
 )
 def server_not_in_budget(reading: Reading) -> Iterator[Problem]:
@@ -120,9 +122,10 @@ def server_not_in_budget(reading: Reading) -> Iterator[Problem]:
     code="PS503",
     name="server-unused",
     severity="warning",
+    needs=STACK,
     why="A server that no pool and no URI names is either left over or the sign of a wrong address"
     " elsewhere.",
-    mend="Remove the server from budget.yaml, or add it to the pool that should use it.",
+    fix="Remove the server from budget.yaml, or add it to the pool that should use it.",
 )
 def server_unused(reading: Reading) -> Iterator[Problem]:
     """Servers of budget.yaml that nothing uses."""
@@ -144,9 +147,10 @@ def _pools(topology: Topology) -> tuple[PoolUser, ...]:
     code="PS506",
     name="primary-disagrees",
     severity="error",
+    needs=STACK,
     why="The migration's connections are counted on the server that budget.yaml calls primary, and writes"
     " fail on any other.",
-    mend="Give the server the role primary in budget.yaml, or correct the address of the writer.",
+    fix="Give the server the role primary in budget.yaml, or correct the address of the writer.",
 )
 def primary_disagrees(reading: Reading) -> Iterator[Problem]:
     """Writers that lead to servers which budget.yaml does not call primary."""
@@ -172,8 +176,9 @@ def primary_disagrees(reading: Reading) -> Iterator[Problem]:
     code="PS507",
     name="pool-of-one",
     severity="warning",
+    needs=STACK,
     why="With a single connection one slow query holds up everything behind it.",
-    mend="Give the pool at least two connections; fewer replicas or more max_connections make room for them.",
+    fix="Give the pool at least two connections; fewer replicas or more max_connections make room for them.",
 )
 def pool_of_one(reading: Reading) -> Iterator[Problem]:
     """Pools of one connection for each server."""
@@ -194,9 +199,10 @@ def pool_of_one(reading: Reading) -> Iterator[Problem]:
     code="PS508",
     name="session-pinning",
     severity="error",
+    needs=STACK,
     why="In session mode every Permify process keeps its server connections for as long as it lives, and a"
     " Service may put all processes on one PgCat. Processes that find none left never start.",
-    mend="Use transaction mode, raise pool_size within the budget, or run fewer Permify processes with"
+    fix="Use transaction mode, raise pool_size within the budget, or run fewer Permify processes with"
     " fewer connections.",
 )
 def session_pinning(reading: Reading) -> Iterator[Problem]:
@@ -253,10 +259,11 @@ def _processes(workload: Workload) -> tuple[int, str]:
     code="PS510",
     name="costly-rollout",
     severity="warning",
+    needs=STACK,
     why="A Deployment does not count pods that still drain. Unless each new pod must be ready for as long"
     " as an old one may take to go, a rollout or a scale-down piles them up, each with all its"
     " connections.",
-    mend="Set maxSurge 1, maxUnavailable 0, minReadySeconds at least terminationGracePeriodSeconds, and let"
+    fix="Set maxSurge 1, maxUnavailable 0, minReadySeconds at least terminationGracePeriodSeconds, and let"
     " an autoscaler remove one pod in at least that time. Pools can then be larger within the same"
     " budget.",
 )
@@ -277,9 +284,10 @@ def costly_rollout(reading: Reading) -> Iterator[Problem]:
     code="PS511",
     name="permify-processes-unknown",
     severity="error",
+    needs=STACK,
     why="Where Permify is deployed elsewhere, only budget.yaml can say how many processes of it there may"
     " be; each opens connections of its own directly, and pins some in session mode.",
-    mend="Write permify_max_replicas into budget.yaml.",
+    fix="Write permify_max_replicas into budget.yaml.",
 )
 def permify_processes_unknown(reading: Reading) -> Iterator[Problem]:
     """No number of Permify processes where it decides."""
@@ -299,9 +307,10 @@ def permify_processes_unknown(reading: Reading) -> Iterator[Problem]:
     code="PS512",
     name="watch-needs-two",
     severity="error",
+    needs=STACK,
     why="Each watch stream holds a reader connection and takes another for its queries: with one connection"
     " it blocks all reads of its process.",
-    mend="Set max_connections to 2 or more, or switch the watch service off.",
+    fix="Set max_connections to 2 or more, or switch the watch service off.",
 )
 def watch_needs_two(reading: Reading) -> Iterator[Problem]:
     """The watch service on pools of one connection."""
@@ -316,8 +325,9 @@ def watch_needs_two(reading: Reading) -> Iterator[Problem]:
     code="PS514",
     name="helm-beyond-budget",
     severity="error",
+    needs=STACK,
     why="budget.yaml says how many Permify processes there may be, and the pools were sized for them.",
-    mend="Lower the number in permify/values.yaml, or raise permify_max_replicas and look at the plan.",
+    fix="Lower the number in permify/values.yaml, or raise permify_max_replicas and look at the plan.",
 )
 def helm_beyond_budget(reading: Reading) -> Iterator[Problem]:
     """More replicas in the Helm values than budget.yaml allows."""
@@ -333,9 +343,10 @@ def helm_beyond_budget(reading: Reading) -> Iterator[Problem]:
     code="PS515",
     name="uncountable-workload",
     severity="error",
+    needs=STACK,
     why="The number of pods of a DaemonSet follows the nodes, and single pods and ReplicaSets have no"
     " rollout: no budget can hold for them.",
-    mend="Run PgCat and Permify as Deployments.",
+    fix="Run PgCat and Permify as Deployments.",
 )
 def uncountable_workload(reading: Reading) -> Iterator[Problem]:
     """PgCat or Permify in something else than a Deployment or a StatefulSet."""

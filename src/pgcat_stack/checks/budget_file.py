@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from pgcat_stack.checks import check
+from pgcat_stack.checks import STACK, check
 from pgcat_stack.checks._uris import used_pools
 from pgcat_stack.endpoints import DEFAULT_PORT, Address
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.files.quantities import whole, whole_text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.paths import BOOTSTRAP, BUDGET
+from pgcat_stack.paths import BOOTSTRAP, BUDGET, COMPOSE
 from pgcat_stack.printable import show
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.topology import BudgetServer
@@ -41,7 +41,7 @@ LIMITS = {
     name="budget-file",
     severity="error",
     why="Capacity comes from budget.yaml alone: what is missing or wrong there cannot be counted.",
-    mend="Write host, role, max_connections and other_connections for each server, and nothing else; port"
+    fix="Write host, role, max_connections and other_connections for each server, and nothing else; port"
     " is 5432 where it is left out.",
 )
 def budget_file(reading: Reading) -> Iterator[Problem]:
@@ -117,10 +117,11 @@ def _shown(value: Any) -> str:
     code="PS516",
     name="reserved-connections",
     severity="error",
+    needs=STACK,
     why="PostgreSQL keeps superuser_reserved_connections, 3 by default, for superusers: with max_connections"
     " 100 the 98th connection of an ordinary role is refused. other_connections must contain them, or the"
     " budget counts with connections that the role never gets.",
-    mend="Answer other_connections with at least 3, and update.",
+    fix="Answer other_connections with at least 3, and update.",
 )
 def reserved_connections(reading: Reading) -> Iterator[Problem]:
     """Servers that keep fewer connections for others than PostgreSQL keeps for superusers."""
@@ -141,7 +142,7 @@ def reserved_connections(reading: Reading) -> Iterator[Problem]:
     name="budget-servers",
     severity="error",
     why="There is one primary, where migrations and writes go, and each server has one capacity.",
-    mend="List each server once, exactly one of them with the role primary.",
+    fix="List each server once, exactly one of them with the role primary.",
 )
 def budget_servers_once(reading: Reading) -> Iterator[Problem]:
     """Servers that are listed twice; none or several primaries."""
@@ -180,10 +181,11 @@ _LIMIT = re.compile(r"\bCONNECTION\s+LIMIT\s+(-?\d+)", re.IGNORECASE)
     code="PS509",
     name="role-connection-limit",
     severity="error",
+    needs=STACK,
     why="The role's CONNECTION LIMIT is the last guard, for what no arithmetic sees. Below the capacity it"
     " refuses connections that the budget allows; above it, it protects nothing. It binds on each server"
     " by itself.",
-    mend="Set CONNECTION LIMIT in postgres/bootstrap.sql to max_connections − other_connections, the"
+    fix="Set CONNECTION LIMIT in postgres/bootstrap.sql to max_connections − other_connections, the"
     " smallest of all servers, and run the file again.",
 )
 def role_connection_limit(reading: Reading) -> Iterator[Problem]:
@@ -239,9 +241,10 @@ _OPTION = re.compile(r"(?:-c\s*|--)max[_-]connections=(\d+)\Z")
     code="PS513",
     name="bundled-max-connections",
     severity="error",
+    needs=(COMPOSE, BUDGET),
     why="The bundled PostgreSQL takes max_connections from its command line; the budget is only as true as"
     " both agree. A replica below its primary does not start.",
-    mend="Write the same number on the command lines and in budget.yaml.",
+    fix="Write the same number on the command lines and in budget.yaml.",
 )
 def bundled_max_connections(reading: Reading) -> Iterator[Problem]:
     """PostgreSQL services of compose.yaml with another max_connections than budget.yaml."""

@@ -27,7 +27,7 @@ _RECEIVER: tuple[Key, ...] = ("receivers", "otlp", "protocols", "grpc", "endpoin
     severity="error",
     why="What Permify pushes to another port than the collector's is thrown away, with a line in its log each"
     " time; what Prometheus asks for on another port than the collector's is missing on the dashboard.",
-    mend="Use the port of the receiver `otlp` in `endpoint` of permify.yaml, and that of the exporter"
+    fix="Use the port of the receiver `otlp` in `endpoint` of permify.yaml, and that of the exporter"
     " `prometheus` in prometheus.yml.",
 )
 def collector_port(reading: Reading) -> Iterator[Problem]:

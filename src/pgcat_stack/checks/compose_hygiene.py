@@ -15,7 +15,7 @@ from pgcat_stack.files.plain_data import Key, as_list, dig
 from pgcat_stack.files.quantities import whole_text
 from pgcat_stack.files.variables import filled_in, interpolated
 from pgcat_stack.findings import Problem
-from pgcat_stack.paths import PERMIFY, VALUES
+from pgcat_stack.paths import COMPOSE, PERMIFY, PGCAT, VALUES
 from pgcat_stack.printable import show
 from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.reading import Reading
@@ -75,7 +75,7 @@ def _range(text: str) -> tuple[int, int]:
     name="port-on-all-interfaces",
     severity="warning",
     why="A port without an address is open on every interface of the machine, past most host firewalls.",
-    mend="Write the address in front: 127.0.0.1:3476:3476, or ${PERMIFY_BIND:-127.0.0.1}:3476:3476.",
+    fix="Write the address in front: 127.0.0.1:3476:3476, or ${PERMIFY_BIND:-127.0.0.1}:3476:3476.",
 )
 def port_on_all_interfaces(reading: Reading) -> Iterator[Problem]:
     """Published ports without an address, or with all of them."""
@@ -92,7 +92,7 @@ def port_on_all_interfaces(reading: Reading) -> Iterator[Problem]:
     severity="error",
     why="A port of the host serves one container, so the second of two replicas, or of two"
     " services, does not start.",
-    mend="Publish a range as long as the number of replicas, or leave the host port out.",
+    fix="Publish a range as long as the number of replicas, or leave the host port out.",
 )
 def port_clash(reading: Reading) -> Iterator[Problem]:
     """Fewer host ports than replicas, fixed names with replicas, ports that two services publish."""
@@ -127,7 +127,7 @@ def port_clash(reading: Reading) -> Iterator[Problem]:
     why="A service without a restart policy stays down after a crash or a reboot; one that runs"
     " to its end must not be"
     " started again.",
-    mend='restart: unless-stopped for services that stay, restart: "no" for those that end.',
+    fix='restart: unless-stopped for services that stay, restart: "no" for those that end.',
 )
 def restart_policy(reading: Reading) -> Iterator[Problem]:
     """Services that stay without a restart policy, services that end with one."""
@@ -155,7 +155,7 @@ def restart_policy(reading: Reading) -> Iterator[Problem]:
     name="profiler-enabled",
     severity="warning",
     why="Permify's profiler answers everybody who reaches its port, and costs time.",
-    mend="profiler.enabled: false, and only for an investigation true.",
+    fix="profiler.enabled: false, and only for an investigation true.",
 )
 def profiler_enabled(reading: Reading) -> Iterator[Problem]:
     """The profiler, on by file or variable."""
@@ -175,8 +175,9 @@ def profiler_enabled(reading: Reading) -> Iterator[Problem]:
     code="PS825",
     name="loopback-database",
     severity="warning",
+    needs=(COMPOSE, PGCAT, PERMIFY),
     why="Inside a container 127.0.0.1 is the container itself, where no PostgreSQL listens.",
-    mend="Name the host as the container sees it: a service, a DNS name, or host.docker.internal.",
+    fix="Name the host as the container sees it: a service, a DNS name, or host.docker.internal.",
 )
 def loopback_database(reading: Reading) -> Iterator[Problem]:
     """Loopback addresses of PostgreSQL in pgcat.toml and in direct URIs."""
@@ -200,7 +201,7 @@ def loopback_database(reading: Reading) -> Iterator[Problem]:
     severity="warning",
     why="Docker keeps all that a container writes unless told otherwise. A PgCat at its limit of open files"
     " writes 10 to 50 MB a second, and a full disk ends the database beside it.",
-    mend='logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}}, or the driver local. Where'
+    fix='logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}}, or the driver local. Where'
     " the daemon sends logs elsewhere, name its driver: logging: {driver: journald} keeps its options.",
 )
 def log_rotation(reading: Reading) -> Iterator[Problem]:
@@ -236,7 +237,7 @@ _FEW_FILES = 4096
     severity="warning",
     why="Each connection is an open file. PgCat and Permify raise their limit to the hard one, and no"
     " further. At its limit PgCat accepts no client.",
-    mend="Remove ulimits.nofile: Docker's own hard limit is high. Or set a hard limit of at least 4096.",
+    fix="Remove ulimits.nofile: Docker's own hard limit is high. Or set a hard limit of at least 4096.",
 )
 def file_limit(reading: Reading) -> Iterator[Problem]:
     """A low hard limit of open files for PgCat or Permify in Compose; Kubernetes has no field for it."""

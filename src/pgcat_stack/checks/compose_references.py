@@ -35,7 +35,7 @@ _OVERRIDES = tuple(
     why="In place of a file that is missing Docker mounts a new empty folder, which the program"
     " cannot read; a secret"
     " or configuration without its file stops `docker compose up`.",
-    mend="Create the file, or correct its path.",
+    fix="Create the file, or correct its path.",
 )
 def compose_file_missing(reading: Reading) -> Iterator[Problem]:
     """Mounted and environment files, configurations and secrets outside secrets/ that do not exist."""
@@ -76,7 +76,7 @@ def _files(reading: Reading) -> Iterator[tuple[Location, str]]:
     name="compose-unknown-service",
     severity="error",
     why="Compose refuses a file in which a service depends on one that is not there.",
-    mend="Name a service of compose.yaml.",
+    fix="Name a service of compose.yaml.",
 )
 def compose_unknown_service(reading: Reading) -> Iterator[Problem]:
     """depends_on of services that do not exist."""
@@ -99,7 +99,7 @@ def compose_unknown_service(reading: Reading) -> Iterator[Problem]:
     why="Compose refuses a service that names a secret, configuration, network or volume which"
     " the file does not"
     " declare.",
-    mend="Declare it at the top level, or correct its name.",
+    fix="Declare it at the top level, or correct its name.",
 )
 def compose_undeclared(reading: Reading) -> Iterator[Problem]:
     """Secrets, configs, networks and named volumes that are not declared."""
@@ -138,7 +138,7 @@ def _named(service: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Key, ...], s
     why="Compose copies secrets from the environment or inline content into the container,"
     " which fails where the root"
     " filesystem is read-only; files it mounts.",
-    mend="Use `file:` with a path under secrets/.",
+    fix="Use `file:` with a path under secrets/.",
 )
 def compose_secret_not_a_file(reading: Reading) -> Iterator[Problem]:
     """Secrets without a file that read-only services use."""
@@ -170,7 +170,7 @@ def compose_secret_not_a_file(reading: Reading) -> Iterator[Problem]:
     severity="warning",
     why="`docker compose up` merges compose.override.yaml into compose.yaml by itself. Only compose.yaml is"
     " judged, so replicas, ports or users that the other file sets are not seen.",
-    mend="Move its settings into compose.yaml, or name the files to use: docker compose -f compose.yaml.",
+    fix="Move its settings into compose.yaml, or name the files to use: docker compose -f compose.yaml.",
 )
 def compose_override(reading: Reading) -> Iterator[Problem]:
     """An override file beside compose.yaml."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pgcat_stack.checks import check
+from pgcat_stack.checks import STACK, check
 from pgcat_stack.checks._reach import reach
 from pgcat_stack.checks._uris import (
     direct_connections,
@@ -30,9 +30,10 @@ from pgcat_stack.reading.reading import Reading
     code="PS401",
     name="uri-names-no-pool",
     severity="error",
+    needs=STACK,
     why="PgCat picks the pool by the database name in the client's URI, and refuses a name that is no pool:"
     " `No pool configured for database`.",
-    mend="End the URI in the name of a pool of pgcat.toml, or name the pool so.",
+    fix="End the URI in the name of a pool of pgcat.toml, or name the pool so.",
 )
 def uri_names_no_pool(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose database is no pool."""
@@ -51,8 +52,9 @@ def uri_names_no_pool(reading: Reading) -> Iterator[Problem]:
     code="PS402",
     name="writes-reach-the-primary-alone",
     severity="error",
+    needs=STACK,
     why="A write that reaches a replica fails with `cannot execute … in a read-only transaction`.",
-    mend="Let the writer URI name a pool whose only server is the primary, with the role"
+    fix="Let the writer URI name a pool whose only server is the primary, with the role"
     " `primary`; without PgCat,"
     " the primary itself.",
 )
@@ -87,9 +89,10 @@ def writes_reach_the_primary_alone(reading: Reading) -> Iterator[Problem]:
     code="PS403",
     name="reader-shares-the-writer-pool",
     severity="error",
+    needs=STACK,
     why="Permify opens a pool for reads so that they can go to other servers with connections of their own;"
     " in one pool reads and writes take each other's.",
-    mend="Let the reader URI name a pool of its own.",
+    fix="Let the reader URI name a pool of its own.",
 )
 def reader_shares_the_writer_pool(reading: Reading) -> Iterator[Problem]:
     """Reader URIs that name the pool of the writer."""
@@ -109,10 +112,11 @@ def reader_shares_the_writer_pool(reading: Reading) -> Iterator[Problem]:
     code="PS404",
     name="uri-misses-pgcat",
     severity="error",
+    needs=STACK,
     why="Permify must reach PgCat by the name that Compose or the cluster's DNS knows it by; in"
     " a pod of their own"
     " they share the loopback address. Around PgCat, no pool holds the connection budget.",
-    mend="Use the Compose service, the Service that selects PgCat's pods, or 127.0.0.1 beside a sidecar.",
+    fix="Use the Compose service, the Service that selects PgCat's pods, or 127.0.0.1 beside a sidecar.",
 )
 def uri_misses_pgcat(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose host is not where PgCat answers."""
@@ -134,8 +138,9 @@ def uri_misses_pgcat(reading: Reading) -> Iterator[Problem]:
     code="PS405",
     name="uri-port",
     severity="error",
+    needs=STACK,
     why="On another port nobody answers, and Permify exits after a minute.",
-    mend="Use the port of pgcat.toml, or of PgCat's Service where there is one.",
+    fix="Use the port of pgcat.toml, or of PgCat's Service where there is one.",
 )
 def uri_port(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose port is not PgCat's."""
@@ -155,8 +160,9 @@ def uri_port(reading: Reading) -> Iterator[Problem]:
     code="PS406",
     name="uri-user",
     severity="error",
+    needs=STACK,
     why="PgCat refuses users that the pool does not list.",
-    mend="Use the user of the pool.",
+    fix="Use the user of the pool.",
 )
 def uri_user(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose user the pool does not know."""
@@ -175,11 +181,12 @@ def uri_user(reading: Reading) -> Iterator[Problem]:
     code="PS407",
     name="uri-query-mode",
     severity="error",
+    needs=STACK,
     why="Behind transaction pooling the next statement may run on another server connection. Permify's driver"
     " names its prepared statements unless told otherwise, and replaces `exec` by that mode,"
     " too; statements that"
     " another connection does not have fail, at random and under load.",
-    mend="Write `default_query_exec_mode=cache_describe` into the URI.",
+    fix="Write `default_query_exec_mode=cache_describe` into the URI.",
 )
 def uri_query_mode(reading: Reading) -> Iterator[Problem]:
     """Modes of pgx that transaction pooling breaks."""
@@ -204,9 +211,10 @@ def uri_query_mode(reading: Reading) -> Iterator[Problem]:
     code="PS408",
     name="uri-tls",
     severity="error",
+    needs=STACK,
     why="Without tls_certificate PgCat speaks no TLS to its clients, so a client that insists"
     " on it cannot connect.",
-    mend="Write `sslmode=disable` into the URI, or give PgCat a certificate.",
+    fix="Write `sslmode=disable` into the URI, or give PgCat a certificate.",
 )
 def uri_tls(reading: Reading) -> Iterator[Problem]:
     """URIs that demand TLS of a PgCat which has none."""

@@ -37,7 +37,7 @@ def _effective(container: Container, *keys: Key) -> Any:
     severity="error",
     why="Root in a container is one kernel flaw away from root on the node. Neither PgCat nor"
     " Permify needs it.",
-    mend="Kubernetes: runAsNonRoot: true and a runAsUser above 0. Compose: user: a number above 0.",
+    fix="Kubernetes: runAsNonRoot: true and a runAsUser above 0. Compose: user: a number above 0.",
 )
 def runs_as_root(reading: Reading) -> Iterator[Problem]:
     """Containers that may run as root."""
@@ -66,7 +66,7 @@ def runs_as_root(reading: Reading) -> Iterator[Problem]:
     name="privilege-escalation",
     severity="error",
     why="Programs with the setuid bit could gain more rights than the container was started with.",
-    mend="Kubernetes: allowPrivilegeEscalation: false. Compose: security_opt: [no-new-privileges:true].",
+    fix="Kubernetes: allowPrivilegeEscalation: false. Compose: security_opt: [no-new-privileges:true].",
 )
 def privilege_escalation(reading: Reading) -> Iterator[Problem]:
     """Containers that may gain rights."""
@@ -98,7 +98,7 @@ def _read_only(container: Container) -> bool:
     severity="error",
     why="On a writable root filesystem an intruder can replace programs; both programs run on a"
     " read-only one.",
-    mend="Kubernetes: readOnlyRootFilesystem: true. Compose: read_only: true.",
+    fix="Kubernetes: readOnlyRootFilesystem: true. Compose: read_only: true.",
 )
 def writable_root(reading: Reading) -> Iterator[Problem]:
     """Containers whose root filesystem can be written."""
@@ -117,7 +117,7 @@ def writable_root(reading: Reading) -> Iterator[Problem]:
     name="capabilities",
     severity="error",
     why="Neither program needs a single capability of the kernel.",
-    mend="Kubernetes: capabilities.drop: [ALL] and nothing added. Compose: cap_drop: [ALL] and no cap_add.",
+    fix="Kubernetes: capabilities.drop: [ALL] and nothing added. Compose: cap_drop: [ALL] and no cap_add.",
 )
 def capabilities(reading: Reading) -> Iterator[Problem]:
     """Containers that keep or add capabilities."""
@@ -143,7 +143,7 @@ def capabilities(reading: Reading) -> Iterator[Problem]:
     name="host-access",
     severity="error",
     why="Privileged containers and those in the host's namespaces or on its files are not contained.",
-    mend="Leave them out; nothing in the stack needs the host.",
+    fix="Leave them out; nothing in the stack needs the host.",
 )
 def host_access(reading: Reading) -> Iterator[Problem]:
     """privileged, host namespaces, host paths, the Docker socket."""
@@ -192,7 +192,7 @@ def _compose_host_access(container: Container) -> Iterator[Problem]:
     why="Without a seccomp profile every system call of the kernel is open, and a namespace"
     " that enforces the restricted"
     " standard refuses the pod.",
-    mend="seccompProfile: {type: RuntimeDefault} for the pod.",
+    fix="seccompProfile: {type: RuntimeDefault} for the pod.",
 )
 def seccomp(reading: Reading) -> Iterator[Problem]:
     """Containers without the runtime's seccomp profile."""
@@ -223,7 +223,7 @@ def _pod_flag(reading: Reading, key: str) -> Iterator[Pod]:
     name="service-account-token",
     severity="warning",
     why="A pod that does not talk to the Kubernetes API should not carry a token for it.",
-    mend="Set automountServiceAccountToken: false for the pod.",
+    fix="Set automountServiceAccountToken: false for the pod.",
 )
 def service_account_token(reading: Reading) -> Iterator[Problem]:
     """Pods that mount a token of their service account."""
@@ -243,7 +243,7 @@ def service_account_token(reading: Reading) -> Iterator[Problem]:
     why="For each Service Kubernetes sets variables; one named `permify-grpc` gives"
     " PERMIFY_GRPC_PORT=tcp://…, which"
     " Permify takes for its own setting and does not start.",
-    mend="Set enableServiceLinks: false for the pod.",
+    fix="Set enableServiceLinks: false for the pod.",
 )
 def service_links(reading: Reading) -> Iterator[Problem]:
     """Pods with Permify that get variables for Services."""
@@ -261,7 +261,7 @@ def service_links(reading: Reading) -> Iterator[Problem]:
     severity="warning",
     why="Without a limit one leaking container takes the memory of its neighbours on the same machine."
     " PgCat allocates what a client announces before it has logged in; with a limit that is a restart.",
-    mend="Kubernetes: set resources.limits.memory. Compose: set mem_limit or deploy.resources.limits.memory.",
+    fix="Kubernetes: set resources.limits.memory. Compose: set mem_limit or deploy.resources.limits.memory.",
 )
 def memory_limit(reading: Reading) -> Iterator[Problem]:
     """Containers of pods, and services that stay, without a memory limit."""
@@ -295,7 +295,7 @@ def _compose_limits(container: Container) -> list[tuple[tuple[Key, ...], object]
     severity="error",
     why="Compose refuses a project in which mem_limit and deploy.resources.limits.memory of a service differ."
     " Docker refuses a limit below 6 MB.",
-    mend="Set one of the two, to at least 6m.",
+    fix="Set one of the two, to at least 6m.",
 )
 def memory_limit_refused(reading: Reading) -> Iterator[Problem]:
     """Memory limits with which a service does not start."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pgcat_stack.checks import check
+from pgcat_stack.checks import STACK, check
 from pgcat_stack.checks._reach import reach
 from pgcat_stack.checks._uris import (
     Connection,
@@ -30,10 +30,11 @@ _PLAN = re.compile(r"plan_cache_mode\s*(?:=|\bTO\b)\s*'?(\w+)", re.IGNORECASE)
     code="PS409",
     name="uri-plan-cache-mode",
     severity="error",
+    needs=STACK,
     why="Permify always sends plan_cache_mode when it connects, `auto` unless its URI says"
     " otherwise, and that"
     " beats what bootstrap.sql sets on the role. PgCat drops it; direct, the URI must carry it.",
-    mend="Write `plan_cache_mode=force_custom_plan` into the URI, or what bootstrap.sql sets.",
+    fix="Write `plan_cache_mode=force_custom_plan` into the URI, or what bootstrap.sql sets.",
 )
 def uri_plan_cache_mode(reading: Reading) -> Iterator[Problem]:
     """Direct URIs whose plan_cache_mode differs from the role's."""
@@ -93,10 +94,11 @@ def _disagreements(
     code="PS410",
     name="database-name",
     severity="error",
+    needs=STACK,
     why="The migration, PgCat's pools and direct connections must use the database that"
     " bootstrap.sql makes, or"
     " Permify does not find its tables.",
-    mend="Use the same database everywhere.",
+    fix="Use the same database everywhere.",
 )
 def database_name(reading: Reading) -> Iterator[Problem]:
     """Databases of shards, the migration and direct URIs that differ."""
@@ -114,10 +116,11 @@ def database_name(reading: Reading) -> Iterator[Problem]:
     code="PS411",
     name="database-user",
     severity="error",
+    needs=STACK,
     why="The role that bootstrap.sql makes carries the connection limit, the plan_cache_mode"
     " and the rights; another"
     " role has none of them, and tables that one role makes the other may not read.",
-    mend="Use the same role everywhere.",
+    fix="Use the same role everywhere.",
 )
 def database_user(reading: Reading) -> Iterator[Problem]:
     """Roles that PgCat, the migration and direct URIs log in to PostgreSQL as, where they differ."""
@@ -135,10 +138,11 @@ def database_user(reading: Reading) -> Iterator[Problem]:
     code="PS412",
     name="migration-not-on-the-primary",
     severity="error",
+    needs=STACK,
     why="Migrations change tables, so they need the primary; through a pooler their locks and"
     " settings do not stay"
     " on one connection.",
-    mend="Let the migration's URI name the primary itself.",
+    fix="Let the migration's URI name the primary itself.",
 )
 def migration_not_on_the_primary(reading: Reading) -> Iterator[Problem]:
     """Migrations that go through PgCat or to another server."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pgcat_stack.checks import check
 from pgcat_stack.files.quantities import Seconds, seconds_text, whole
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.paths import VALUES
+from pgcat_stack.paths import PERMIFY, PGCAT, VALUES
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.topology import Permify, Topology
 from pgcat_stack.reading.workloads import DEFAULT_PROGRESS_DEADLINE_SECONDS, Workload
@@ -39,11 +39,12 @@ def _shutdown(topology: Topology) -> Seconds | None:
     code="PS601",
     name="lifetime-beyond-drain",
     severity="error",
+    needs=(PGCAT, PERMIFY),
     why="A draining PgCat gets no new connections, but Permify keeps the ones it has until their lifetime,"
     " a random jitter and the next health check have passed. A PgCat that stops earlier fails the"
     " requests on them. A jitter of 0 means a fifth of the lifetime, a health check period of 0 a"
     " minute.",
-    mend="Shorten Permify's max_connection_lifetime, max_connection_lifetime_jitter and"
+    fix="Shorten Permify's max_connection_lifetime, max_connection_lifetime_jitter and"
     " health_check_period, or lengthen PgCat's preStop wait with its grace period and minReadySeconds.",
 )
 def lifetime_beyond_drain(reading: Reading) -> Iterator[Problem]:
@@ -92,7 +93,7 @@ def _moves_within(wait: float, longest: float) -> str:
     severity="error",
     why="Kubernetes stops a pod while it is still being taken out of the Service. Neither program finishes"
     " what arrives meanwhile, so a preStop hook has to wait first.",
-    mend="Add lifecycle.preStop.sleep to the container. Permify's image has no shell, so an exec hook fails"
+    fix="Add lifecycle.preStop.sleep to the container. Permify's image has no shell, so an exec hook fails"
     " there.",
 )
 def no_drain_wait(reading: Reading) -> Iterator[Problem]:
@@ -122,7 +123,7 @@ def _usual_wait(workload: Workload) -> str:
     severity="error",
     why="When terminationGracePeriodSeconds is over, Kubernetes kills whatever still runs. The preStop wait"
     " and the programs' own shutdown count into it; in a sidecar pod PgCat stops after Permify.",
-    mend="Raise terminationGracePeriodSeconds, with minReadySeconds, above the sum; or shorten what it is"
+    fix="Raise terminationGracePeriodSeconds, with minReadySeconds, above the sum; or shorten what it is"
     " made of.",
 )
 def grace_too_short(reading: Reading) -> Iterator[Problem]:
@@ -162,7 +163,7 @@ def _beyond_grace(workload: Workload, parts: list[tuple[str, float]]) -> Iterato
     severity="error",
     why="PgCat drains on SIGINT and drops every connection on SIGTERM. Its image asks for SIGINT, but an"
     " image built on it may not, and Compose lets the service decide.",
-    mend="Set stop_signal: SIGINT in compose.yaml; on Kubernetes leave lifecycle.stopSignal out, or set"
+    fix="Set stop_signal: SIGINT in compose.yaml; on Kubernetes leave lifecycle.stopSignal out, or set"
     " SIGINT.",
 )
 def pgcat_stop_signal(reading: Reading) -> Iterator[Problem]:
@@ -185,7 +186,7 @@ def pgcat_stop_signal(reading: Reading) -> Iterator[Problem]:
     name="compose-grace",
     severity="error",
     why="Docker kills a container when stop_grace_period is over, 10 seconds unless it is set.",
-    mend="Raise stop_grace_period above the program's own shutdown time.",
+    fix="Raise stop_grace_period above the program's own shutdown time.",
 )
 def compose_grace(reading: Reading) -> Iterator[Problem]:
     """Compose services that are killed before they have stopped."""
@@ -210,9 +211,10 @@ def compose_grace(reading: Reading) -> Iterator[Problem]:
     code="PS606",
     name="timeout-order",
     severity="error",
+    needs=(PGCAT, PERMIFY),
     why="Who closes an idle connection must be the client: a connection that PgCat closes first fails the"
     " next request on it. And a server connection cannot idle for longer than it lives.",
-    mend="Keep Permify's max_connection_idle_time below PgCat's idle_timeout, and that at or below"
+    fix="Keep Permify's max_connection_idle_time below PgCat's idle_timeout, and that at or below"
     " server_lifetime, in [general], in the pool and for the user.",
 )
 def timeout_order(reading: Reading) -> Iterator[Problem]:
@@ -248,7 +250,7 @@ def _place(location: Location) -> str:
     severity="error",
     why="A pod counts as available only after minReadySeconds, so the API refuses a Deployment whose"
     " progress deadline (600 seconds unless it is set) is not above that.",
-    mend="Raise progressDeadlineSeconds above minReadySeconds, with room for starting and pulling images.",
+    fix="Raise progressDeadlineSeconds above minReadySeconds, with room for starting and pulling images.",
 )
 def progress_deadline(reading: Reading) -> Iterator[Problem]:
     """Deployments that the API refuses for their deadline."""
@@ -267,9 +269,10 @@ def progress_deadline(reading: Reading) -> Iterator[Problem]:
     code="PS608",
     name="connection-lifetime",
     severity="error",
+    needs=(PERMIFY,),
     why="At a lifetime of 0 or less Permify's driver replaces every connection after its first use. In"
     " permify.yaml PS303 reports it; here the environment and the Helm values are read.",
-    mend="Set a lifetime with a unit, such as 30s behind a standalone PgCat or 30m without one.",
+    fix="Set a lifetime with a unit, such as 30s behind a standalone PgCat or 30m without one.",
 )
 def connection_lifetime(reading: Reading) -> Iterator[Problem]:
     """Lifetimes that end connections at once, where permify.yaml does not set them."""
@@ -290,7 +293,7 @@ def connection_lifetime(reading: Reading) -> Iterator[Problem]:
     why="Only a native sidecar, an init container with restartPolicy Always, starts before Permify and"
     " stops after it. Beside Permify PgCat stops first, under its requests; as an ordinary init"
     " container it never lets Permify start.",
-    mend="Make PgCat an init container with restartPolicy: Always (Kubernetes 1.29 or newer).",
+    fix="Make PgCat an init container with restartPolicy: Always (Kubernetes 1.29 or newer).",
 )
 def sidecar_order(reading: Reading) -> Iterator[Problem]:
     """PgCat in Permify's pod as anything but a native sidecar."""
@@ -311,7 +314,7 @@ def sidecar_order(reading: Reading) -> Iterator[Problem]:
     name="rollout-outage",
     severity="warning",
     why="A rollout that first takes every pod away leaves nobody to answer until a new one is ready.",
-    mend="Use RollingUpdate with maxSurge 1 and maxUnavailable 0.",
+    fix="Use RollingUpdate with maxSurge 1 and maxUnavailable 0.",
 )
 def rollout_outage(reading: Reading) -> Iterator[Problem]:
     """Deployments that may have no pod in a rollout."""
@@ -334,7 +337,7 @@ def rollout_outage(reading: Reading) -> Iterator[Problem]:
     severity="warning",
     why="Endpoints take about 10 seconds to forget a pod everywhere. A preStop wait below that stops the"
     " program while some nodes still send it requests.",
-    mend="Wait 10 seconds or more in preStop, with a grace period to match.",
+    fix="Wait 10 seconds or more in preStop, with a grace period to match.",
 )
 def short_drain_wait(reading: Reading) -> Iterator[Problem]:
     """Pods behind a Service that wait, but not for long enough."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from pgcat_stack.checks import check
+from pgcat_stack.checks import STACK, check
 from pgcat_stack.checks._flows import psql_connections
 from pgcat_stack.checks._reach import compose_names
 from pgcat_stack.checks._uris import (
@@ -25,6 +25,7 @@ from pgcat_stack.checks._uris import (
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig
 from pgcat_stack.files.quantities import whole
 from pgcat_stack.findings import Problem
+from pgcat_stack.paths import COMPOSE, PGCAT
 from pgcat_stack.pgcat.pools import PoolServer
 from pgcat_stack.reading.reading import Reading
 
@@ -59,10 +60,11 @@ def _named(reading: Reading) -> list[PoolServer]:
     code="PS219",
     name="name-not-followed",
     severity="warning",
+    needs=(COMPOSE, PGCAT),
     why="PgCat connects to a host name that contains an underscore, but its resolver refuses it"
     " (`disallowed_by_std3_ascii_rules` in the log). When the name moves to another server, PgCat keeps the"
     " connections that the old one leaves open until server_lifetime is over, and writes go there.",
-    mend="Use a name without an underscore, for example a CNAME that leads to this one.",
+    fix="Use a name without an underscore, for example a CNAME that leads to this one.",
 )
 def name_not_followed(reading: Reading) -> Iterator[Problem]:
     """Host names of servers that contain an underscore."""
@@ -76,10 +78,11 @@ def name_not_followed(reading: Reading) -> Iterator[Problem]:
     code="PS220",
     name="names-without-dns-cache",
     severity="warning",
+    needs=(COMPOSE, PGCAT),
     why="Without the DNS cache PgCat resolves a host name only when it opens a connection. After a failover"
     " it keeps the connections that the old primary leaves open until server_lifetime is over, and writes go"
     " there.",
-    mend="Set `dns_cache_enabled = true` and `dns_max_ttl = 2` in [general].",
+    fix="Set `dns_cache_enabled = true` and `dns_max_ttl = 2` in [general].",
 )
 def names_without_dns_cache(reading: Reading) -> Iterator[Problem]:
     """A pgcat.toml that names hosts and does not look where they lead."""
@@ -107,7 +110,7 @@ def names_without_dns_cache(reading: Reading) -> Iterator[Problem]:
     why="After a failover a host name can lead to the old primary, now a standby, for seconds. PgCat keeps"
     " the connections that it opens meanwhile, and every write on them fails. PgCat runs the queries of"
     " `prewarmer` on each new connection, and drops the connection if one of them ends it.",
-    mend="Set `query_parser_enabled = true` in the writer's pool, and add `[pools.NAME.plugins.prewarmer]`"
+    fix="Set `query_parser_enabled = true` in the writer's pool, and add `[pools.NAME.plugins.prewarmer]`"
     " with `enabled = true` and"
     ' `queries = ["SELECT pg_terminate_backend(pg_backend_pid()) WHERE pg_is_in_recovery()"]`.',
 )
@@ -139,9 +142,10 @@ def _ends_standbys(mapping: Mapping[str, object], pool: str) -> bool:
     code="PS417",
     name="session-attributes-unmet",
     severity="error",
+    needs=STACK,
     why="With target_session_attrs a client refuses every server that is not as it asks. Permify does not"
     " start when no server of a URI is.",
-    mend="Write `target_session_attrs=read-write` into the writer URI, and nothing into the reader URI.",
+    fix="Write `target_session_attrs=read-write` into the writer URI, and nothing into the reader URI.",
 )
 def session_attributes_unmet(reading: Reading) -> Iterator[Problem]:
     """Writers and migrations that ask for a standby, readers of replicas that ask for the primary."""
@@ -169,11 +173,12 @@ def _migrating(reading: Reading) -> list[Connection]:
     code="PS418",
     name="session-attributes-in-a-failover",
     severity="warning",
+    needs=STACK,
     why="After a failover a host can lead to the old primary, now a standby, for a while. Without"
     " `target_session_attrs=read-write` Permify keeps a connection that it opens then for its whole"
     " lifetime, and every schema that it writes there fails; transactions fail once and go elsewhere. With"
     " it, Permify refuses such a connection. On a URI that also serves reads, reads fail with the writes.",
-    mend="Write `target_session_attrs=read-write` into the writer URI alone.",
+    fix="Write `target_session_attrs=read-write` into the writer URI alone.",
 )
 def session_attributes_in_a_failover(reading: Reading) -> Iterator[Problem]:
     """Direct writer URIs that take a standby, and reads that need the primary without a reason."""

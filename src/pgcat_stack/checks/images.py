@@ -26,7 +26,7 @@ _TAGGED = re.compile(r"(?P<name>.+):v?(?P<release>\d{1,9}(?:\.\d{1,9})*)")
     why="The next pull may bring another program, on one node and not on the others, and a"
     " rollback brings nothing back."
     " PgCat's `main` is the unreleased 1.3.0 line.",
-    mend="Name a version, or better a digest: image:v1.2.0@sha256:….",
+    fix="Name a version, or better a digest: image:v1.2.0@sha256:….",
 )
 def mutable_image(reading: Reading) -> Iterator[Problem]:
     """Images without a tag, or with one that moves, unless a digest pins them."""
@@ -61,7 +61,7 @@ def _images(reading: Reading) -> Iterator[tuple[Location, str]]:
     severity="warning",
     why="Each version of Permify brings its own migrations: a migration of another version leaves tables that"
     " Permify does not know, or knows differently.",
-    mend="Give both the same image, the newer of the two: after an update the older one is mostly an edit of"
+    fix="Give both the same image, the newer of the two: after an update the older one is mostly an edit of"
     " yours, which the update kept.",
 )
 def migration_image(reading: Reading) -> Iterator[Problem]:

@@ -62,7 +62,7 @@ def enable() -> bool:
     severity="error",
     why="kubectl refuses a document without apiVersion, kind and metadata.name, and a workload"
     " without containers.",
-    mend="Complete the object.",
+    fix="Complete the object.",
 )
 def incomplete_object(reading: Reading) -> Iterator[Problem]:
     """Documents of listed files that are no Kubernetes objects."""
@@ -109,7 +109,7 @@ def _resources(reading: Reading) -> Iterator[Source]:
     severity="error",
     why='The API takes one type for each field and refuses others: "2" is not 2, and the value of a variable'
     " is text.",
-    mend="Write the value as the type that is named.",
+    fix="Write the value as the type that is named.",
 )
 def wrong_type(reading: Reading) -> Iterator[Problem]:
     """Values of a wrong type among those that the other rules read."""
@@ -142,7 +142,7 @@ def wrong_type(reading: Reading) -> Iterator[Problem]:
     severity="error",
     why="The API server refuses objects that do not follow its schema, and older servers do not"
     " know newer fields.",
-    mend="Correct the field; `kubectl explain` shows what it takes.",
+    fix="Correct the field; `kubectl explain` shows what it takes.",
 )
 def kubernetes_schema(reading: Reading) -> Iterator[Problem]:
     """Objects that break the API's schemas, where these are installed and enabled."""
@@ -196,7 +196,7 @@ def _custom(api_version: str) -> bool:
     name="compose-wrong-type",
     severity="error",
     why="Compose refuses the file.",
-    mend="Write the value as the type that is named.",
+    fix="Write the value as the type that is named.",
 )
 def compose_wrong_type(reading: Reading) -> Iterator[Problem]:
     """Parts of compose.yaml of a wrong type among those that the other rules read."""
@@ -245,7 +245,7 @@ _LIMITS = {"periodSeconds": (1, 1800), "stabilizationWindowSeconds": (0, 3600)}
     severity="error",
     why="The API refuses an autoscaler whose policies look at more than half an hour, or that stabilises for"
     " more than an hour.",
-    mend="Keep periodSeconds between 1 and 1800, stabilizationWindowSeconds at most 3600; a grace period that"
+    fix="Keep periodSeconds between 1 and 1800, stabilizationWindowSeconds at most 3600; a grace period that"
     " does not fit must be shorter.",
 )
 def autoscaler_limits(reading: Reading) -> Iterator[Problem]:

@@ -36,7 +36,7 @@ _UNHASHED = "without a hash in its name a changed ConfigMap no longer rolls the 
     " kustomization.yaml. What a patch or a component changes is not seen, be it a number of replicas or a"
     " grace period. Without a namespace objects go wherever kubectl happens to point, and with a fixed name a"
     " changed ConfigMap restarts nothing.",
-    mend="Write the change into the manifest itself; keep `namespace` and the hashes of generated names.",
+    fix="Write the change into the manifest itself; keep `namespace` and the hashes of generated names.",
 )
 def kustomize_not_judged(reading: Reading) -> Iterator[Problem]:
     """Patches, components and others that are not applied; names without a hash; no namespace."""

@@ -14,7 +14,7 @@ from pgcat_stack.reading.reading import Reading
     name="carriage-return",
     severity="error",
     why="sh reads the carriage return of a Windows line end as part of the command: PgCat never starts.",
-    mend="Save the file with LF line ends, and keep .gitattributes, which makes git do so.",
+    fix="Save the file with LF line ends, and keep .gitattributes, which makes git do so.",
 )
 def carriage_return(reading: Reading) -> Iterator[Problem]:
     """Shell scripts with carriage returns."""

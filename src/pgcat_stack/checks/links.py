@@ -35,7 +35,7 @@ _FOLDERS = frozenset({"kubernetes/", "pgcat/", "permify/", "postgres/", "monitor
     why="A link that leads out of the deployment has another target on each machine, and none in a container."
     " kustomize refuses it, and the validator follows none, because it would read and quote any file of the"
     " machine.",
-    mend="Replace the link by what it leads to. Links inside the deployment are followed.",
+    fix="Replace the link by what it leads to. Links inside the deployment are followed.",
 )
 def link_out(reading: Reading) -> Iterator[Problem]:
     """Links out of the deployment in place of the files and folders that it is made of."""
@@ -49,7 +49,7 @@ def link_out(reading: Reading) -> Iterator[Problem]:
     why="A kustomization or Compose file may name `../` files of the same git repository, and the validator"
     " reads them. A path that leaves the repository may lead to any file of the machine, so it is not read,"
     " and what it adds to the deployment is not judged.",
-    mend="Move the file into the repository. Where there is none, keep the deployment and the file in one git"
+    fix="Move the file into the repository. Where there is none, keep the deployment and the file in one git"
     " repository.",
 )
 def outside_the_repository(reading: Reading) -> Iterator[Problem]:
@@ -78,7 +78,7 @@ def outside_the_repository(reading: Reading) -> Iterator[Problem]:
     severity="warning",
     why="A link that leads out of the deployment is not followed. Nothing that runs needs this one, so only"
     " what it leads to is not judged: an unresolved conflict in it, for example.",
-    mend="Replace the link by what it leads to, or leave it.",
+    fix="Replace the link by what it leads to, or leave it.",
 )
 def other_link_out(reading: Reading) -> Iterator[Problem]:
     """Links out of the deployment that none of its programs reads."""

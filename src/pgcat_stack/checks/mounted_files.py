@@ -31,7 +31,7 @@ _MANIFESTS = "kubernetes/"
     name="kustomize-file-missing",
     severity="error",
     why="`kubectl apply -k` stops at the first file that is not there.",
-    mend="Create the file, correct its path, or remove the line.",
+    fix="Create the file, correct its path, or remove the line.",
 )
 def kustomize_file_missing(reading: Reading) -> Iterator[Problem]:
     """Resources, patches and files of generators that do not exist."""
@@ -50,7 +50,7 @@ def kustomize_file_missing(reading: Reading) -> Iterator[Problem]:
     name="unlisted-manifest",
     severity="warning",
     why="A file that no kustomization lists is never applied, and looks as if it were.",
-    mend="List it under `resources` of kustomization.yaml, or delete it.",
+    fix="List it under `resources` of kustomization.yaml, or delete it.",
 )
 def unlisted_manifest(reading: Reading) -> Iterator[Problem]:
     """YAML files under kubernetes/ that no kustomization names."""
@@ -70,7 +70,7 @@ def unlisted_manifest(reading: Reading) -> Iterator[Problem]:
     name="config-map-missing",
     severity="error",
     why="A pod that mounts or reads a ConfigMap which does not exist stays in ContainerCreating.",
-    mend="Use the name that configMapGenerator gives it, or add it there.",
+    fix="Use the name that configMapGenerator gives it, or add it there.",
 )
 def config_map_missing(reading: Reading) -> Iterator[Problem]:
     """ConfigMaps named by pods that neither a generator nor a manifest makes.
@@ -109,7 +109,7 @@ def _certificates_alone(reference: object) -> bool:
     why="A program that does not find its configuration where it looks stops, or runs on"
     " defaults: Permify on the"
     " engine in memory.",
-    mend="Mount the file at the path that the command names.",
+    fix="Mount the file at the path that the command names.",
 )
 def config_not_mounted(reading: Reading) -> Iterator[Problem]:
     """pgcat.toml, start.sh and permify.yaml that are not where their readers look."""
@@ -172,7 +172,7 @@ def _stands(container: Container, path: str, file: str) -> Iterator[Problem]:
     name="volume-not-declared",
     severity="error",
     why="The API refuses a pod whose container mounts a volume that the pod does not declare.",
-    mend="Declare the volume under `volumes`, or correct its name.",
+    fix="Declare the volume under `volumes`, or correct its name.",
 )
 def volume_not_declared(reading: Reading) -> Iterator[Problem]:
     """VolumeMounts whose name is no volume of the pod."""
@@ -201,7 +201,7 @@ def volume_not_declared(reading: Reading) -> Iterator[Problem]:
     severity="warning",
     why="bootstrap.sql makes the role with its connection limit, the last guard of the budget, and with its"
     " plan_cache_mode. Without the file nobody knows whether the database has them.",
-    mend="Render the file again, or take it from the history.",
+    fix="Render the file again, or take it from the history.",
 )
 def bootstrap_missing(reading: Reading) -> Iterator[Problem]:
     """Deployments without postgres/bootstrap.sql. Where Compose mounts it PS450 speaks."""
@@ -217,7 +217,7 @@ def bootstrap_missing(reading: Reading) -> Iterator[Problem]:
     severity="error",
     why="kustomization.yaml names what is applied and makes the ConfigMaps. Without it `kubectl apply -k`"
     " does nothing, and the validator has no object to judge.",
-    mend="Put kustomization.yaml back, or delete kubernetes/ where the deployment runs on docker.",
+    fix="Put kustomization.yaml back, or delete kubernetes/ where the deployment runs on docker.",
 )
 def kustomization_missing(reading: Reading) -> Iterator[Problem]:
     """Manifests under kubernetes/ beside no kustomization.yaml."""

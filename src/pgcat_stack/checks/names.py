@@ -75,7 +75,7 @@ def _fix(text: str, rule: Rule) -> str:
     why="The API server refuses an object whose name, or the name of a container, volume, port, variable or"
     " key in it, has other characters than Kubernetes accepts, or is too long. You easily overlook a blank or"
     " a line end after it. Compose refuses names in the same way.",
-    mend="Write the name as the message says. Names with the prefixes and suffixes of a kustomization count.",
+    fix="Write the name as the message says. Names with the prefixes and suffixes of a kustomization count.",
 )
 def invalid_name(reading: Reading) -> Iterator[Problem]:
     """Names that Kubernetes or Compose refuses."""
@@ -229,7 +229,7 @@ def _generated_names(source: Source) -> Iterator[_Said]:
     severity="error",
     why="The API server refuses labels, selectors and annotations whose keys or values have other characters"
     " than Kubernetes accepts, or are too long: 63 characters for a value, and for a key after its prefix.",
-    mend="Write the label as the message says. Longer text belongs into an annotation.",
+    fix="Write the label as the message says. Longer text belongs into an annotation.",
 )
 def invalid_label(reading: Reading) -> Iterator[Problem]:
     """Labels, selectors and keys of annotations that Kubernetes refuses."""
@@ -320,7 +320,7 @@ def _expression(at: Callable[..., Location], entry: object, keys: tuple[Key, ...
     why="Only newer servers accept some names: since Kubernetes 1.32, variables that begin with a digit, or"
     " that have other characters than letters, digits, -, _ and .; since 1.34, with the feature gate"
     " RelaxedServiceNameValidation, Services that begin with a digit.",
-    mend="Choose a name that every supported Kubernetes accepts, or leave it where yours does.",
+    fix="Choose a name that every supported Kubernetes accepts, or leave it where yours does.",
 )
 def name_of_newer_kubernetes(reading: Reading) -> Iterator[Problem]:
     """Names that the oldest supported Kubernetes refuses and a newer one accepts."""

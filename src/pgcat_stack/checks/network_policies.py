@@ -41,6 +41,7 @@ from pgcat_stack.checks._uris import listed, used_pools
 from pgcat_stack.endpoints import Address
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.findings import Location, Problem
+from pgcat_stack.paths import PERMIFY, PGCAT
 from pgcat_stack.printable import show
 from pgcat_stack.reading.containers import Pod
 from pgcat_stack.reading.reading import Reading
@@ -55,9 +56,10 @@ _LARGEST = {4: 2**16, 6: 2**80}
     code="PS426",
     name="network-policy-blocks",
     severity="error",
+    needs=(PGCAT, PERMIFY),
     why="What no NetworkPolicy lets through is dropped: the program waits for its connections"
     " until it gives up.",
-    mend="Add the port, or the peer, to the policy that selects the pod.",
+    fix="Add the port, or the peer, to the policy that selects the pod.",
 )
 def network_policy_blocks(reading: Reading) -> Iterator[Problem]:
     """Connections of the stack that its own policies drop."""
@@ -162,9 +164,10 @@ def _judged(reading: Reading) -> Iterator[_Rule]:
     code="PS470",
     name="network-policy-open",
     severity="error",
+    needs=(PGCAT, PERMIFY),
     why="Behind PgCat's port lies the database: nobody but Permify has to reach it. And a pod that may reach"
     " any address on any port lets an intruder carry out what was found.",
-    mend="Name Permify's pods by their labels, and the ports that are needed.",
+    fix="Name Permify's pods by their labels, and the ports that are needed.",
 )
 def network_policy_open(reading: Reading) -> Iterator[Problem]:
     """PgCat's port open to others than Permify, and ways out to any address on any port."""
@@ -252,8 +255,9 @@ def _shared(rule: _Rule) -> bool:
     code="PS471",
     name="network-policy-allows-more",
     severity="warning",
+    needs=(PGCAT, PERMIFY),
     why="A way that nothing needs is one for an intruder: into the stack, or out of it with what was found.",
-    mend="Take out the rule, port or peer, or narrow it. A rule of your own, for a service mesh or an ingress"
+    fix="Take out the rule, port or peer, or narrow it. A rule of your own, for a service mesh or an ingress"
     " controller, may be right: what else runs in the cluster is in no file of the deployment.",
 )
 def network_policy_allows_more(reading: Reading) -> Iterator[Problem]:
@@ -406,8 +410,9 @@ def _selector_text(selector: object) -> str:
     code="PS472",
     name="network-policy-missing",
     severity="warning",
+    needs=(PGCAT, PERMIFY),
     why="A pod that no NetworkPolicy selects for a direction is open in it, whatever those of others say.",
-    mend="Select the pod by a policy that denies by default. One of the whole cluster that does so may be in"
+    fix="Select the pod by a policy that denies by default. One of the whole cluster that does so may be in"
     " no file of the deployment.",
 )
 def network_policy_missing(reading: Reading) -> Iterator[Problem]:
@@ -433,9 +438,10 @@ def network_policy_missing(reading: Reading) -> Iterator[Problem]:
     code="PS473",
     name="names-never-seen",
     severity="error",
+    needs=(PGCAT, PERMIFY),
     why="Cilium learns the addresses of a name from the answers of DNS that pass its proxy, and they pass it"
     " only by a rule with `rules.dns`. A name that it has not seen is let out to at no address.",
-    mend="Open DNS to the same pods in a CiliumNetworkPolicy, on port 53, with rules: dns: - matchPattern:"
+    fix="Open DNS to the same pods in a CiliumNetworkPolicy, on port 53, with rules: dns: - matchPattern:"
     ' "*", as the template renders it.',
 )
 def names_never_seen(reading: Reading) -> Iterator[Problem]:

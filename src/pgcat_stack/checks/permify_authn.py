@@ -15,7 +15,7 @@ from pgcat_stack.checks import check
 from pgcat_stack.files.plain_data import Key, as_mapping, dig, put
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.paths import VALUES
+from pgcat_stack.paths import PERMIFY, VALUES
 from pgcat_stack.permify.chart import HIDDEN, chart_authn, handed_on
 from pgcat_stack.permify.settings import VARIABLES, Authn, authn_issues, read_permify
 from pgcat_stack.reading.containers import Container, Variable
@@ -153,9 +153,10 @@ def _value(variable: Variable, written: object) -> str | None:
     code="PS319",
     name="permify-authn",
     severity="error",
+    needs=(PERMIFY,),
     why="Where something is missing, Permify that is to authenticate its clients ends at its start, refuses"
     " every token while it looks healthy, or lets somebody in without a key.",
-    mend="Complete `authn` in permify.yaml; keys come from a Secret, as PERMIFY_AUTHN_PRESHARED_KEYS.",
+    fix="Complete `authn` in permify.yaml; keys come from a Secret, as PERMIFY_AUTHN_PRESHARED_KEYS.",
 )
 def permify_authn(reading: Reading) -> Iterator[Problem]:
     """What is wrong where authentication is on."""
@@ -169,9 +170,10 @@ def permify_authn(reading: Reading) -> Iterator[Problem]:
     code="PS320",
     name="permify-authn-off",
     severity="warning",
+    needs=(PERMIFY,),
     why="Keys or an issuer are given and authentication is off, or a variable turns it off: Permify answers"
     " everybody who reaches it.",
-    mend="Write `enabled: true` under `authn`, and remove the variable; or remove what only `authn` needs.",
+    fix="Write `enabled: true` under `authn`, and remove the variable; or remove what only `authn` needs.",
 )
 def permify_authn_off(reading: Reading) -> Iterator[Problem]:
     """Authentication that is prepared and off."""

@@ -26,7 +26,7 @@ from pgcat_stack.checks.compose_hygiene import EVERYWHERE, published_ports
 from pgcat_stack.checks.permify_authn import PermifyAuthn, permifys
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, text_mapping
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.paths import VALUES
+from pgcat_stack.paths import PERMIFY, VALUES
 from pgcat_stack.permify.settings import read_permify
 from pgcat_stack.printable import show
 from pgcat_stack.reading.containers import Container, Pod
@@ -87,9 +87,10 @@ def _origins(reading: Reading, permify: PermifyAuthn) -> _Origins | None:
     code="PS321",
     name="permify-open-to-web-pages",
     severity="warning",
+    needs=(PERMIFY,),
     why="Permify asks for no key, and any web page may call it: a page that somebody opens in a browser on a"
     " machine that reaches Permify, a developer's own for example, can read and write everything.",
-    mend="Let it ask for a key (`authn=preshared`), or name the origins whose pages may call it"
+    fix="Let it ask for a key (`authn=preshared`), or name the origins whose pages may call it"
     " (`cors_allowed_origins`); `https://none.invalid` is one that no page has.",
 )
 def permify_open_to_web_pages(reading: Reading) -> Iterator[Problem]:
@@ -132,9 +133,10 @@ def _open_elsewhere(reading: Reading) -> Iterator[Problem]:
     code="PS322",
     name="permify-open-to-others",
     severity="warning",
+    needs=(PERMIFY,),
     why="Permify asks for no key, and others than its clients reach its port: they may ask, and write schemas"
     " and relationships.",
-    mend="Let it ask for a key (`authn=preshared`), or close the way: loopback in Compose; on Kubernetes a"
+    fix="Let it ask for a key (`authn=preshared`), or close the way: loopback in Compose; on Kubernetes a"
     " Service of type ClusterIP, and a NetworkPolicy that names the namespaces of its clients.",
 )
 def permify_open_to_others(reading: Reading) -> Iterator[Problem]:
@@ -240,8 +242,9 @@ def _anyone(peer: object) -> bool:
     code="PS323",
     name="cors-empty-list",
     severity="warning",
+    needs=(PERMIFY,),
     why="Permify takes an empty list of origins for all of them, as its own default is.",
-    mend="Name the origins whose pages may call it; `https://none.invalid` is one that no page has.",
+    fix="Name the origins whose pages may call it; `https://none.invalid` is one that no page has.",
 )
 def cors_empty_list(reading: Reading) -> Iterator[Problem]:
     """A list of origins that is empty."""
@@ -256,9 +259,10 @@ def cors_empty_list(reading: Reading) -> Iterator[Problem]:
     code="PS324",
     name="cors-not-an-origin",
     severity="warning",
+    needs=(PERMIFY,),
     why="A browser sends an origin as scheme, host and port. Permify compares it as a whole, so what has a"
     " path, a slash at its end or no scheme allows nobody.",
-    mend="Write it like https://app.example.com, or https://app.example.com:8443.",
+    fix="Write it like https://app.example.com, or https://app.example.com:8443.",
 )
 def cors_not_an_origin(reading: Reading) -> Iterator[Problem]:
     """Entries that no browser sends."""

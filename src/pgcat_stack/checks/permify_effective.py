@@ -76,7 +76,7 @@ def _beside_a_file(reading: Reading) -> Iterator[tuple[_Effective, frozenset[Iss
     severity="error",
     why="PERMIFY_DATABASE_… and PERMIFY_AUTHN_… in the environment beat permify.yaml: the file says postgres,"
     " and Permify keeps everything in memory, or every process migrates.",
-    mend="Remove the variable and set permify.yaml, where everybody looks.",
+    fix="Remove the variable and set permify.yaml, where everybody looks.",
 )
 def permify_environment(reading: Reading) -> Iterator[Problem]:
     """Variables that make wrong what permify.yaml says rightly."""
@@ -95,7 +95,7 @@ def permify_environment(reading: Reading) -> Iterator[Problem]:
     name="permify-environment-deprecated",
     severity="warning",
     why="Permify still reads the old variable, which a later version will drop.",
-    mend="Set the new name, in permify.yaml or, with the chart, in extraEnvVars.",
+    fix="Set the new name, in permify.yaml or, with the chart, in extraEnvVars.",
 )
 def permify_environment_deprecated(reading: Reading) -> Iterator[Problem]:
     """Deprecated settings in the environment."""
@@ -113,7 +113,7 @@ def permify_environment_deprecated(reading: Reading) -> Iterator[Problem]:
     name="permify-arguments",
     severity="error",
     why="Arguments beat the environment and permify.yaml, and nothing here judges them.",
-    mend="Move the setting to permify.yaml, where it is judged.",
+    fix="Move the setting to permify.yaml, where it is judged.",
 )
 def permify_arguments(reading: Reading) -> Iterator[Problem]:
     """Settings of the database and of authentication among the arguments of a serving Permify."""
@@ -147,7 +147,7 @@ def _chart(reading: Reading) -> Iterator[tuple[_Effective, Source]]:
     why="The chart hands a part of `app` to Permify's environment and drops what it does not know, and every"
     " false. Without `engine: postgres` Permify keeps everything in memory, without"
     " PERMIFY_DATABASE_AUTO_MIGRATE every process migrates.",
-    mend="Correct the key under `app`, and set what the chart drops by extraEnvVars.",
+    fix="Correct the key under `app`, and set what the chart drops by extraEnvVars.",
 )
 def helm_values(reading: Reading) -> Iterator[Problem]:
     """Settings that the chart drops, and what Permify takes in the end."""
@@ -195,7 +195,7 @@ def _chart_problem(found: _Effective, values: Source, issue: Issue) -> Problem:
     name="helm-value-not-text",
     severity="error",
     why="The API takes only text as the value of a variable, so the release fails to install.",
-    mend="Put the value in quotes.",
+    fix="Put the value in quotes.",
 )
 def helm_value_not_text(reading: Reading) -> Iterator[Problem]:
     """Values in extraEnvVars that are numbers or booleans."""
@@ -215,7 +215,7 @@ def helm_value_not_text(reading: Reading) -> Iterator[Problem]:
     severity="error",
     why="The chart labels its pods app.kubernetes.io/name by nameOverride, and the NetworkPolicies know"
     " Permify by the name permify: with another one nobody may talk to it, nor it to PgCat.",
-    mend="Write nameOverride: permify, and use fullnameOverride for the names of its objects.",
+    fix="Write nameOverride: permify, and use fullnameOverride for the names of its objects.",
 )
 def helm_name(reading: Reading) -> Iterator[Problem]:
     """A nameOverride that the NetworkPolicies do not know."""

@@ -157,7 +157,7 @@ _MOST_BAN_SECONDS = 3600
     severity="warning",
     why="PgCat's timeouts are milliseconds, `ban_time` is seconds, and the names do not say so: five"
     " milliseconds end every query, and a ban of 60000 seconds leaves a replica alone for most of a day.",
-    mend="Write timeouts in milliseconds, `ban_time` in seconds.",
+    fix="Write timeouts in milliseconds, `ban_time` in seconds.",
 )
 def suspicious_unit(reading: Reading) -> Iterator[Problem]:
     """Timeouts that look like seconds, and a ban that looks like milliseconds."""

@@ -113,7 +113,7 @@ def makers(reading: Reading, request: Request) -> list[Container] | None:
     severity="error",
     why="A probe that asks the wrong host or port pages all night, or Prometheus reaches no probe and every"
     " alert on requests is silent.",
-    mend="Name Permify's HTTP port as the target, and the Service of the blackbox_exporter with its port as"
+    fix="Name Permify's HTTP port as the target, and the Service of the blackbox_exporter with its port as"
     " `__address__`.",
 )
 def probe_target(reading: Reading) -> Iterator[Problem]:
@@ -157,7 +157,7 @@ def _served(reading: Reading, host: str, found: list[Container]) -> set[int]:
     name="probe-module",
     severity="error",
     why="A blackbox_exporter answers 400 to a request for a module that it does not have: there is no probe.",
-    mend="Name a module of monitoring/blackbox.yml.",
+    fix="Name a module of monitoring/blackbox.yml.",
 )
 def probe_module(reading: Reading) -> Iterator[Problem]:
     """Requests by a module that blackbox.yml does not have."""
@@ -176,7 +176,7 @@ def probe_module(reading: Reading) -> Iterator[Problem]:
     name="probe-key",
     severity="error",
     why="Permify refuses a probe without its key, so that alerts page for an outage that callers do not see.",
-    mend="Give the blackbox_exporter the keys as Permify has them, from the same Secret or file, and"
+    fix="Give the blackbox_exporter the keys as Permify has them, from the same Secret or file, and"
     " `authorization` with `credentials_file` in its module.",
 )
 def probe_key(reading: Reading) -> Iterator[Problem]:

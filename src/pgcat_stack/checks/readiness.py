@@ -30,7 +30,7 @@ _WAIT, _NOTED = "wait-for-migration", "MIGRATION"
     why="Without a readiness probe a pod is an endpoint of its Service as soon as its process runs. Clients"
     " are refused until it listens, and a rollout goes on although the new pods do not work. A Permify whose"
     " PgCat beside it is down would be asked on.",
-    mend="Add readinessProbe: tcpSocket on PgCat's port, grpc on Permify's 3478.",
+    fix="Add readinessProbe: tcpSocket on PgCat's port, grpc on Permify's 3478.",
 )
 def no_readiness_probe(reading: Reading) -> Iterator[Problem]:
     """Containers behind a Service that are ready before they listen."""
@@ -47,7 +47,7 @@ def no_readiness_probe(reading: Reading) -> Iterator[Problem]:
     severity="warning",
     why="PgCat listens before it has reached PostgreSQL. With a wrong password or host such a pod would be"
     " ready, and a rolling update would replace every working one by it.",
-    mend='Add startupProbe: exec: command: ["/bin/sh", "/etc/pgcat/ready.sh"]; the template renders it.',
+    fix='Add startupProbe: exec: command: ["/bin/sh", "/etc/pgcat/ready.sh"]; the template renders it.',
 )
 def ready_unconnected(reading: Reading) -> Iterator[Problem]:
     """PgCat on Kubernetes that no probe asks whether it has reached PostgreSQL."""
@@ -69,7 +69,7 @@ def ready_unconnected(reading: Reading) -> Iterator[Problem]:
     severity="error",
     why="Permify's pods wait until the migration of their version is noted in the database. They never start"
     " where no Job notes it.",
-    mend="Give the Job and the pods the same MIGRATION, as the template renders them.",
+    fix="Give the Job and the pods the same MIGRATION, as the template renders them.",
 )
 def migration_never_noted(reading: Reading) -> Iterator[Problem]:
     """Pods that wait for a note which no Job of the deployment writes."""
@@ -107,7 +107,7 @@ def _writers(jobs: list[Container]) -> str:
     severity="error",
     why="A PodDisruptionBudget that never lets a pod go blocks every node that is to be drained: upgrades of"
     " the cluster hang on it.",
-    mend="Use maxUnavailable: 1, for two replicas or more.",
+    fix="Use maxUnavailable: 1, for two replicas or more.",
 )
 def disruption_budget_blocks(reading: Reading) -> Iterator[Problem]:
     """Budgets that allow no eviction even when every pod is ready."""
@@ -132,7 +132,7 @@ def disruption_budget_blocks(reading: Reading) -> Iterator[Problem]:
     name="disruption-budgets-overlap",
     severity="error",
     why="Kubernetes evicts no pod that two PodDisruptionBudgets select.",
-    mend="Keep one of them.",
+    fix="Keep one of them.",
 )
 def disruption_budgets_overlap(reading: Reading) -> Iterator[Problem]:
     """Pods with more than one budget."""

@@ -46,10 +46,11 @@ _MARKER = re.compile(r"^(?:<<<<<<< |>>>>>>> )", re.MULTILINE)
     code="PS517",
     name="update-did-not-happen",
     severity="error",
+    needs=(BUDGET,),
     why="The answers file and the files are of different versions: an update was refused or failed after"
     " Renovate had marked the answers file, or one side of a merge was dropped. The next update would take"
     " the difference for edits of yours.",
-    mend="Restore the answers file, `git checkout COMMIT -- .copier-answers.yml` with the commit before the"
+    fix="Restore the answers file, `git checkout COMMIT -- .copier-answers.yml` with the commit before the"
     " attempt, and run `copier update` yourself.",
 )
 def update_did_not_happen(reading: Reading) -> Iterator[Problem]:
@@ -90,10 +91,11 @@ def _other_version(source: Source, rendered: dict[str, Any] | None) -> Iterator[
     code="PS518",
     name="answers-out-of-step",
     severity="warning",
+    needs=(BUDGET,),
     why="Copier takes the answers file for what the files were rendered from. Where that is not so, as after"
     " an answer changed by hand, or a `copier recopy` that replaced no file, the next update takes the"
     " difference for edits of yours and keeps it.",
-    mend="To have the answers follow the files, restore the answers file from git, and give a new answer by"
+    fix="To have the answers follow the files, restore the answers file from git, and give a new answer by"
     " `copier update --trust --defaults --vcs-ref :current: --data KEY=VALUE`. To have the files follow the"
     " answers, run `copier recopy --trust --defaults --overwrite --vcs-ref :current:`, and bring back your"
     " edits from `git diff`.",

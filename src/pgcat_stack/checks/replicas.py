@@ -20,7 +20,7 @@ _NAMES = {"pgcat": "PgCat", "permify": "Permify"}
     severity="warning",
     why="A scale of 0 or a pause from an incident is easily committed: nothing answers, an autoscaler is"
     " switched off by it, and a paused Deployment keeps its old pods whatever is applied.",
-    mend="Set the replicas that the budget counts, and remove `paused`.",
+    fix="Set the replicas that the budget counts, and remove `paused`.",
 )
 def nobody_runs(reading: Reading) -> Iterator[Problem]:
     """Replicas of 0, and Deployments that are paused, of PgCat and Permify."""

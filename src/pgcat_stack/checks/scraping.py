@@ -59,7 +59,7 @@ def _annotations_path(pod: Pod) -> tuple[Key, ...]:
     why="Prometheus asks where it is told; on another port, or with the exporter off, every"
     " panel is empty and every"
     " alert silent.",
-    mend="Use prometheus_exporter_port of pgcat.toml everywhere, and enable_prometheus_exporter = true.",
+    fix="Use prometheus_exporter_port of pgcat.toml everywhere, and enable_prometheus_exporter = true.",
 )
 def asks_the_exporter(reading: Reading) -> Iterator[Problem]:
     """Scrape targets, annotations and PodMonitors with another port than the exporter's."""
@@ -119,7 +119,7 @@ def targets(reading: Reading) -> Iterator[tuple[Location, str, int]]:
     name="scrapes-nobody",
     severity="error",
     why="A scrape target or a PodMonitor that leads to no pod or service of the deployment collects nothing.",
-    mend="Name the service, or the labels of the pods, that run PgCat.",
+    fix="Name the service, or the labels of the pods, that run PgCat.",
 )
 def scrapes_nobody(reading: Reading) -> Iterator[Problem]:
     """PodMonitors that select no pods, targets that are no service."""
@@ -159,7 +159,7 @@ _LABELS = frozenset(label for metric in SERIES for version in VERSIONS for label
     severity="error",
     why="PgCat's versions serve different series, with different labels. An alert on one that this version"
     " lacks never fires, and a panel stays empty, without a word.",
-    mend="Ask for what docs/metrics.md lists for the version of PgCat that the deployment runs.",
+    fix="Ask for what docs/metrics.md lists for the version of PgCat that the deployment runs.",
 )
 def unserved_series(reading: Reading) -> Iterator[Problem]:
     """Series and labels in rules, their tests and dashboards that PgCat of this version does not serve."""
@@ -239,7 +239,7 @@ def _line_in_json(text: str, value: str) -> int:
     severity="warning",
     why="A PrometheusRule cannot be tested by promtool, so monitoring/rules.yaml has the same rules for the"
     " tests beside it. Rules that differ are applied untested.",
-    mend="Change both alike.",
+    fix="Change both alike.",
 )
 def rules_differ(reading: Reading) -> Iterator[Problem]:
     """A PrometheusRule of a deployment that has a rule file, with other groups than the file's."""

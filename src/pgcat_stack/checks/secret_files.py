@@ -26,7 +26,7 @@ from pgcat_stack.secrets import (
     severity="error",
     why="An empty password file, or one of several lines, stops PgCat at its start; and Permify logs in with"
     " database.pgpass, so after a rotation of database_password alone it is refused.",
-    mend="Write one line into the file, or delete it: `pgcat-stack secrets .` makes what is missing, and"
+    fix="Write one line into the file, or delete it: `pgcat-stack secrets .` makes what is missing, and"
     " takes the password from the other file where that still has it.",
 )
 def secret_file_content(reading: Reading) -> Iterator[Problem]:
@@ -65,7 +65,7 @@ LEAST_KEY = 16
     why="Permify takes its keys as they stand between two commas: an empty one lets a caller in that sends"
     " none, one with a blank lets nobody in, a short one can be guessed. Any other variable in this file"
     " beats permify.yaml, where nobody looks for it; and the commands that rotate the keys want one line.",
-    mend="Write one line PERMIFY_AUTHN_PRESHARED_KEYS=KEY into the file, several keys with commas only, and"
+    fix="Write one line PERMIFY_AUTHN_PRESHARED_KEYS=KEY into the file, several keys with commas only, and"
     " nothing else, no quotes and no comment; or delete it: `pgcat-stack secrets .` makes what is missing.",
 )
 def permify_keys_file(reading: Reading) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from pgcat_stack.checks import check
 from pgcat_stack.checks._uris import permify_connections
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig, strings
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.paths import VALUES
+from pgcat_stack.paths import COMPOSE, PERMIFY, PGCAT, VALUES
 from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE, is_keys_file
 from pgcat_stack.printable import show, show_at
 from pgcat_stack.reading.containers import Container
@@ -47,10 +47,11 @@ def _judged(reading: Reading) -> bool:
     code="PS440",
     name="placeholder-without-secret",
     severity="error",
+    needs=(COMPOSE, PGCAT, PERMIFY),
     why="start.sh fills each placeholder from the secret file of its name, and stops where the"
     " file is missing;"
     " what does not look like a placeholder to it reaches PgCat as it stands.",
-    mend='Write "${name}", letters, digits and underscores, alone in double quotes, and mount a secret'
+    fix='Write "${name}", letters, digits and underscores, alone in double quotes, and mount a secret'
     " of that name.",
 )
 def placeholder_without_secret(reading: Reading) -> Iterator[Problem]:
@@ -83,10 +84,11 @@ def placeholder_without_secret(reading: Reading) -> Iterator[Problem]:
     code="PS441",
     name="passwords-differ",
     severity="error",
+    needs=(COMPOSE, PGCAT, PERMIFY),
     why="PgCat, Permify and the migration log in with the password of one role; kept in two"
     " places, the two drift"
     " apart at the next rotation.",
-    mend="Take the password from the same Secret and key, or the same file, everywhere.",
+    fix="Take the password from the same Secret and key, or the same file, everywhere.",
 )
 def passwords_differ(reading: Reading) -> Iterator[Problem]:
     """Permify, the migration and PgCat with different secrets for the database password."""
@@ -166,8 +168,9 @@ def _same_password(origin: str) -> str:
     code="PS442",
     name="secret-file-missing",
     severity="error",
+    needs=(COMPOSE, PGCAT, PERMIFY),
     why="A program that is told to read a password from a file fails where the file is not mounted.",
-    mend="List the secret under `secrets` of the service, or mount it, at the path that is read.",
+    fix="List the secret under `secrets` of the service, or mount it, at the path that is read.",
 )
 def secret_file_missing(reading: Reading) -> Iterator[Problem]:
     """Variables, commands and health checks that read secret files which are not mounted."""
@@ -209,10 +212,11 @@ def _secret_files(container: Container) -> Iterator[tuple[tuple[Key, ...], str]]
     code="PS443",
     name="no-password",
     severity="error",
+    needs=(COMPOSE, PGCAT, PERMIFY),
     why="The URIs carry no password, so Permify and the migration need one of PGPASSWORD and"
     " PGPASSFILE, and cannot"
     " log in without.",
-    mend="Set PGPASSWORD from a Secret, or PGPASSFILE to a mounted file.",
+    fix="Set PGPASSWORD from a Secret, or PGPASSFILE to a mounted file.",
 )
 def no_password(reading: Reading) -> Iterator[Problem]:
     """Permify and migrations that have no password from anywhere."""
@@ -231,8 +235,9 @@ def no_password(reading: Reading) -> Iterator[Problem]:
     code="PS444",
     name="external-secret",
     severity="error",
+    needs=(COMPOSE, PGCAT, PERMIFY),
     why="Pods that need a key which no ExternalSecret fetches do not start.",
-    mend="Add the key to the `data` of the ExternalSecret whose target is the Secret, or a new"
+    fix="Add the key to the `data` of the ExternalSecret whose target is the Secret, or a new"
     " ExternalSecret.",
 )
 def external_secret(reading: Reading) -> Iterator[Problem]:
@@ -305,9 +310,10 @@ def _secret_keys(container: Container) -> Iterator[tuple[str, str, tuple[Key, ..
     code="PS445",
     name="keys-are-a-password",
     severity="error",
+    needs=(COMPOSE, PGCAT, PERMIFY),
     why="Every caller of Permify has its key. Taken from the Secret of a password, callers also have that"
     " password, and a rotation of the one breaks the other.",
-    mend="Give the keys a Secret and a key of their own: `permify-authn`, `keys`.",
+    fix="Give the keys a Secret and a key of their own: `permify-authn`, `keys`.",
 )
 def keys_are_a_password(reading: Reading) -> Iterator[Problem]:
     """Keys of Permify's callers that come from where a password does."""
@@ -330,9 +336,10 @@ def keys_are_a_password(reading: Reading) -> Iterator[Problem]:
     code="PS446",
     name="keys-twice",
     severity="error",
+    needs=(COMPOSE, PGCAT, PERMIFY),
     why="Where the keys of Permify's callers are given twice, one of them counts and the other does nothing:"
     " a rotation of it lets nobody in. Kubernetes also merges such a list wrongly.",
-    mend="Keep one: `secrets/permify.env` in Compose, the Secret `permify-authn` on Kubernetes.",
+    fix="Keep one: `secrets/permify.env` in Compose, the Secret `permify-authn` on Kubernetes.",
 )
 def keys_twice(reading: Reading) -> Iterator[Problem]:
     """Variables for the keys that stand twice, or beside the environment file with them."""

@@ -38,7 +38,7 @@ _REMEDY = (
     severity="error",
     why="Copier stores the template's address as it was typed, and the file is committed: the token is in the"
     " repository, in its history and in each clone.",
-    mend="Revoke the token: what was pushed is known. Write the address without it into the answers file, and"
+    fix="Revoke the token: what was pushed is known. Write the address without it into the answers file, and"
     " remove the old one from the history (`git filter-repo --replace-text`). Give git the new token by a"
     " credential helper (`git config credential.helper`); in CI by `gh auth setup-git`, or by"
     " `git config --global url.<address with the token>.insteadOf <address>` in the job. Delete Copier's"
@@ -56,7 +56,7 @@ def token_in_address(reading: Reading) -> Iterator[Problem]:
     name="name-in-template-address",
     severity="warning",
     why="A token also works alone in front of the @. The validator cannot tell it from the name of a user.",
-    mend="Remove it from the address. Give git the name of a user by"
+    fix="Remove it from the address. Give git the name of a user by"
     " `git config credential.https://HOST.username NAME`. If it was a token, do what PS711 says.",
 )
 def name_in_template_address(reading: Reading) -> Iterator[Problem]:

@@ -45,7 +45,7 @@ def is_answers_file(source: Source) -> bool:
     severity="error",
     why="pgcat.toml becomes a ConfigMap or a mounted file that everybody with access to the"
     " repository reads.",
-    mend='Put the password into a secret and write its name: password = "${database_password}".',
+    fix='Put the password into a secret and write its name: password = "${database_password}".',
 )
 def password_in_pgcat_toml(reading: Reading) -> Iterator[Problem]:
     """Values of keys named password that are no placeholder."""
@@ -82,7 +82,7 @@ _IN_WORDS = re.compile(
     name="password-in-uri",
     severity="error",
     why="A URI with a password ends up in ConfigMaps, process lists and error messages.",
-    mend="Leave the password out of the URI; pgx reads PGPASSWORD, or the file that PGPASSFILE names.",
+    fix="Leave the password out of the URI; pgx reads PGPASSWORD, or the file that PGPASSFILE names.",
 )
 def password_in_uri(reading: Reading) -> Iterator[Problem]:
     """Connection strings with a password in any YAML file, and references to one in argument lists."""
@@ -131,7 +131,7 @@ _WORDS = frozenset({"", "true", "false", "yes", "no", "on", "off", "0", "1"})
     name="password-in-environment",
     severity="error",
     why="Values of variables stand in the file, in `docker inspect` and in `kubectl get -o yaml`.",
-    mend="Take it from a Secret by secretKeyRef, or use the variable that takes a file: PGPASSFILE, *_FILE."
+    fix="Take it from a Secret by secretKeyRef, or use the variable that takes a file: PGPASSFILE, *_FILE."
     " In compose.yaml, `${NAME:?}` takes it from the environment.",
 )
 def password_in_environment(reading: Reading) -> Iterator[Problem]:
@@ -174,7 +174,7 @@ def _is_secret(name: str, value: object) -> bool:
     name="secret-committed",
     severity="error",
     why="The data of a Secret is base64, not encryption; in a repository it is as good as published.",
-    mend="Create the Secret by hand, or let ExternalSecrets or a sealed secret make it.",
+    fix="Create the Secret by hand, or let ExternalSecrets or a sealed secret make it.",
 )
 def secret_committed(reading: Reading) -> Iterator[Problem]:
     """Secret objects with data, and secretGenerators, anywhere in the deployment."""
@@ -208,7 +208,7 @@ def secret_committed(reading: Reading) -> Iterator[Problem]:
     name="secrets-not-ignored",
     severity="error",
     why="The next `git add .` would commit the passwords.",
-    mend="Add /secrets/ to .gitignore of the deployment.",
+    fix="Add /secrets/ to .gitignore of the deployment.",
 )
 def secrets_not_ignored(reading: Reading) -> Iterator[Problem]:
     """Secret files of compose.yaml that .gitignore does not cover."""
@@ -274,7 +274,7 @@ _IN_TEXT = re.compile(r"(?im)^[^#\n]*\bpassword\w*[\"']?\s*[=:]\s*[\"']?(?P<pass
     severity="error",
     why="ConfigMaps are for everybody who may look around in the namespace, and kustomize makes"
     " them from these files.",
-    mend="Keep it in a Secret; Permify's settings also come from variables, such as"
+    fix="Keep it in a Secret; Permify's settings also come from variables, such as"
     " PERMIFY_AUTHN_PRESHARED_KEYS.",
 )
 def password_in_config_map(reading: Reading) -> Iterator[Problem]:
@@ -319,7 +319,7 @@ _IN_SQL = re.compile(r"\bPASSWORD\s+E?'[^']", re.IGNORECASE)
     name="password-in-sql",
     severity="error",
     why="The file is committed, and PostgreSQL may log the statement.",
-    mend="Give it to psql as a variable: PASSWORD :'password'.",
+    fix="Give it to psql as a variable: PASSWORD :'password'.",
 )
 def password_in_sql(reading: Reading) -> Iterator[Problem]:
     """Passwords written out in the scripts under postgres/."""
@@ -339,7 +339,7 @@ def password_in_sql(reading: Reading) -> Iterator[Problem]:
     why="The folder keeps others on the machine out; the files must be readable by the users in"
     " the containers,"
     " because Compose mounts them as they are, and writable by nobody.",
-    mend="chmod 0700 secrets, and chmod 0444 on the files in it.",
+    fix="chmod 0700 secrets, and chmod 0444 on the files in it.",
 )
 def secret_file_modes(reading: Reading) -> Iterator[Problem]:
     """secrets/ open to others, files that the containers cannot read or others can write."""

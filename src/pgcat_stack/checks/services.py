@@ -36,7 +36,7 @@ def _names(found: list[Pod]) -> str:
     severity="error",
     why="A Service sends connections to whatever pods its selector finds: to nothing, or to the"
     " wrong program.",
-    mend="Give the Service the labels of the pods of exactly one workload.",
+    fix="Give the Service the labels of the pods of exactly one workload.",
 )
 def service_selects_its_pods(reading: Reading) -> Iterator[Problem]:
     """Services whose selector finds no workload, or several."""
@@ -63,7 +63,7 @@ def service_selects_its_pods(reading: Reading) -> Iterator[Problem]:
     why="The API refuses a workload whose selector does not match its own pods; one that"
     " matches another's would"
     " take those over.",
-    mend="Write the same labels in the selector and in the pod template.",
+    fix="Write the same labels in the selector and in the pod template.",
 )
 def workload_selector(reading: Reading) -> Iterator[Problem]:
     """Deployments whose selector misses their own pods or finds others'."""
@@ -90,7 +90,7 @@ def workload_selector(reading: Reading) -> Iterator[Problem]:
     why="A port that is given by name must be declared by a container of the pod, or the"
     " Service has no endpoint,"
     " the probe always fails, and nothing is scraped.",
-    mend="Use the name of a container's port, or its number.",
+    fix="Use the name of a container's port, or its number.",
 )
 def port_name(reading: Reading) -> Iterator[Problem]:
     """Named ports of Services, probes and PodMonitors that no container declares."""
@@ -130,9 +130,10 @@ def _known(found: list[Pod]) -> str:
     code="PS423",
     name="nobody-listens",
     severity="error",
+    needs=(PGCAT, PERMIFY),
     why="Ports of containers, probes and Services must be those that the program listens on by its own"
     " configuration; a probe on another port ends in restarts without end.",
-    mend="Write the same port in the program's configuration and here.",
+    fix="Write the same port in the program's configuration and here.",
 )
 def nobody_listens(reading: Reading) -> Iterator[Problem]:
     """Numbers of ports that the program behind them does not open."""
@@ -185,7 +186,7 @@ def _listens(container: Container, open_ports: set[int]) -> str:
     severity="error",
     why="general.host is where PgCat and its exporter listen. On loopback nobody outside the pod or container"
     " reaches them: no Permify, no Prometheus, and no kubelet, whose failing probe restarts PgCat for ever.",
-    mend='Set host = "0.0.0.0", or "[::]" where the cluster has IPv6; for a sidecar that nobody scrapes keep'
+    fix='Set host = "0.0.0.0", or "[::]" where the cluster has IPv6; for a sidecar that nobody scrapes keep'
     " loopback and probe by exec.",
 )
 def listens_on_loopback(reading: Reading) -> Iterator[Problem]:
@@ -224,7 +225,7 @@ def _container_port(port: object) -> int | None:
     severity="error",
     why="An autoscaler whose target does not exist scales nothing, and the budget counts a"
     " number that nothing keeps.",
-    mend="Name a Deployment of this deployment.",
+    fix="Name a Deployment of this deployment.",
 )
 def autoscaler_target(reading: Reading) -> Iterator[Problem]:
     """HorizontalPodAutoscalers whose scaleTargetRef names nothing."""
@@ -251,7 +252,7 @@ def autoscaler_target(reading: Reading) -> Iterator[Problem]:
     name="selects-nothing",
     severity="error",
     why="A NetworkPolicy or PodDisruptionBudget that selects no pods protects nothing.",
-    mend="Use the labels of the pods.",
+    fix="Use the labels of the pods.",
 )
 def selects_nothing(reading: Reading) -> Iterator[Problem]:
     """Pod selectors of policies and disruption budgets that match no pods of the deployment."""

@@ -55,7 +55,7 @@ def _of_kind(reading: Reading, *kinds: ProblemKind) -> Iterator[tuple[Source, Pr
     name="unreadable-file",
     severity="error",
     why="A file that cannot be read cannot be judged, and the program that needs it will not start either.",
-    mend="Make it a regular file that you may read, of the size that a configuration has.",
+    fix="Make it a regular file that you may read, of the size that a configuration has.",
 )
 def unreadable_file(reading: Reading) -> Iterator[Problem]:
     """Folders in place of files, missing rights, sizes and nesting that no deployment has."""
@@ -68,7 +68,7 @@ def unreadable_file(reading: Reading) -> Iterator[Problem]:
     name="not-utf-8",
     severity="error",
     why="PgCat, Permify, Compose and kubectl read UTF-8 and stop at the first byte that is not.",
-    mend="Save the file as UTF-8.",
+    fix="Save the file as UTF-8.",
 )
 def not_utf_8(reading: Reading) -> Iterator[Problem]:
     """Bytes that are not UTF-8."""
@@ -81,7 +81,7 @@ def not_utf_8(reading: Reading) -> Iterator[Problem]:
     name="does-not-parse",
     severity="error",
     why="The program that reads this file refuses it and does not start.",
-    mend="Mend the syntax on the line that is named, or just before it.",
+    fix="Mend the syntax on the line that is named, or just before it.",
 )
 def does_not_parse(reading: Reading) -> Iterator[Problem]:
     """TOML, YAML and JSON whose syntax does not hold."""
@@ -96,7 +96,7 @@ def does_not_parse(reading: Reading) -> Iterator[Problem]:
     name="duplicate-key",
     severity="error",
     why="Of two values for one key a program takes one and drops the other, or refuses the file.",
-    mend="Keep one of them.",
+    fix="Keep one of them.",
 )
 def duplicate_key(reading: Reading) -> Iterator[Problem]:
     """Keys and tables that stand twice in the same place."""
@@ -110,7 +110,7 @@ def duplicate_key(reading: Reading) -> Iterator[Problem]:
     name="conflict-marker",
     severity="error",
     why="An update or a merge left both versions in the file, and nobody has chosen yet.",
-    mend="Choose one version, or write a third, and remove the lines of <<<<<<<, ======= and >>>>>>>.",
+    fix="Choose one version, or write a third, and remove the lines of <<<<<<<, ======= and >>>>>>>.",
 )
 def conflict_marker(reading: Reading) -> Iterator[Problem]:
     """Markers of an unresolved merge in any text file, Copier's answers too.
@@ -154,7 +154,7 @@ def _with_examples(source: Source) -> Iterator[tuple[int, str, bool]]:
     severity="error",
     why="After `copier update --conflict rej` the file itself is the template's, and the .rej file beside it"
     " holds your edit of it, which is nowhere else now. A .orig file is what a merge replaced.",
-    mend="Make the edit again where you still want it, then delete the file. `git diff` shows what the update"
+    fix="Make the edit again where you still want it, then delete the file. `git diff` shows what the update"
     " changed.",
 )
 def leftover(reading: Reading) -> Iterator[Problem]:
@@ -171,7 +171,7 @@ def leftover(reading: Reading) -> Iterator[Problem]:
     severity="warning",
     why="Uneven indentation and blanks at line ends make reviews harder; words like `yes` mean"
     " different things to different programs.",
-    mend="Write it as yamllint asks. Copier's own environment has no yamllint, so its hooks leave this check"
+    fix="Write it as yamllint asks. Copier's own environment has no yamllint, so its hooks leave this check"
     " out.",
 )
 def yaml_style(reading: Reading) -> Iterator[Problem]:

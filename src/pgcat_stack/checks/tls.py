@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator
 
 from pgcat_stack.build.manifests import Manifest
-from pgcat_stack.checks import check
+from pgcat_stack.checks import STACK, check
 from pgcat_stack.checks._flows import psql_connections
 from pgcat_stack.checks._reach import reach
 from pgcat_stack.checks._uris import (
@@ -30,9 +30,10 @@ _OF_IMAGES = ("/etc/ssl/", "/etc/pki/", "/usr/")
     code="PS413",
     name="server-tls-differs",
     severity="error",
+    needs=STACK,
     why="PgCat and the migration reach the same server. Where only one of them encrypts, either passwords and"
     " data of the other travel in clear, or the server refuses one of them.",
-    mend="Set server_tls = true in pgcat.toml with sslmode=require in the migration's URI, or neither.",
+    fix="Set server_tls = true in pgcat.toml with sslmode=require in the migration's URI, or neither.",
 )
 def server_tls_differs(reading: Reading) -> Iterator[Problem]:
     """server_tls in pgcat.toml against sslmode of the migration; sslmode=prefer fits both."""
@@ -56,9 +57,10 @@ def server_tls_differs(reading: Reading) -> Iterator[Problem]:
     code="PS414",
     name="tls-file-not-mounted",
     severity="error",
+    needs=STACK,
     why="PgCat does not start without the certificate and key that it is told to read, and Permify and psql"
     " connect to nobody without the CA that their URI names.",
-    mend="Mount the Secret there; the template renders it as the volumes pgcat-tls and pgcat-ca.",
+    fix="Mount the Secret there; the template renders it as the volumes pgcat-tls and pgcat-ca.",
 )
 def tls_file_not_mounted(reading: Reading) -> Iterator[Problem]:
     """Certificates, keys and CAs at paths where nothing is mounted."""
@@ -115,8 +117,9 @@ def _mounted(reading: Reading, connection: Connection, path: str) -> bool:
     code="PS415",
     name="certificate-names",
     severity="error",
+    needs=STACK,
     why="With sslmode=verify-full a client connects only where the certificate names the host that it calls.",
-    mend="Write every name by which the Service is called into dnsNames of the Certificate.",
+    fix="Write every name by which the Service is called into dnsNames of the Certificate.",
 )
 def certificate_names(reading: Reading) -> Iterator[Problem]:
     """Hosts by which clients call PgCat that cert-manager's Certificate does not name."""
@@ -155,9 +158,10 @@ def _through_pgcat(reading: Reading, connection: Connection) -> bool:
     code="PS416",
     name="client-in-clear",
     severity="warning",
+    needs=STACK,
     why="PgCat cannot make a client use TLS: it takes those that do not ask for it in clear. Then passwords'"
     " hashes, questions and answers of that client cross the network readable.",
-    mend="Write sslmode=verify-full and sslrootcert into the URI, or take tls_certificate out of pgcat.toml.",
+    fix="Write sslmode=verify-full and sslrootcert into the URI, or take tls_certificate out of pgcat.toml.",
 )
 def client_in_clear(reading: Reading) -> Iterator[Problem]:
     """Clients of a PgCat with a certificate that do not ask for TLS, or would do without."""

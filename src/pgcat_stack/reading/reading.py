@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from pgcat_stack.build.kustomize import listed_files
 from pgcat_stack.files.plain_data import as_mapping, dig
+from pgcat_stack.paths import BUDGET, COMPOSE, KUSTOMIZATION, PERMIFY, PGCAT, VALUES
 from pgcat_stack.reading.containers import Container, Pod, Program, Variable, read_containers, read_pods
 from pgcat_stack.reading.deployment import Deployment
 from pgcat_stack.reading.topology import Topology, read_topology
@@ -71,3 +73,36 @@ class Reading(Deployment):
     def running(self, program: Program) -> list[Container]:
         """The containers that run this program."""
         return [container for container in self.containers if container.program == program]
+
+    @cached_property
+    def unreadable(self) -> frozenset[str]:
+        """The files that do not parse, or are missing although a program of the deployment reads them.
+
+        A file that does not parse is one fault, and what names a missing file is another's: everything else
+        that could be said would follow from the hole.
+        """
+        paths = (COMPOSE, KUSTOMIZATION, PGCAT, PERMIFY, BUDGET, VALUES)
+        found = {path for path in paths if path in self.sources and self.sources[path].broken}
+        if VALUES in found:  # Permify's settings where its chart deploys it
+            found.add(PERMIFY)
+        if self.pgcat is None and self.running("pgcat"):
+            found.add(PGCAT)
+        if self.permify is None and any(
+            not any(variable.name.startswith("PERMIFY_DATABASE_") for variable in container.variables)
+            for container in self.running("permify")
+        ):
+            found.add(PERMIFY)
+        if not self._readable_manifests:
+            found.add(KUSTOMIZATION)
+        return frozenset(found)
+
+    @property
+    def _readable_manifests(self) -> bool:
+        for source in self.kustomizations:
+            for entry in listed_files(source):
+                if entry.keys[0] != "resources" or self.remote(entry):
+                    continue
+                known = self.sources.get(entry.target)
+                if not self.exists(entry.target) or (known is not None and known.broken):
+                    return False
+        return True

@@ -18,7 +18,7 @@ STALE_SECONDS = 1.0
     name="permify-not-serving",
     severity="error",
     why="Permify answers and says itself that it does not serve.",
-    mend="Its log says why.",
+    fix="Its log says why.",
 )
 def permify_not_serving(case: Case) -> Iterator[Problem]:
     """Permify processes whose health check is not well."""
@@ -35,7 +35,7 @@ def permify_not_serving(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Permify's tenants are not those of this database. With a `database` section that it does not see it"
     " keeps everything in memory, looks healthy, and forgets all at its next start.",
-    mend="Look at what it runs with: the mounted permify.yaml, `database.engine: postgres`, and"
+    fix="Look at what it runs with: the mounted permify.yaml, `database.engine: postgres`, and"
     " PERMIFY_DATABASE_… variables, which win over the file.",
 )
 def permify_has_another_database(case: Case) -> Iterator[Problem]:
@@ -60,7 +60,7 @@ def permify_has_another_database(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Permify's health check says SERVING whatever its database does. A plain read of its tenants came"
     " back with an error, as requests do.",
-    mend="If PgCat or PostgreSQL are found wrong as well, fix these first: the message names the finding. If"
+    fix="If PgCat or PostgreSQL are found wrong as well, fix these first: the message names the finding. If"
     " not, its log says more: `dial error` is a PgCat that is gone, `AllServersDown` a pool without a"
     " server.",
 )
@@ -91,7 +91,7 @@ def _reads_fail(case: Case) -> str:
     name="write-check-failed",
     severity="error",
     why="A write or a check through the whole stack came back with an error (only with `--write-check`).",
-    mend="The step tells the side: creating and writing go to the primary, checking to the readers.",
+    fix="The step tells the side: creating and writing go to the primary, checking to the readers.",
 )
 def write_check_failed(case: Case) -> Iterator[Problem]:
     """The step of the write check that failed."""
@@ -114,7 +114,7 @@ def write_check_failed(case: Case) -> Iterator[Problem]:
     severity="warning",
     why="A check went on denying what had been written before (only with `--write-check`). Under a second is"
     " usual with replicas and only noted.",
-    mend="A replica is behind, see PD215 and PD216. Where a request must see what was just written, send the"
+    fix="A replica is behind, see PD215 and PD216. Where a request must see what was just written, send the"
     " snap token of the write with it.",
 )
 def stale_read(case: Case) -> Iterator[Problem]:
@@ -135,7 +135,7 @@ def stale_read(case: Case) -> Iterator[Problem]:
     name="write-check-leftover",
     severity="warning",
     why="The tenant of the write check could not be removed.",
-    mend="Delete it by Permify's API: `curl -X DELETE http://HOST:3476/v1/tenants/NAME`. Where it asks for a"
+    fix="Delete it by Permify's API: `curl -X DELETE http://HOST:3476/v1/tenants/NAME`. Where it asks for a"
     " key, write `send_key` of the deployment's README instead of `curl`.",
 )
 def write_check_leftover(case: Case) -> Iterator[Problem]:
@@ -154,7 +154,7 @@ def write_check_leftover(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Permify asks its callers for a key, and does not take the one that the doctor has, or the doctor has"
     " none. Callers with the same key fail in the same way.",
-    mend="Permify reads its keys when it starts. After a rotation, run `kubectl rollout restart`. In Compose,"
+    fix="Permify reads its keys when it starts. After a rotation, run `kubectl rollout restart`. In Compose,"
     " run `docker compose up --wait --no-deps permify`: `docker compose restart` keeps the old keys. If"
     " the doctor cannot read the keys, give it one in PERMIFY_TOKEN, or name a file with it in"
     " PERMIFY_TOKEN_FILE.",
@@ -189,7 +189,7 @@ def _restart(case: Case) -> str:
     severity="error",
     why="The files have Permify ask its callers for a key, and the running one answers without. Anyone who"
     " reaches it may write schemas and relationships.",
-    mend="It runs with other settings: apply the files, restart it, and look for PERMIFY_AUTHN_… variables.",
+    fix="It runs with other settings: apply the files, restart it, and look for PERMIFY_AUTHN_… variables.",
 )
 def permify_answers_anyone(case: Case) -> Iterator[Problem]:
     """Permify processes that answer a request without a key although the files say otherwise."""

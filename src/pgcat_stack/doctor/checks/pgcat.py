@@ -68,7 +68,7 @@ def _across(found: Iterable[tuple[str, Location, str, str]]) -> Iterator[Problem
     severity="error",
     why="PgCat refuses its administrator: it runs with another password or user than the secrets and the file"
     " have, so it was started from others.",
-    mend="Restart PgCat so that it takes the secrets as they are now, or give the doctor the password that it"
+    fix="Restart PgCat so that it takes the secrets as they are now, or give the doctor the password that it"
     " was started with.",
 )
 def admin_login_refused(case: Case) -> Iterator[Problem]:
@@ -88,7 +88,7 @@ def admin_login_refused(case: Case) -> Iterator[Problem]:
     severity="error",
     why="The validator judged pgcat.toml by another line of PgCat than the one that runs: keys may mean"
     " something else, or nothing.",
-    mend="Apply the files again, or correct the image.",
+    fix="Apply the files again, or correct the image.",
 )
 def pgcat_version_differs(case: Case) -> Iterator[Problem]:
     """PgCat of another line than the image's."""
@@ -111,7 +111,7 @@ def pgcat_version_differs(case: Case) -> Iterator[Problem]:
     severity="error",
     why="PgCat runs with another setting than the file has: it was not restarted after a change, or started"
     " from another file.",
-    mend="Restart PgCat, one process after the other.",
+    fix="Restart PgCat, one process after the other.",
 )
 def pgcat_setting_differs(case: Case) -> Iterator[Problem]:
     """Settings of SHOW CONFIG against the file."""
@@ -141,7 +141,7 @@ def _spelt(value: Any) -> str:
     name="pools-differ",
     severity="error",
     why="PgCat serves other pools, servers or sizes than the file has: the budget was judged by the file.",
-    mend="Restart PgCat, one process after the other.",
+    fix="Restart PgCat, one process after the other.",
 )
 def pools_differ(case: Case) -> Iterator[Problem]:
     """SHOW DATABASES against the pools of the file."""
@@ -183,7 +183,7 @@ def _pools(case: Case) -> Iterator[tuple[str, Location, str, str]]:
     name="pool-paused",
     severity="error",
     why="Somebody paused the pool: clients wait, and nothing ends that but RESUME or a restart.",
-    mend="`RESUME` in PgCat's admin database.",
+    fix="`RESUME` in PgCat's admin database.",
 )
 def pool_paused(case: Case) -> Iterator[Problem]:
     """Pools that pass on nothing."""
@@ -207,7 +207,7 @@ def pool_paused(case: Case) -> Iterator[Problem]:
     why="Clients wait for a server connection. After connect_timeout they get an error, and a replica is"
     " banned. With all connections of the pool in use, statements are slow or blocked, or the load is more"
     " than the pool carries. With none in use, PgCat gets no connection: no larger pool helps.",
-    mend="None in use: PD101, PD201 or PD203 names the server that does not answer, refuses or is full;"
+    fix="None in use: PD101, PD201 or PD203 names the server that does not answer, refuses or is full;"
     " PgCat's log says it otherwise. All in use: PD223 names who blocks them; else look for slow statements"
     " in pg_stat_activity. If they are quick and many, the load is real: larger pools within the budget"
     " (`pgcat-stack plan .`), or more max_connections.",
@@ -286,7 +286,7 @@ def known_cause(case: Case, addresses: Collection[Address], pools: Collection[st
     severity="error",
     why="PgCat leaves a server alone for ban_time after it failed: the others carry its share, with replicas"
     " gone the primary all reads.",
-    mend="The reason says what failed. FailedCheckout: no connection within connect_timeout, the server is"
+    fix="The reason says what failed. FailedCheckout: no connection within connect_timeout, the server is"
     " away or the pool exhausted. FailedHealthCheck, MessageSendFailed, MessageReceiveFailed: the connection"
     " broke. StatementTimeout: a statement took longer than statement_timeout. AdminBan: somebody's BAN."
     " After a crash of the server PgCat may still hold dead connections to it, and ban it for each: a restart"
@@ -339,7 +339,7 @@ def _banned(case: Case, facts: PgcatFacts, ban: Ban) -> str:
     why="While the doctor watched for a second, PgCat could not give clients a connection to a server: it did"
     " not reach it, or the pool had none left within connect_timeout. Each was an error for a request, or a"
     " move to another server.",
-    mend="PgCat's log says which: `Connection checkout error` with `TimedOut`, or the server's own refusal."
+    fix="PgCat's log says which: `Connection checkout error` with `TimedOut`, or the server's own refusal."
     " With PD306 and all connections in use the pool is exhausted, otherwise the server is away or refuses.",
 )
 def checkouts_fail(case: Case) -> Iterator[Problem]:
@@ -367,7 +367,7 @@ def checkouts_fail(case: Case) -> Iterator[Problem]:
     name="pool-does-not-serve",
     severity="error",
     why="A query through the pool, as Permify sends them, comes back with an error.",
-    mend="The message is PgCat's own. `AllServersDown`: it reaches no server of the pool. `No pool"
+    fix="The message is PgCat's own. `AllServersDown`: it reaches no server of the pool. `No pool"
     " configured`: it runs from another file. `password authentication failed`: see PD313.",
 )
 def pool_does_not_serve(case: Case) -> Iterator[Problem]:
@@ -394,7 +394,7 @@ def _unserved(case: Case) -> Iterator[tuple[str, Location, str, str]]:
     severity="error",
     why="The writer pool's server only follows: every write of Permify fails with `cannot execute … in a"
     " read-only transaction`.",
-    mend="Where the primary's name leads to a primary, restart PgCat: its connection is from before the name"
+    fix="Where the primary's name leads to a primary, restart PgCat: its connection is from before the name"
     " moved. Otherwise answer `primary_host` with the server that is the primary now, update, and restart"
     " PgCat.",
 )
@@ -433,7 +433,7 @@ def _named_primaries(case: Case, pool: str) -> str:
     name="exporter-differs",
     severity="warning",
     why="The exporter gives other pools or sizes than the PgCat beside it: the port is another process's.",
-    mend="See what listens there; on one machine two PgCat need two exporter ports.",
+    fix="See what listens there; on one machine two PgCat need two exporter ports.",
 )
 def exporter_differs(case: Case) -> Iterator[Problem]:
     """Exporters that tell of another PgCat."""
@@ -452,7 +452,7 @@ def exporter_differs(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Permify keeps at least one connection in each of its two pools. Where it serves and PgCat has no"
     " client, it goes past PgCat, and past its limits.",
-    mend="Look at the URIs that Permify runs with: environment variables win over the file.",
+    fix="Look at the URIs that Permify runs with: environment variables win over the file.",
 )
 def nobody_uses_pgcat(case: Case) -> Iterator[Problem]:
     """No client in any pool of any PgCat, while Permify reads well.
@@ -477,7 +477,7 @@ def nobody_uses_pgcat(case: Case) -> Iterator[Problem]:
     why="Permify reads, no PgCat has a client in the reader pool, and nobody has the role's connections but"
     " PgCat: both of Permify's pools lead to the writer pool. The primary carries all reads, and replicas"
     " none.",
-    mend="Look at the URIs that Permify runs with: PERMIFY_DATABASE_READER_URI and its like win over the"
+    fix="Look at the URIs that Permify runs with: PERMIFY_DATABASE_READER_URI and its like win over the"
     " file.",
 )
 def reads_in_the_writer_pool(case: Case) -> Iterator[Problem]:
@@ -536,7 +536,7 @@ def _others(case: Case) -> str:
     severity="warning",
     why="The way between PgCat and PostgreSQL is slow: every statement of every request takes that time, and"
     " a server connection is in use for as long, so the pools carry less.",
-    mend="Look at where both run: another region or zone, a VPN, a proxy, a saturated link. The notes name"
+    fix="Look at where both run: another region or zone, a VPN, a proxy, a saturated link. The notes name"
     " the round trip to every server.",
 )
 def pgcat_far(case: Case) -> Iterator[Problem]:
@@ -562,7 +562,7 @@ def pgcat_far(case: Case) -> Iterator[Problem]:
     severity="error",
     why="PgCat knows its clients by the password that it was started with. Permify with another is refused as"
     " soon as it opens a new connection.",
-    mend="Restart PgCat so that it takes the secret as it is now; see the section on rotation in the"
+    fix="Restart PgCat so that it takes the secret as it is now; see the section on rotation in the"
     " deployment's README.",
 )
 def pgcat_has_another_password(case: Case) -> Iterator[Problem]:

@@ -32,7 +32,7 @@ COMMIT_WAIT = "SyncRep"
     severity="error",
     why="PostgreSQL refuses the role that PgCat and Permify log in as. Connections that are open still work,"
     " so this shows only as they are replaced.",
-    mend="After a new password, every program must have it: see the section on rotation in the deployment's"
+    fix="After a new password, every program must have it: see the section on rotation in the deployment's"
     " README. A rule in pg_hba.conf must let the role in.",
 )
 def login_refused(case: Case) -> Iterator[Problem]:
@@ -63,7 +63,7 @@ def login_refused(case: Case) -> Iterator[Problem]:
     name="database-missing",
     severity="error",
     why="The server is there, the database is not: another server, or bootstrap.sql was never run on it.",
-    mend="Run postgres/bootstrap.sql on the primary, then the migration.",
+    fix="Run postgres/bootstrap.sql on the primary, then the migration.",
 )
 def database_missing(case: Case) -> Iterator[Problem]:
     """Servers without the database."""
@@ -82,7 +82,7 @@ def database_missing(case: Case) -> Iterator[Problem]:
     why="PostgreSQL refuses another connection. `too many connections for role`: the role is at its own"
     " limit, because more of this deployment runs than planned, or the limit is not the capacity. `too many"
     " clients`, `remaining connection slots`: the server is full, mostly of other applications.",
-    mend="The message names who holds them, as far as that can be seen: end or limit that one. PgCat keeps"
+    fix="The message names who holds them, as far as that can be seen: end or limit that one. PgCat keeps"
     " the connections that it has. Where the doctor gets no connection either, ask as a superuser, for whom"
     " PostgreSQL keeps some: `SELECT usename, application_name, client_addr, count(*) FROM pg_stat_activity"
     " GROUP BY 1, 2, 3 ORDER BY 4 DESC`.",
@@ -144,7 +144,7 @@ def _less(case: Case, server: Server, facts: ServerFacts) -> str:
     name="max-connections-below",
     severity="error",
     why="The budget counts with more connections than the server has: it refuses some at peak load.",
-    mend="Raise max_connections on the server (a restart), or lower it in the answers and update.",
+    fix="Raise max_connections on the server (a restart), or lower it in the answers and update.",
 )
 def max_connections_below(case: Case) -> Iterator[Problem]:
     """Servers with fewer connections than budget.yaml says."""
@@ -166,7 +166,7 @@ def max_connections_below(case: Case) -> Iterator[Problem]:
     name="max-connections-above",
     severity="warning",
     why="The server has more connections than the budget uses: the pools could be larger.",
-    mend="Answer `postgres_max_connections` with what the server has, and update.",
+    fix="Answer `postgres_max_connections` with what the server has, and update.",
 )
 def max_connections_above(case: Case) -> Iterator[Problem]:
     """Servers with more connections than budget.yaml says."""
@@ -186,7 +186,7 @@ def max_connections_above(case: Case) -> Iterator[Problem]:
     severity="warning",
     why="Others hold more connections than budget.yaml keeps for them, so the deployment's own may be refused"
     " at peak load. The slots that PostgreSQL reserves for superusers count as theirs.",
-    mend="Answer `other_connections` with what others really need, or lower their pools.",
+    fix="Answer `other_connections` with what others really need, or lower their pools.",
 )
 def others_beyond_their_share(case: Case) -> Iterator[Problem]:
     """Servers where others have more connections now than are kept for them, unless PD203 names them."""
@@ -216,7 +216,7 @@ def others_beyond_their_share(case: Case) -> Iterator[Problem]:
     severity="error",
     why="The role's CONNECTION LIMIT is the last guard of everybody else's connections. Above the capacity it"
     " guards nothing; below it connections are refused that the budget counts with.",
-    mend="Run postgres/bootstrap.sql of this deployment again: it brings a changed budget into force.",
+    fix="Run postgres/bootstrap.sql of this deployment again: it brings a changed budget into force.",
 )
 def role_limit_differs(case: Case) -> Iterator[Problem]:
     """A limit of the role that is not the capacity."""
@@ -239,7 +239,7 @@ def role_limit_differs(case: Case) -> Iterator[Problem]:
     name="role-is-superuser",
     severity="error",
     why="No connection limit binds a superuser, and Permify needs none of its rights.",
-    mend="Take the right away, or answer `database_user` with a role of its own.",
+    fix="Take the right away, or answer `database_user` with a role of its own.",
 )
 def role_is_superuser(case: Case) -> Iterator[Problem]:
     """A superuser as Permify's role."""
@@ -258,7 +258,7 @@ def role_is_superuser(case: Case) -> Iterator[Problem]:
     severity="warning",
     why="Permify's tables hold tenants of very different size: a generic plan fits none of them. PgCat drops"
     " the setting from Permify's URI, so the role carries it.",
-    mend="Run postgres/bootstrap.sql again; open connections keep the old setting until they are replaced.",
+    fix="Run postgres/bootstrap.sql again; open connections keep the old setting until they are replaced.",
 )
 def plan_cache_mode(case: Case) -> Iterator[Problem]:
     """Another plan_cache_mode of the role behind PgCat. Direct, Permify's URI decides (PS409)."""
@@ -278,7 +278,7 @@ def plan_cache_mode(case: Case) -> Iterator[Problem]:
     name="postgresql-too-old",
     severity="error",
     why="Permify needs PostgreSQL 13.8 or newer.",
-    mend="Upgrade the server.",
+    fix="Upgrade the server.",
 )
 def postgresql_too_old(case: Case) -> Iterator[Problem]:
     """Servers older than Permify can use."""
@@ -294,7 +294,7 @@ def postgresql_too_old(case: Case) -> Iterator[Problem]:
     severity="error",
     why="A streaming replica runs the major version of its primary: another version is another cluster, or an"
     " upgrade that was not finished.",
-    mend="Finish the upgrade, or correct the address.",
+    fix="Finish the upgrade, or correct the address.",
 )
 def versions_differ(case: Case) -> Iterator[Problem]:
     """Servers of another major version than the first."""
@@ -315,7 +315,7 @@ def versions_differ(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Writes fail on a server that only follows. After a failover the addresses in the files are the old"
     " ones, unless a name follows the primary.",
-    mend="Answer `primary_host` with the server that is the primary now, and update; or promote this one.",
+    fix="Answer `primary_host` with the server that is the primary now, and update; or promote this one.",
 )
 def primary_is_a_replica(case: Case) -> Iterator[Problem]:
     """A primary that is in recovery."""
@@ -336,7 +336,7 @@ def primary_is_a_replica(case: Case) -> Iterator[Problem]:
     name="replica-is-a-primary",
     severity="error",
     why="A server that was promoted no longer follows: reads from it miss every later write.",
-    mend="After a failover, swap the addresses in the answers; otherwise take it out of `replica_hosts` and"
+    fix="After a failover, swap the addresses in the answers; otherwise take it out of `replica_hosts` and"
     " build it anew as a replica.",
 )
 def replica_is_a_primary(case: Case) -> Iterator[Problem]:
@@ -359,7 +359,7 @@ def replica_is_a_primary(case: Case) -> Iterator[Problem]:
     name="other-cluster",
     severity="error",
     why="A replica has its primary's system identifier. One with another answers from other data.",
-    mend="Correct the address, or build the replica anew from this primary.",
+    fix="Correct the address, or build the replica anew from this primary.",
 )
 def other_cluster(case: Case) -> Iterator[Problem]:
     """Replicas of another cluster than the primary's."""
@@ -377,7 +377,7 @@ def other_cluster(case: Case) -> Iterator[Problem]:
     name="replica-not-streaming",
     severity="error",
     why="The replica is not connected to a primary: it answers, with ever older data.",
-    mend="Its log says why: the primary's address, a password, a slot or WAL that is gone. A replica that"
+    fix="Its log says why: the primary's address, a password, a slot or WAL that is gone. A replica that"
     " cannot catch up is built anew.",
 )
 def replica_not_streaming(case: Case) -> Iterator[Problem]:
@@ -399,7 +399,7 @@ def replica_not_streaming(case: Case) -> Iterator[Problem]:
     why="Reads, head snapshots and schema lookups of Permify use the replicas. While one is behind, a schema"
     " that was just written is not found (SCHEMA_NOT_FOUND), and a permission that was just given is denied;"
     " the wrong denial can stay in Permify's cache.",
-    mend="Look for what slows it: heavy writes, long queries on it, a paused replay, its disk or network.",
+    fix="Look for what slows it: heavy writes, long queries on it, a paused replay, its disk or network.",
 )
 def replica_behind(case: Case) -> Iterator[Problem]:
     """Replicas that did not have what the primary had, while they were watched for a second."""
@@ -423,7 +423,7 @@ def replica_behind(case: Case) -> Iterator[Problem]:
     name="commit-timestamps-off",
     severity="error",
     why="Permify's watch reads the commit times that PostgreSQL keeps only with track_commit_timestamp.",
-    mend="Set `track_commit_timestamp = on` and restart the servers, the primary first.",
+    fix="Set `track_commit_timestamp = on` and restart the servers, the primary first.",
 )
 def commit_timestamps_off(case: Case) -> Iterator[Problem]:
     """Servers without commit times behind a Permify that serves watch."""
@@ -439,7 +439,7 @@ def commit_timestamps_off(case: Case) -> Iterator[Problem]:
     name="not-migrated",
     severity="error",
     why="Permify's tables are missing: the migration never ran against this database, or failed.",
-    mend="Run the migration, straight to the primary; its log says why it failed.",
+    fix="Run the migration, straight to the primary; its log says why it failed.",
 )
 def not_migrated(case: Case) -> Iterator[Problem]:
     """A database without Permify's tables."""
@@ -456,7 +456,7 @@ def not_migrated(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Permify's pods wait until the migration of their version is noted in the database. Without the note"
     " new pods never start; those that run go on.",
-    mend="Apply the deployment again, so that the Job runs, and look at its log.",
+    fix="Apply the deployment again, so that the Job runs, and look at its log.",
 )
 def migration_not_noted(case: Case) -> Iterator[Problem]:
     """A database without the note of this deployment's migration."""
@@ -478,7 +478,7 @@ def migration_not_noted(case: Case) -> Iterator[Problem]:
     severity="warning",
     why="A migration that is cut short while it builds an index concurrently leaves it invalid: it costs at"
     " every write and serves no query.",
-    mend="Where no index is being built right now: `REINDEX INDEX CONCURRENTLY NAME`, as the owner.",
+    fix="Where no index is being built right now: `REINDEX INDEX CONCURRENTLY NAME`, as the owner.",
 )
 def invalid_index(case: Case) -> Iterator[Problem]:
     """Indexes that PostgreSQL does not use."""
@@ -496,7 +496,7 @@ def invalid_index(case: Case) -> Iterator[Problem]:
     severity="error",
     why="The role holds more connections than the plan gives the deployment at its peak: more PgCat"
     " processes, larger pools than the files say, or somebody else who uses the role.",
-    mend="The message names where they come from; stop what is not of this deployment, or plan for it.",
+    fix="The message names where they come from; stop what is not of this deployment, or plan for it.",
 )
 def more_connections_than_planned(case: Case) -> Iterator[Problem]:
     """Servers where the role has more connections than the demand."""
@@ -521,7 +521,7 @@ def more_connections_than_planned(case: Case) -> Iterator[Problem]:
     severity="error",
     why="The files ask for TLS and connections go in the clear. PgCat falls back to plain text without a word"
     " when the server refuses TLS.",
-    mend="Turn `ssl` on in the server and have `hostssl` in its pg_hba.conf, then restart PgCat.",
+    fix="Turn `ssl` on in the server and have `hostssl` in its pg_hba.conf, then restart PgCat.",
 )
 def connection_not_encrypted(case: Case) -> Iterator[Problem]:
     """Open connections without TLS where the files ask for it."""
@@ -543,7 +543,7 @@ def connection_not_encrypted(case: Case) -> Iterator[Problem]:
     why="PostgreSQL keeps superuser_reserved_connections for superusers and, since version 16,"
     " reserved_connections for members of pg_use_reserved_connections. The role gets none of them: the budget"
     " counts with connections that the server refuses.",
-    mend="Answer `other_connections` with at least what the server reserves, and update.",
+    fix="Answer `other_connections` with at least what the server reserves, and update.",
 )
 def reserved_beyond_plan(case: Case) -> Iterator[Problem]:
     """Servers that reserve more connections than budget.yaml keeps for others."""
@@ -572,7 +572,7 @@ def _reserved_by(facts: ServerFacts) -> str:
     severity="warning",
     why="By the files, clients verify the certificate of PostgreSQL, or of PgCat, and the CA is not here. The"
     " doctor does not log in to a server that it cannot verify.",
-    mend="Let the doctor read the CA by kubectl, or set `DATABASE_CA_FILE` or `PGCAT_CA_FILE`"
+    fix="Let the doctor read the CA by kubectl, or set `DATABASE_CA_FILE` or `PGCAT_CA_FILE`"
     " to a file with it.",
 )
 def no_ca(case: Case) -> Iterator[Problem]:
@@ -596,7 +596,7 @@ def no_ca(case: Case) -> Iterator[Problem]:
     severity="warning",
     why="The server asks for a login by MD5. Its certificate is not verified, so it may be a stranger, who"
     " could log in to PgCat with the answer. The doctor did not answer.",
-    mend="Set `password_encryption = 'scram-sha-256'` and the role's password anew, with `scram-sha-256` in"
+    fix="Set `password_encryption = 'scram-sha-256'` and the role's password anew, with `scram-sha-256` in"
     " pg_hba.conf; PgCat and Permify log in by both. Where the role has such a password already, find out who"
     " answers at this address.",
 )
@@ -616,7 +616,7 @@ def login_by_md5(case: Case) -> Iterator[Problem]:
     why="Sessions of the role wait for a lock that another session holds: their requests hang, and with them"
     " all that wait for the same pool or tenant. The server itself is well. A replica also waits for locks"
     " that are taken on the primary.",
-    mend="The message names who holds the lock. Find out what it does: a migration or a backup ends by"
+    fix="The message names who holds the lock. Find out what it does: a migration or a backup ends by"
     " itself; `idle in transaction` is a client that forgot to end. `SELECT pg_cancel_backend(PID)` ends a"
     " statement, `SELECT pg_terminate_backend(PID)` the session: its transaction is rolled back, and its"
     " work is lost. Do not end or restart the server.",
@@ -704,7 +704,7 @@ def described(session: Session) -> str:
     severity="warning",
     why="A transaction is open for long: it keeps its locks, and VACUUM cannot remove what was deleted"
     " since. An ordinary role sees only its own; a note says whose it does not see.",
-    mend="Find out what it does: a backup or a migration ends by itself. `idle in transaction` is a client"
+    fix="Find out what it does: a backup or a migration ends by itself. `idle in transaction` is a client"
     " that forgot to end; `SELECT pg_terminate_backend(PID)` rolls it back.",
 )
 def long_transaction(case: Case) -> Iterator[Problem]:
@@ -731,7 +731,7 @@ def long_transaction(case: Case) -> Iterator[Problem]:
     " `default_transaction_read_only` is on: every write fails with `cannot execute … in a read-only"
     " transaction`. Somebody, or the provider of the database when its disk is full, has set that. It is no"
     " failover, and the data is all there.",
-    mend="Find out why it was set. Then reset it where the message says: `ALTER SYSTEM RESET"
+    fix="Find out why it was set. Then reset it where the message says: `ALTER SYSTEM RESET"
     " default_transaction_read_only; SELECT pg_reload_conf();`, or the same of the role or the database. For"
     " a role or a database, restart PgCat afterwards: open connections keep the setting.",
 )
@@ -784,7 +784,7 @@ def _read_only(case: Case, facts: ServerFacts) -> tuple[str, str] | None:
     severity="warning",
     why="A setting of the role or of its database changes how Permify's statements run, and no file of the"
     " deployment has it. PgCat's connections take it when they are opened.",
-    mend="If nobody needs it, reset it: `ALTER ROLE … RESET NAME`, or `ALTER DATABASE … RESET NAME`, then"
+    fix="If nobody needs it, reset it: `ALTER ROLE … RESET NAME`, or `ALTER DATABASE … RESET NAME`, then"
     " restart PgCat.",
 )
 def role_setting(case: Case) -> Iterator[Problem]:
@@ -815,7 +815,7 @@ def role_setting(case: Case) -> Iterator[Problem]:
     severity="error",
     why="A search_path of the role or of its database does not name the schema `public`, where the migration"
     " has made Permify's tables. Every new connection finds none of them: `relation … does not exist`.",
-    mend="Reset it where the message says, then restart PgCat, because open connections keep it.",
+    fix="Reset it where the message says, then restart PgCat, because open connections keep it.",
 )
 def tables_out_of_sight(case: Case) -> Iterator[Problem]:
     """A search_path without the schema of Permify's tables."""
@@ -873,7 +873,7 @@ _EFFECTS: dict[str, Callable[[str], str]] = {
     severity="error",
     why="The server takes a connection and answers no login, or ends it, while the connections that PgCat"
     " has open still work. PgCat opens others as these end, and then requests fail.",
-    mend="On the server: is it starting, out of memory or processes, is its disk full or hanging? Its log"
+    fix="On the server: is it starting, out of memory or processes, is its disk full or hanging? Its log"
     " says. If something else stands between here and the server, such as a proxy or a firewall, run the"
     " doctor where PgCat runs.",
 )
@@ -896,7 +896,7 @@ def new_connections_fail(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Commits wait until a synchronous standby has them, and none answers: writes hang, and reads go on."
     " PostgreSQL waits without an end, and no log says so.",
-    mend="Bring that standby back: the writes go on by themselves. If it stays away, take its name out of"
+    fix="Bring that standby back: the writes go on by themselves. If it stays away, take its name out of"
     " `synchronous_standby_names`, by what manages the server; from then on, acknowledged writes are lost"
     " with the primary. Do not end the sessions: their writes are there, and the clients are told otherwise.",
 )

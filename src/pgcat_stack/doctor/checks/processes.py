@@ -30,7 +30,7 @@ NEARLY_ALL = 0.9
     severity="error",
     why="The server answers neither here nor through PgCat. Where it answers PgCat but not this machine, the"
     " doctor asks it through PgCat and only notes that.",
-    mend="If PgCat cannot reach it either, the server or the network between is down. If only this machine"
+    fix="If PgCat cannot reach it either, the server or the network between is down. If only this machine"
     " cannot, run the doctor where it can, or name an address with `--reach`.",
 )
 def postgresql_not_reached(case: Case) -> Iterator[Problem]:
@@ -49,7 +49,7 @@ def postgresql_not_reached(case: Case) -> Iterator[Problem]:
     name="pgcat-not-reached",
     severity="error",
     why="Permify's connections go through PgCat: where none answers, every request fails.",
-    mend="Look at its log and its state; where it serves and only this machine does not reach it, name an"
+    fix="Look at its log and its state; where it serves and only this machine does not reach it, name an"
     " address with `--reach pgcat=HOST:PORT`. Connection refused: it does not run, or not there. A PgCat that"
     " takes connections and does not answer is at its limit of open files (`Too many open files` in its log,"
     " see PD111), or its node is out of CPU.",
@@ -70,7 +70,7 @@ def pgcat_not_reached(case: Case) -> Iterator[Problem]:
     name="permify-not-reached",
     severity="error",
     why="Nobody gets an answer from a Permify that does not answer here, unless this machine is cut off.",
-    mend="Look at its log and its state; where it serves and only this machine does not reach it, name an"
+    fix="Look at its log and its state; where it serves and only this machine does not reach it, name an"
     " address with `--reach permify=HOST:PORT`.",
 )
 def permify_not_reached(case: Case) -> Iterator[Problem]:
@@ -88,7 +88,7 @@ def permify_not_reached(case: Case) -> Iterator[Problem]:
     name="exporter-not-reached",
     severity="warning",
     why="Prometheus reads PgCat by this port: without it alerts and dashboards see nothing.",
-    mend="PgCat logs why its exporter did not start, such as a port in use; network policies may keep others"
+    fix="PgCat logs why its exporter did not start, such as a port in use; network policies may keep others"
     " from it.",
 )
 def exporter_not_reached(case: Case) -> Iterator[Problem]:
@@ -107,7 +107,7 @@ def exporter_not_reached(case: Case) -> Iterator[Problem]:
     name="no-password",
     severity="warning",
     why="Checks that need a login are not run without its password; nothing is wrong with the deployment.",
-    mend="Set the variable that the message names, or run the doctor where the deployment's secrets are.",
+    fix="Set the variable that the message names, or run the doctor where the deployment's secrets are.",
 )
 def no_password(case: Case) -> Iterator[Problem]:
     """What could not be asked for want of a password."""
@@ -128,7 +128,7 @@ def no_password(case: Case) -> Iterator[Problem]:
     severity="error",
     why="Fewer processes run than the files say: the others carry their load, and a lost one more may be the"
     " last.",
-    mend="Look at why they do not run: the platform's events, quota, or somebody who scaled them down.",
+    fix="Look at why they do not run: the platform's events, quota, or somebody who scaled them down.",
 )
 def processes_missing(case: Case) -> Iterator[Problem]:
     """Fewer processes than the files have replicas."""
@@ -148,7 +148,7 @@ def processes_missing(case: Case) -> Iterator[Problem]:
     severity="error",
     why="The connection budget counts the most processes that the files allow. More of them can ask"
     " PostgreSQL for more connections than it has.",
-    mend="Scale back, or raise the number in the files so that the validator counts it.",
+    fix="Scale back, or raise the number in the files so that the validator counts it.",
 )
 def more_processes_than_planned(case: Case) -> Iterator[Problem]:
     """More processes than the budget's instances."""
@@ -167,7 +167,7 @@ def more_processes_than_planned(case: Case) -> Iterator[Problem]:
     name="process-unwell",
     severity="error",
     why="Docker or Kubernetes itself says that a container of the deployment does not run as it should.",
-    mend="Its log says why: `docker compose logs NAME`, `kubectl logs POD -c NAME --previous`.",
+    fix="Its log says why: `docker compose logs NAME`, `kubectl logs POD -c NAME --previous`.",
 )
 def process_unwell(case: Case) -> Iterator[Problem]:
     """Containers that are not ready, have ended, or were just restarted."""
@@ -188,7 +188,7 @@ def process_unwell(case: Case) -> Iterator[Problem]:
     name="image-differs",
     severity="error",
     why="What runs is not what the files say: they were not applied, or somebody changed the running object.",
-    mend="Apply the files again, or bring the change into them.",
+    fix="Apply the files again, or bring the change into them.",
 )
 def image_differs(case: Case) -> Iterator[Problem]:
     """Containers whose image is not that of the files."""
@@ -210,7 +210,7 @@ def image_differs(case: Case) -> Iterator[Problem]:
     why="The server was asked neither from here nor through PgCat, which gave other servers of its pool each"
     " time: it is down, or it is only not reached from here and PgCat prefers others. Whether it is well was"
     " not judged.",
-    mend="If PgCat's log has `Banning instance` or `Connection checkout error` for it, it is down. Otherwise"
+    fix="If PgCat's log has `Banning instance` or `Connection checkout error` for it, it is down. Otherwise"
     " run the doctor again, or name an address with `--reach`.",
 )
 def postgresql_not_asked(case: Case) -> Iterator[Problem]:
@@ -233,7 +233,7 @@ def postgresql_not_asked(case: Case) -> Iterator[Problem]:
     why="The doctor could not put a question, or could not read the answer: another program answers there,"
     " the program is of a version that it does not know, the connection broke, or the doctor itself is"
     " wrong. What that question would have shown was not judged; everything else was.",
-    mend="Run the doctor again. If the line stays, look at what answers there and at its version, and report"
+    fix="Run the doctor again. If the line stays, look at what answers there and at its version, and report"
     " the line.",
 )
 def question_failed(case: Case) -> Iterator[Problem]:
@@ -260,7 +260,7 @@ def _about(facts: Facts, question: str) -> Location:
     severity="error",
     why="PgCat has nearly as many files open as it may: each client and each server connection is one. At the"
     " limit it accepts no client and writes `Too many open files` thousands of times a second.",
-    mend="Raise the hard limit (`nofile`) of the container runtime and restart PgCat, or let fewer clients"
+    fix="Raise the hard limit (`nofile`) of the container runtime and restart PgCat, or let fewer clients"
     " connect: fewer Permify processes for each PgCat, or a smaller `permify_max_connections`.",
 )
 def open_files_used_up(case: Case) -> Iterator[Problem]:
@@ -279,7 +279,7 @@ def open_files_used_up(case: Case) -> Iterator[Problem]:
     severity="warning",
     why="PgCat may open few files, and each client and each server connection is one. start.sh raises the"
     " soft limit to the hard one, so the container runtime gives no more, or PgCat was started another way.",
-    mend="Raise the hard limit (`nofile`) of the container runtime and restart PgCat.",
+    fix="Raise the hard limit (`nofile`) of the container runtime and restart PgCat.",
 )
 def few_open_files(case: Case) -> Iterator[Problem]:
     """PgCat processes that may open few files, and have not used them up."""
@@ -306,7 +306,7 @@ def _more_files(files: FileLimit) -> str:
     severity="error",
     why="What answers may be a stranger: its certificate is refused, it does without the TLS that the files"
     " ask for, or it asks for the password in clear. It got no password.",
-    mend="Find out who answers at this address. If it is your server, correct its certificate, its name in"
+    fix="Find out who answers at this address. If it is your server, correct its certificate, its name in"
     " the files, or the CA. A `pg_hba.conf` with `password`, `ldap`, `pam` or `radius` asks for passwords in"
     " clear: the doctor does not log in there.",
 )
