@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
     from pathspec import GitIgnoreSpec
 
 HOOKS = Path(__file__).resolve().parent
@@ -39,8 +40,8 @@ DECIDING = ("copier.yml", "questions")
 """What decides, with the names of the files in `RENDERED`, which of them are rendered."""
 DISCARD = "PGCAT_STACK_DISCARD_EDITS"
 """The environment variable that lets edited files go."""
-USUAL = {"database": "bundled", "pgcat_replicas": 2, "drain_seconds": 60, "database_tls": "require"}
-"""Defaults that depend on other answers: what they mostly are."""
+OTHERWISE = ("authn", "probe")
+"""What an update proposes otherwise than a first copy: it does not come back by itself."""
 
 
 def main(arguments: list[str]) -> int:
@@ -139,12 +140,11 @@ def tell_what_was_forgotten(root: Path, answers_file: str) -> None:
         now = yaml.safe_load((root / answers_file).read_text(encoding="utf-8"))
         if before == now:
             return
+        gone = before.keys() - now.keys()
         lost = {
             key: before[key]
-            for key, question in questions().items()
-            if key in before
-            and key not in now
-            and before[key] not in (question.get("default"), USUAL.get(key), "", 0)
+            for key, usual in (defaults() if gone else {}).items()
+            if key in gone and before[key] not in ("", 0) and (key in OTHERWISE or before[key] != usual)
         }
     except (OSError, GitError, yaml.YAMLError, TypeError):
         return  # a conflict in it, or no commit: the validator says so
@@ -167,6 +167,12 @@ def questions() -> dict[str, dict[str, Any]]:
         asked = yaml.load(file.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         found |= {key: each for key, each in asked.items() if not key.startswith("_")}
     return found
+
+
+def defaults() -> dict[str, Any]:
+    """What this version proposes for each question, by its keys, while no other is answered."""
+    table = environment().get_template("questions/table.jinja").make_module().questions  # type: ignore[attr-defined]
+    return {key: rule.get("default") for key, rule in table.items()}
 
 
 def text(value: object) -> str:
@@ -225,20 +231,25 @@ def excluded(answers: dict[str, Any]) -> GitIgnoreSpec:
 
     Copier itself would first be imported, and compile every question: more than a second.
     """
+    from pathspec import GitIgnoreSpec
+
+    patterns = environment().get_template("questions/excluded.jinja").render(answers)
+    return GitIgnoreSpec.from_lines(patterns.splitlines())
+
+
+def environment() -> SandboxedEnvironment:
+    """Jinja as Copier sets it up for this template."""
     import yaml
     from jinja2 import FileSystemLoader, StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
-    from pathspec import GitIgnoreSpec
 
     settings = yaml.safe_load((TEMPLATE / "copier.yml").read_text(encoding="utf-8").partition("\n---\n")[0])
-    environment = SandboxedEnvironment(
+    return SandboxedEnvironment(
         loader=FileSystemLoader(TEMPLATE),
         undefined=StrictUndefined,
         extensions=["jinja2_ansible_filters.AnsibleCoreFiltersExtension"],
         **{name: value for name, value in settings["_envops"].items() if name != "undefined"},
     )
-    patterns = environment.get_template("questions/excluded.jinja").render(answers)
-    return GitIgnoreSpec.from_lines(patterns.splitlines())
 
 
 def rules(commit: str) -> bytes | None:

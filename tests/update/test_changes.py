@@ -359,6 +359,18 @@ def test_a_changed_capacity_needs_an_administrator(
     assert "administrator" not in update_report(bundled, Reading.load(bundled))
 
 
+def test_a_key_that_an_update_would_not_propose_again_is_named(
+    home: Home, in_process: InProcess, tmp_path: Path
+) -> None:
+    """A new deployment asks callers for a key by default, and an update does not."""
+    deploy = in_process.copy(tmp_path / "deploy", NEXT, ANSWERS["standalone"])
+    assert stored(deploy)["authn"] == "preshared"
+    run = home.copier("update", "--trust", "--defaults", "--data", "permify_install=none", str(deploy))
+    assert run.returncode == 0, run.stdout + run.stderr
+    (given,) = re.findall(r"^Forgotten, .*\n  (.*)$", run.stdout, re.MULTILINE)
+    assert given == "--data authn=preshared"
+
+
 def test_answers_that_are_no_longer_asked_for_are_named(
     home: Home, in_process: InProcess, tmp_path: Path
 ) -> None:
