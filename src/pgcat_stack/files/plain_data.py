@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 Key = str | int
@@ -47,13 +46,23 @@ def put(data: Any, keys: tuple[str, ...], value: Any) -> dict[str, Any]:
     return {**as_mapping(data), key: put(dig(data, key), tuple(below), value) if below else value}
 
 
-def strings(value: Any, keys: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], str]]:
-    """Every text in the value with its path."""
+Texts = list[tuple[tuple[Key, ...], str]]
+"""Texts in a value with their paths."""
+
+
+def strings(value: Any, keys: tuple[Key, ...] = ()) -> Texts:
+    """Every text in the value, which stands at the path `keys`, with its path."""
+    found: Texts = []
+    _add_strings(found, value, keys)
+    return found
+
+
+def _add_strings(found: Texts, value: Any, keys: tuple[Key, ...]) -> None:
     if isinstance(value, str):
-        yield keys, value
+        found.append((keys, value))
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from strings(item, (*keys, key))
+            _add_strings(found, item, (*keys, key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from strings(item, (*keys, index))
+            _add_strings(found, item, (*keys, index))
