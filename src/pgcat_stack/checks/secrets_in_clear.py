@@ -24,7 +24,8 @@ from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import environment_lines
 
 GITIGNORE = ".gitignore"
-_TEMPLATE = re.compile(r"^[ \t]*[\"']?_src_path[\"']?[ \t]*:", re.MULTILINE)
+_TEMPLATE_KEY = "_src_path"
+_TEMPLATE = re.compile(rf"^[ \t]*[\"']?{_TEMPLATE_KEY}[\"']?[ \t]*:", re.MULTILINE)
 _REFERENCE = re.compile(r"\$\$?[({][^(){}]*[)}]|\$\$?[A-Za-z_]\w*|\{\{.*\}\}|<[^<>]+>")
 
 
@@ -36,7 +37,7 @@ def is_reference(value: str) -> bool:
 
 def is_answers_file(source: Source) -> bool:
     """Whether Copier keeps its answers there, under any name: only they hold the template's address."""
-    return bool(_TEMPLATE.search(source.text))
+    return _TEMPLATE_KEY in source.text and bool(_TEMPLATE.search(source.text))
 
 
 @check(
