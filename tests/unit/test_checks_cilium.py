@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cases import DIRECT, SIDECAR, STANDALONE, edit, findings, one, rendered
-from pgcat_stack.checks._cilium import name_matches
+from pgcat_stack.reading.policies import name_matches
 
 CILIUM = "kubernetes/cilium-policies.yaml"
 POLICIES = "kubernetes/network-policies.yaml"

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._uris import direct_connections
 from pgcat_stack.files.plain_data import Key, as_list, dig
 from pgcat_stack.files.quantities import whole_text
 from pgcat_stack.files.variables import filled_in, interpolated
@@ -189,7 +188,7 @@ def loopback_database(reading: Reading) -> Iterator[Problem]:
         for server in pool.servers:
             if server.address.is_loopback:
                 yield Problem(server.location, f"{server.address} is PgCat's own container", fix)
-    for connection in direct_connections(reading):
+    for connection in reading.connections.direct:
         for address in connection.uri.servers:
             if address.is_loopback:
                 yield Problem(connection.location, f"{address} is Permify's own container", fix)

@@ -10,15 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pgcat_stack.checks import STACK, check
-from pgcat_stack.checks._reach import reach
-from pgcat_stack.checks._uris import (
-    direct_connections,
-    listed,
-    not_primary,
-    permify_connections,
-    primaries_of,
-    through_pgcat,
-)
+from pgcat_stack.checks._uris import listed, not_primary, primaries_of, through_pgcat
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import PGCAT
@@ -38,7 +30,7 @@ from pgcat_stack.reading.reading import Reading
 def uri_names_no_pool(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose database is no pool."""
     known = reading.topology.pools
-    for connection in permify_connections(reading) if known else ():
+    for connection in reading.connections.permify if known else ():
         if connection.uri.database not in known:
             yield Problem(
                 connection.location,
@@ -80,7 +72,7 @@ def writes_reach_the_primary_alone(reading: Reading) -> Iterator[Problem]:
                         "name the primary",
                     )
     primaries = primaries_of(reading)
-    for connection in direct_connections(reading) if primaries else ():
+    for connection in reading.connections.direct if primaries else ():
         if connection.side == "writer":
             yield from not_primary(connection, primaries, "budget.yaml")
 
@@ -120,8 +112,8 @@ def reader_shares_the_writer_pool(reading: Reading) -> Iterator[Problem]:
 )
 def uri_misses_pgcat(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose host is not where PgCat answers."""
-    for connection in permify_connections(reading) if reading.topology.pools else ():
-        ports = reach(reading, connection)
+    for connection in reading.connections.permify if reading.topology.pools else ():
+        ports = reading.network.reach(connection)
         if ports is None:
             continue
         hosts = [server.host for server in connection.uri.servers] or [""]
@@ -144,8 +136,8 @@ def uri_misses_pgcat(reading: Reading) -> Iterator[Problem]:
 )
 def uri_port(reading: Reading) -> Iterator[Problem]:
     """Permify's URIs whose port is not PgCat's."""
-    for connection in permify_connections(reading) if reading.topology.pools else ():
-        ports = reach(reading, connection) or {}
+    for connection in reading.connections.permify if reading.topology.pools else ():
+        ports = reading.network.reach(connection) or {}
         for server in connection.uri.servers:
             if server.host in ports and ports[server.host] != server.port:
                 answers = Address(server.host, ports[server.host])

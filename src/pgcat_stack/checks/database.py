@@ -6,21 +6,12 @@ import re
 from collections.abc import Iterator
 
 from pgcat_stack.checks import STACK, check
-from pgcat_stack.checks._reach import reach
-from pgcat_stack.checks._uris import (
-    Connection,
-    direct_connections,
-    listed,
-    migration_connections,
-    not_primary,
-    primaries_of,
-    through_pgcat,
-    used_pools,
-)
+from pgcat_stack.checks._uris import listed, not_primary, primaries_of, through_pgcat, used_pools
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import BOOTSTRAP, PGCAT
 from pgcat_stack.printable import show
+from pgcat_stack.reading.connections import Connection
 from pgcat_stack.reading.reading import Reading
 
 _PLAN = re.compile(r"plan_cache_mode\s*(?:=|\bTO\b)\s*'?(\w+)", re.IGNORECASE)
@@ -40,7 +31,7 @@ def uri_plan_cache_mode(reading: Reading) -> Iterator[Problem]:
     """Direct URIs whose plan_cache_mode differs from the role's."""
     statements = _PLAN.findall(_sql(reading.sources.get(BOOTSTRAP)))
     wanted = statements[-1].lower() if statements else "force_custom_plan"
-    for connection in direct_connections(reading):
+    for connection in reading.connections.direct:
         mode = connection.uri.options.get("plan_cache_mode", "auto")
         if connection.uri.servers and mode != wanted:
             yield Problem(
@@ -73,7 +64,7 @@ def _bootstrapped(reading: Reading, statement: re.Pattern[str]) -> dict[str, Loc
 
 def _to_postgresql(reading: Reading) -> list[Connection]:
     """The connection strings that reach PostgreSQL without PgCat."""
-    connections = [*direct_connections(reading), *migration_connections(reading)]
+    connections = [*reading.connections.direct, *reading.connections.migrations]
     return [connection for connection in connections if connection.uri.servers]
 
 
@@ -155,8 +146,8 @@ def migration_not_on_the_primary(reading: Reading) -> Iterator[Problem]:
     }
     where = PGCAT if primaries else "budget.yaml"
     primaries = primaries or primaries_of(reading)
-    for connection in migration_connections(reading):
-        ports = reach(reading, connection) or {}
+    for connection in reading.connections.migrations:
+        ports = reading.network.reach(connection) or {}
         if any(server.host in ports for server in connection.uri.servers):
             fix = f"use the primary, {listed(primaries)}"
             yield Problem(connection.location, "the migration goes through PgCat", fix)

@@ -12,21 +12,14 @@ import re
 from collections.abc import Iterator, Mapping
 
 from pgcat_stack.checks import STACK, check
-from pgcat_stack.checks._flows import psql_connections
-from pgcat_stack.checks._reach import compose_names
-from pgcat_stack.checks._uris import (
-    Connection,
-    direct_connections,
-    listed,
-    migration_connections,
-    through_pgcat,
-    used_pools,
-)
+from pgcat_stack.checks._uris import listed, through_pgcat, used_pools
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig
 from pgcat_stack.files.quantities import whole
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import COMPOSE, PGCAT
 from pgcat_stack.pgcat.pools import PoolServer
+from pgcat_stack.reading.connections import Connection
+from pgcat_stack.reading.network import compose_names
 from pgcat_stack.reading.reading import Reading
 
 ATTRIBUTE = "target_session_attrs"
@@ -149,7 +142,7 @@ def _ends_standbys(mapping: Mapping[str, object], pool: str) -> bool:
 )
 def session_attributes_unmet(reading: Reading) -> Iterator[Problem]:
     """Writers and migrations that ask for a standby, readers of replicas that ask for the primary."""
-    for connection in [*direct_connections(reading), *_migrating(reading)]:
+    for connection in [*reading.connections.direct, *_migrating(reading)]:
         asked = _asked(connection)
         if connection.side != "reader" and asked in _NEEDS_STANDBY:
             message = f"{connection.what} asks for {ATTRIBUTE}={asked} and has to write"
@@ -166,7 +159,7 @@ def _asked(connection: Connection) -> str:
 
 
 def _migrating(reading: Reading) -> list[Connection]:
-    return [*migration_connections(reading), *psql_connections(reading)]
+    return [*reading.connections.migrations, *reading.connections.psql]
 
 
 @check(
@@ -182,7 +175,7 @@ def _migrating(reading: Reading) -> list[Connection]:
 )
 def session_attributes_in_a_failover(reading: Reading) -> Iterator[Problem]:
     """Direct writer URIs that take a standby, and reads that need the primary without a reason."""
-    for connection in direct_connections(reading):
+    for connection in reading.connections.direct:
         asked = _asked(connection)
         servers = connection.uri.servers
         if not servers or all(not _outside(reading, server.host) for server in servers):

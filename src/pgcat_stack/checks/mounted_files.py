@@ -1,6 +1,5 @@
-"""PS43x: files that kustomization.yaml lists, ConfigMaps that pods mount, files where programs read them.
+"""PS43x: ConfigMaps that pods mount, and files where programs read them.
 
-https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/
 start.sh says where PgCat's files are read.
 """
 
@@ -9,13 +8,12 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from pgcat_stack.build.kustomize import listed_files
 from pgcat_stack.checks import check
-from pgcat_stack.checks._uris import option
 from pgcat_stack.files.plain_data import Key, as_list, as_text, dig
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.paths import BOOTSTRAP, KUSTOMIZATION, PERMIFY, PGCAT
+from pgcat_stack.paths import BOOTSTRAP, PERMIFY, PGCAT
 from pgcat_stack.printable import show
+from pgcat_stack.reading.connections import option
 from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.reading import Reading
 
@@ -23,46 +21,6 @@ START = "pgcat/start.sh"
 _START_TARGET = "/etc/pgcat/start.sh"
 _CONFIG_TARGET = "/etc/pgcat/pgcat.toml"
 _RUN_FOLDER = "/run/pgcat"
-_MANIFESTS = "kubernetes/"
-
-
-@check(
-    code="PS430",
-    name="kustomize-file-missing",
-    severity="error",
-    why="`kubectl apply -k` stops at the first file that is not there.",
-    fix="Create the file, correct its path, or remove the line.",
-)
-def kustomize_file_missing(reading: Reading) -> Iterator[Problem]:
-    """Resources, patches and files of generators that do not exist."""
-    for source in reading.kustomizations:
-        for entry in listed_files(source):
-            if not reading.remote(entry) and not reading.exists(entry.target):
-                yield Problem(
-                    source.at(*entry.keys),
-                    f"{show(entry.text)} is not there",
-                    "create it, correct the path, or remove the line",
-                )
-
-
-@check(
-    code="PS431",
-    name="unlisted-manifest",
-    severity="warning",
-    why="A file that no kustomization lists is never applied, and looks as if it were.",
-    fix="List it under `resources` of kustomization.yaml, or delete it.",
-)
-def unlisted_manifest(reading: Reading) -> Iterator[Problem]:
-    """YAML files under kubernetes/ that no kustomization names."""
-    if reading.kustomization is None or not reading.kustomization.mapping:
-        return
-    known = reading.kustomizations
-    listed = {entry.target for source in known for entry in listed_files(source)}
-    listed |= {source.path for source in known}
-    for path, source in reading.sources.items():
-        if path.startswith(_MANIFESTS) and source.language == "yaml" and path not in listed:
-            fix = f"add it to resources of {KUSTOMIZATION}, or delete it"
-            yield Problem(source.here(), "no kustomization lists this file, so it is never applied", fix)
 
 
 @check(
@@ -209,26 +167,3 @@ def bootstrap_missing(reading: Reading) -> Iterator[Problem]:
     if BOOTSTRAP not in reading.sources and not mounted:
         text = "the file is missing: role, connection limit and plan_cache_mode have no source"
         yield Problem(Location(BOOTSTRAP), text, "render it again, or take it from the history")
-
-
-@check(
-    code="PS437",
-    name="kustomization-missing",
-    severity="error",
-    why="kustomization.yaml names what is applied and makes the ConfigMaps. Without it `kubectl apply -k`"
-    " does nothing, and the validator has no object to judge.",
-    fix="Put kustomization.yaml back, or delete kubernetes/ where the deployment runs on docker.",
-)
-def kustomization_missing(reading: Reading) -> Iterator[Problem]:
-    """Manifests under kubernetes/ beside no kustomization.yaml."""
-    if reading.kustomization is not None:
-        return
-    found = [
-        path
-        for path, source in reading.sources.items()
-        if path.startswith(_MANIFESTS) and source.language == "yaml" and dig(source.data, "kind")
-    ]
-    if found:
-        text = f"the file is missing: nothing applies or judges {found[0]}"
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        yield Problem(Location(KUSTOMIZATION), text + more, "put it back, or delete kubernetes/")

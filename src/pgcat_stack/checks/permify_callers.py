@@ -10,18 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._cilium import policies
-from pgcat_stack.checks._flows import flows, permify_elsewhere
-from pgcat_stack.checks._policies import (
-    any_address,
-    applies,
-    every_namespace,
-    labelled,
-    peers_of,
-    port_matches,
-    ports_of,
-    rules,
-)
 from pgcat_stack.checks.compose_hygiene import EVERYWHERE, published_ports
 from pgcat_stack.checks.permify_authn import PermifyAuthn, permifys
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, text_mapping
@@ -30,6 +18,7 @@ from pgcat_stack.paths import PERMIFY, VALUES
 from pgcat_stack.permify.settings import read_permify
 from pgcat_stack.printable import show
 from pgcat_stack.reading.containers import Container, Pod
+from pgcat_stack.reading.policies import Peer
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import environment_lines
 
@@ -153,7 +142,7 @@ def _ways(reading: Reading, permify: PermifyAuthn) -> Iterator[tuple[Location, s
     if container is not None and container.pod is None:
         yield from _of_compose(reading, container)
         return
-    pod = container.pod if container else permify_elsewhere(reading)
+    pod = container.pod if container else reading.network.permify_elsewhere
     if container is None:
         yield from _of_chart(reading)
     if pod is not None and reading.complete:
@@ -216,26 +205,19 @@ def _backends(value: object, key: Key = "") -> Iterator[str]:
 
 
 def _through_policies(reading: Reading, pod: Pod) -> Iterator[tuple[Location, str]]:
-    known = policies(reading)
-    selecting = [policy for policy in known if applies(policy, pod, "Ingress")]
-    called = [flow for flow in flows(reading) if flow.pod is pod and flow.what.startswith("be called")]
-    if not known:  # where there are some and none selects it, PS472 says so
+    called = [flow for flow in reading.network.flows if flow.pod is pod and flow.calls_permify]
+    if not reading.policies.all:  # where there are some and none selects it, PS472 says so
         yield pod.manifest.at(), "no NetworkPolicy closes its ports, so any pod of the cluster reaches them"
-    for policy in selecting:
-        for index, rule in enumerate(rules(policy, "Ingress")):
-            ports, peers = ports_of(rule), peers_of(rule, "Ingress")
-            if ports and not any(port_matches(entry, flow) for entry in ports for flow in called):
+    for policy in reading.policies.selecting(pod, "Ingress"):
+        for rule in policy.rules["Ingress"]:
+            if rule.ports and not any(map(rule.on_port_of, called)):
                 continue
-            if not isinstance(rule, dict):
-                continue
-            if not peers or any(_anyone(peer) for peer in peers):
-                place = policy.at("spec", "ingress", index)
-                yield place, f"{policy.kind} {policy.name} opens it to every namespace or address"
+            if not rule.peers or any(_anyone(peer) for peer in rule.peers):
+                yield rule.location, f"{policy.text} opens it to every namespace or address"
 
 
-def _anyone(peer: object) -> bool:
-    open_pods = every_namespace(peer) and not labelled(dig(peer, "podSelector"))
-    return open_pods or any_address(peer) or dig(peer, "entity") in ("all", "world", "cluster")
+def _anyone(peer: Peer) -> bool:
+    return peer.every_address or (peer.every_namespace and not peer.by_label)
 
 
 @check(

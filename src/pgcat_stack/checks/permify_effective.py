@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._uris import word_location
 from pgcat_stack.files.issues import OUT_OF_RANGE, Issue, nearest
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, put
 from pgcat_stack.files.sources import Source
@@ -28,6 +27,7 @@ from pgcat_stack.permify.settings import (
     read_permify,
 )
 from pgcat_stack.printable import show, show_at
+from pgcat_stack.reading.connections import word_location
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.workloads import Workload
 

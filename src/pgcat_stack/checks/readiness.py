@@ -12,8 +12,6 @@ from collections.abc import Iterator
 
 from pgcat_stack.build.manifests import Manifest
 from pgcat_stack.checks import check
-from pgcat_stack.checks._reach import selected
-from pgcat_stack.checks._selectors import selects
 from pgcat_stack.files.plain_data import dig
 from pgcat_stack.files.quantities import share_of
 from pgcat_stack.findings import Problem
@@ -34,7 +32,7 @@ _WAIT, _NOTED = "wait-for-migration", "MIGRATION"
 )
 def no_readiness_probe(reading: Reading) -> Iterator[Problem]:
     """Containers behind a Service that are ready before they listen."""
-    served = {pod for service in reading.of_kind("Service") for pod in selected(reading, service)}
+    served = {pod for service in reading.kubernetes_services for pod in service.pods}
     for container in (*reading.running("pgcat"), *reading.running("permify")):
         if container.pod in served and not isinstance(container.data.get("readinessProbe"), dict):
             text = f"{container.text} has no readiness probe: it is ready before it listens"
@@ -145,11 +143,11 @@ def disruption_budgets_overlap(reading: Reading) -> Iterator[Problem]:
 
 
 def _budgets(reading: Reading) -> Iterator[tuple[Manifest, Pod]]:
-    for budget in reading.of_kind("PodDisruptionBudget"):
+    for budget in reading.disruption_budgets:
         for pod in reading.own_pods:
-            same = pod.manifest.namespace == budget.namespace
-            if same and pod.manifest.kind != "Job" and selects(budget.get("spec", "selector"), pod.labels):
-                yield budget, pod
+            same = pod.manifest.namespace == budget.manifest.namespace
+            if same and pod.manifest.kind != "Job" and budget.selector.selects(pod.labels):
+                yield budget.manifest, pod
 
 
 def _left(least: int | None, replicas: int) -> int | None:

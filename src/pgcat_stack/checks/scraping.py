@@ -1,4 +1,4 @@
-"""PS46x: what scrapes PgCat's exporter asks the right pods on the right port, and for what it serves.
+"""PS46x: what scrapes PgCat's exporter, or the collector, asks the right port, and for what it serves.
 
 The exporter is off unless `enable_prometheus_exporter`, and listens on `prometheus_exporter_port`, 9930
 by default. What it serves stands in `pgcat_stack.pgcat.metrics`.
@@ -7,49 +7,17 @@ by default. What it serves stands in `pgcat_stack.pgcat.metrics`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks._reach import monitored
-from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, strings
-from pgcat_stack.files.quantities import is_int, whole_text
-from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import PGCAT
 from pgcat_stack.pgcat.metrics import PGCAT as SERIES
 from pgcat_stack.pgcat.metrics import VERSIONS, served
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Pod
+from pgcat_stack.reading.containers import Container
+from pgcat_stack.reading.monitoring import COLLECTOR, RULES, scrape_annotations
 from pgcat_stack.reading.reading import Reading
-
-PROMETHEUS = "monitoring/prometheus.yml"
-RULES = "monitoring/rules.yaml"
-_SCRAPE, _PORT = "prometheus.io/scrape", "prometheus.io/port"
-
-
-def scraped(reading: Reading, pod: Pod) -> bool:
-    """Whether annotations or a PodMonitor ask for metrics of these pods."""
-    if str(_annotations(pod).get(_SCRAPE)).lower() == "true":
-        return True
-    return any(
-        pod in monitored(reading, monitor)
-        for monitor in reading.of_kind("PodMonitor")
-        if not all(map(asks_another, as_list(monitor.get("spec", "podMetricsEndpoints"))))
-    )
-
-
-def asks_another(endpoint: object) -> bool:
-    """Whether an endpoint of a PodMonitor has somebody else asked, who then asks the pod: a probe."""
-    return any(dig(rule, "targetLabel") == "__address__" for rule in as_list(dig(endpoint, "relabelings")))
-
-
-def _annotations(pod: Pod) -> dict[str, object]:
-    return as_mapping(pod.manifest.get(*_annotations_path(pod)))
-
-
-def _annotations_path(pod: Pod) -> tuple[Key, ...]:
-    return (*pod.path[:-1], "metadata", "annotations")
 
 
 @check(
@@ -81,37 +49,18 @@ def asks_the_exporter(reading: Reading) -> Iterator[Problem]:
 
 def _asked(reading: Reading) -> Iterator[tuple[Location, int | str]]:
     for pod in dict.fromkeys(container.pod for container in reading.running("pgcat") if container.pod):
-        annotations = _annotations(pod)
-        if str(annotations.get(_SCRAPE)).lower() == "true":
-            port = annotations.get(_PORT, "")
-            number = whole_text(port)
-            place = pod.manifest.at(*_annotations_path(pod), _PORT)
-            yield place, show(str(port)) if number is None else number
-        for monitor in reading.of_kind("PodMonitor"):
-            if pod not in monitored(reading, monitor):
-                continue
-            for index, endpoint in enumerate(as_list(monitor.get("spec", "podMetricsEndpoints"))):
-                if asks_another(endpoint):
-                    continue
-                number = pod.port_number(dig(endpoint, "port"))
-                number = dig(endpoint, "portNumber") if number is None else number
-                if is_int(number):
-                    yield monitor.at("spec", "podMetricsEndpoints", index), number
+        annotated = scrape_annotations(pod)
+        if annotated is not None:
+            yield annotated.location, show(annotated.text) if annotated.port is None else annotated.port
+        for monitor in reading.network.pod_monitors:
+            for endpoint in monitor.endpoints if pod in monitor.pods else ():
+                number = endpoint.number_in(pod)
+                if number is not None and not endpoint.asks_another:
+                    yield endpoint.location, number
     names = {container.name for container in reading.running("pgcat") if container.pod is None}
-    yield from ((place, port) for place, host, port in targets(reading) if host in names)
-
-
-def targets(reading: Reading) -> Iterator[tuple[Location, str, int]]:
-    """Place, host and port of each target in prometheus.yml."""
-    source = reading.sources.get(PROMETHEUS)
-    for job, config in enumerate(as_list(dig(source.data, "scrape_configs")) if source else []):
-        for group, static in enumerate(as_list(dig(config, "static_configs"))):
-            for index, target in enumerate(as_list(dig(static, "targets"))):
-                host, _, port = str(target).rpartition(":")
-                number = whole_text(port)
-                if source and number is not None:
-                    keys = ("scrape_configs", job, "static_configs", group, "targets", index)
-                    yield source.at(*keys), host, number
+    for target in reading.network.prometheus.targets:
+        if target.host in names:
+            yield target.location, target.port
 
 
 @check(
@@ -123,27 +72,24 @@ def targets(reading: Reading) -> Iterator[tuple[Location, str, int]]:
 )
 def scrapes_nobody(reading: Reading) -> Iterator[Problem]:
     """PodMonitors that select no pods, targets that are no service."""
-    for monitor in reading.of_kind("PodMonitor") if reading.complete else ():
-        if not monitored(reading, monitor):
+    for monitor in reading.network.pod_monitors if reading.complete else ():
+        if not monitor.pods:
             yield Problem(
-                monitor.at("spec", "selector"),
-                f"the PodMonitor {monitor.name} selects no pods of this deployment",
+                monitor.location,
+                f"the PodMonitor {monitor.manifest.name} selects no pods of this deployment",
                 "use the labels of the pods that run PgCat",
             )
     known = {container.name for container in reading.services}
-    for location, host, _ in targets(reading) if known else ():
+    for target in reading.network.prometheus.targets if known else ():
         # A name with a dot, or IPv6, is somewhere else; Compose names its services without.
-        if not set(".:") & set(host) and host not in known and host != "localhost":
+        if not set(".:") & set(target.host) and target.host not in known and target.host != "localhost":
             pgcat = ", ".join(container.name for container in reading.running("pgcat"))
-            yield Problem(
-                location, f"{show(host)} is no service of compose.yaml", f"PgCat is the service {pgcat}"
-            )
+            text = f"{show(target.host)} is no service of compose.yaml"
+            yield Problem(target.location, text, f"PgCat is the service {pgcat}")
 
 
 # Series that nobody serves
 
-_EXPRESSIONS = frozenset({"expr", "query", "series", "definition"})
-"""Keys of what is PromQL in rules, their tests and dashboards."""
 # A string without an end goes to the end of the text, so that none is read anew from each quote in it.
 _QUOTED = re.compile(r"""(?s)"(?:[^"\\]|\\.)*(?:"|\\?\Z)|'(?:[^'\\]|\\.)*(?:'|\\?\Z)|`[^`]*(?:`|\Z)""")
 _SERIES = re.compile(r"\b(pgcat_\w+)(?:\s*\{([^{}]*)\})?")
@@ -167,15 +113,17 @@ def unserved_series(reading: Reading) -> Iterator[Problem]:
         return
     version = reading.pgcat_version
     known = served(version)
-    expressions = list(_expressions(reading))
-    recorded = {text for keys, text, _ in expressions if keys[-1] == "record"}
-    for keys, text, place in expressions:
-        if keys[-1] == "record":
+    recorded = {each.text for each in reading.expressions if each.kind == "record"}
+    wrong: dict[str, list[str]] = {}
+    """Most expressions stand in several files."""
+    for each in reading.expressions:
+        if each.kind == "record":
             continue
-        for message in dict.fromkeys(_unserved(text, known, recorded)):
-            yield Problem(
-                place(), f"{message}, as PgCat {version} serves it", "see docs/metrics.md for what there is"
-            )
+        if each.text not in wrong:
+            wrong[each.text] = list(dict.fromkeys(_unserved(each.text, known, recorded)))
+        for message in wrong[each.text]:
+            text = f"{message}, as PgCat {version} serves it"
+            yield Problem(each.place(), text, "see docs/metrics.md for what there is")
 
 
 def _unserved(text: str, known: Mapping[str, frozenset[str]], recorded: set[str]) -> Iterator[str]:
@@ -200,39 +148,6 @@ def _unserved(text: str, known: Mapping[str, frozenset[str]], recorded: set[str]
                     yield f"no series of the expression has the label {label}"
 
 
-def _expressions(
-    reading: Reading,
-) -> Iterator[tuple[tuple[Key, ...], str, Callable[[], Location]]]:
-    """What is PromQL, and names of recorded series, in files under monitoring/ and in PrometheusRules.
-
-    Where each stands is looked for only when it is asked: most are well.
-    """
-    for path, source in reading.sources.items():
-        if path.startswith("monitoring/") and source.language in ("yaml", "json"):
-            for document, texts in enumerate(source.texts):
-                for keys, text in _promql(texts):
-                    yield keys, text, partial(_in_file, source, document, keys, text)
-    for manifest in reading.of_kind("PrometheusRule"):
-        for keys, text in _promql(strings(manifest.data)):
-            yield keys, text, partial(manifest.at, *keys)
-
-
-def _in_file(source: Source, document: int, keys: tuple[Key, ...], text: str) -> Location:
-    if source.language == "json":
-        return Location(source.path, _line_in_json(source.text, text))
-    return source.at(*keys, document=document)
-
-
-def _promql(texts: Iterable[tuple[tuple[Key, ...], str]]) -> Iterator[tuple[tuple[Key, ...], str]]:
-    return ((keys, text) for keys, text in texts if keys and keys[-1] in _EXPRESSIONS | {"record"})
-
-
-def _line_in_json(text: str, value: str) -> int:
-    """The first line with the beginning of this text; JSON is read without places."""
-    begins = text.find(value.split('"')[0].split("\n")[0])
-    return text.count("\n", 0, begins) + 1 if begins > 0 else 1
-
-
 @check(
     code="PS463",
     name="rules-differ",
@@ -243,8 +158,43 @@ def _line_in_json(text: str, value: str) -> int:
 )
 def rules_differ(reading: Reading) -> Iterator[Problem]:
     """A PrometheusRule of a deployment that has a rule file, with other groups than the file's."""
-    source = reading.sources.get(RULES)
-    for manifest in reading.of_kind("PrometheusRule") if source and source.parsed else ():
-        if source and manifest.get("spec", "groups") != dig(source.data, "groups"):
-            text = f"the rules of the PrometheusRule {manifest.name} are not those of {RULES}"
-            yield Problem(manifest.at("spec"), text, "change both alike, and run promtool test rules")
+    for copy in reading.copied_rules:
+        if not copy.same:
+            text = f"the rules of the PrometheusRule {copy.manifest.name} are not those of {RULES}"
+            yield Problem(copy.location, text, "change both alike, and run promtool test rules")
+
+
+# The collector
+
+
+@check(
+    code="PS465",
+    name="collector-port",
+    severity="error",
+    why="What Permify pushes to another port than the collector's is thrown away, with a line in its log each"
+    " time; what Prometheus asks for on another port than the collector's is missing on the dashboard.",
+    fix="Use the port of the receiver `otlp` in `endpoint` of permify.yaml, and that of the exporter"
+    " `prometheus` in prometheus.yml.",
+)
+def collector_port(reading: Reading) -> Iterator[Problem]:
+    """Ports of a collector of compose.yaml that its configuration does not open."""
+    collector = reading.collector
+    names = {container.name for container in reading.services if _reads_collector(container)}
+    if collector is None or not names:
+        return
+    for permify in reading.topology.permify:
+        for address in permify.collectors:
+            if address.host in names and address.port != collector.receives:
+                listens = collector.receives or "no port"
+                text = f"Permify pushes to {address}, and the collector listens on {listens}"
+                yield Problem(collector.location, text, f"use {address.port} in both")
+    for target in reading.network.prometheus.targets:
+        if target.host in names and target.port not in collector.exports:
+            ports = ", ".join(str(number) for number in sorted(filter(None, collector.exports))) or "none"
+            scraped = f"port {target.port} of {show(target.host)} is scraped"
+            text = f"{scraped}, and its exporter prometheus is on {ports}"
+            yield Problem(target.location, text, f"use the port of exporters.prometheus in {COLLECTOR}")
+
+
+def _reads_collector(container: Container) -> bool:
+    return any(mount.origin == COLLECTOR and mount.keys[0] == "volumes" for mount in container.mounts)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 from pgcat_stack.build.compose import env_files
 from pgcat_stack.checks import check
-from pgcat_stack.checks._uris import permify_connections
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig, strings
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import COMPOSE, PERMIFY, PGCAT, VALUES
@@ -132,7 +131,7 @@ def _shown(*secrets: str) -> str:
 
 def _pool_secrets(reading: Reading) -> tuple[set[str], set[str]]:
     """Where the passwords of the pools that Permify uses come from: of clients, and of the role."""
-    used = {connection.uri.database for connection in permify_connections(reading)}
+    used = {connection.uri.database for connection in reading.connections.permify}
     clients: set[str] = set()
     servers: set[str] = set()
     for pool in reading.topology.pools.values():
@@ -220,7 +219,7 @@ def _secret_files(container: Container) -> Iterator[tuple[tuple[Key, ...], str]]
 )
 def no_password(reading: Reading) -> Iterator[Problem]:
     """Permify and migrations that have no password from anywhere."""
-    in_uri = {id(one.container) for one in permify_connections(reading) if one.uri.password is not None}
+    in_uri = {id(one.container) for one in reading.connections.permify if one.uri.password is not None}
     for container in (*reading.running("permify"), *reading.running("migrate")):
         named = container.variable("PGPASSWORD") or container.variable("PGPASSFILE")
         in_words = any(

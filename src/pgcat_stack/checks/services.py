@@ -1,32 +1,28 @@
-"""PS42x: Services, selectors, ports and autoscalers of the manifests find what they mean.
+"""PS42x: Services, selectors, ports, replicas and autoscalers of the manifests find what they mean.
 
 https://kubernetes.io/docs/concepts/services-networking/service/ and the objects' API reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from pgcat_stack.build.manifests import Manifest
 from pgcat_stack.checks import check
-from pgcat_stack.checks._cilium import policies
-from pgcat_stack.checks._ports import KUBELET_PROBES, listening, probes
-from pgcat_stack.checks._reach import monitored, selected
-from pgcat_stack.checks._selectors import NAME_LABEL, selector_text, selects
-from pgcat_stack.checks.scraping import scraped
-from pgcat_stack.endpoints import Address
-from pgcat_stack.files.plain_data import as_list, as_mapping, dig
-from pgcat_stack.files.quantities import is_int, whole_text
-from pgcat_stack.findings import Problem
+from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import PERMIFY, PGCAT
 from pgcat_stack.printable import show
 from pgcat_stack.reading.containers import Container, Pod
+from pgcat_stack.reading.policies import Policy
+from pgcat_stack.reading.ports import asked_ports, declared_ports
 from pgcat_stack.reading.reading import Reading
+from pgcat_stack.reading.scaling import DisruptionBudget
+from pgcat_stack.reading.selectors import NAME_LABEL, Selector, labels_text
+from pgcat_stack.reading.services import Service
 
-_SCALABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
+_PROGRAMS = {"pgcat": "PgCat", "permify": "Permify"}
 
 
-def _names(found: list[Pod]) -> str:
+def _names(found: Iterable[Pod]) -> str:
     return " and ".join(pod.text for pod in found)
 
 
@@ -42,16 +38,15 @@ def service_selects_its_pods(reading: Reading) -> Iterator[Problem]:
     """Services whose selector finds no workload, or several."""
     if not reading.complete:
         return
-    for service in reading.of_kind("Service"):
-        selector = service.get("spec", "selector")
-        if not isinstance(selector, dict) or not selector:
+    for service in reading.kubernetes_services:
+        pods, labels = service.pods, service.labels
+        if not labels or (not pods and _elsewhere(reading, Selector(labels))):
             continue
-        found = selected(reading, service)
-        if len(found) != 1 and not (not found and _elsewhere(reading, {"matchLabels": selector})):
-            count = f"the pods of {_names(found)}" if found else "no pods of this deployment"
+        if len(pods) != 1:
+            count = f"the pods of {_names(pods)}" if pods else "no pods of this deployment"
             yield Problem(
-                service.at("spec", "selector"),
-                f"the Service {service.name} selects {selector_text(selector)}: {count}",
+                service.location,
+                f"the Service {service.manifest.name} selects {labels_text(labels)}: {count}",
                 "use the labels of the pods it is meant for",
             )
 
@@ -67,18 +62,15 @@ def service_selects_its_pods(reading: Reading) -> Iterator[Problem]:
 )
 def workload_selector(reading: Reading) -> Iterator[Problem]:
     """Deployments whose selector misses their own pods or finds others'."""
-    for pod in reading.pods:
-        selector = pod.manifest.get("spec", "selector")
-        if pod.manifest.kind in ("Job", "CronJob", "Pod") or not isinstance(selector, dict):
-            continue
-        place = pod.manifest.at("spec", "selector")
-        if not selects(selector, pod.labels):
-            wanted = selector_text(selector.get("matchLabels"))
+    for own in reading.own_selectors:
+        pod, selector, place = own.pod, own.selector, own.location
+        if not selector.selects(pod.labels):
+            wanted = labels_text(selector.labels)
             text = f"the selector of {pod.text}, {wanted}, does not match its own pods"
-            yield Problem(place, text, f"their labels are {selector_text(pod.labels)}")
+            yield Problem(place, text, f"their labels are {labels_text(pod.labels)}")
         for other in reading.pods:
             same = other.manifest.namespace == pod.manifest.namespace
-            if other is not pod and same and selects(selector, other.labels):
+            if other is not pod and same and selector.selects(other.labels):
                 text = f"the selector of {pod.text} also matches the pods of {other.text}"
                 yield Problem(place, text, "give them labels of their own")
 
@@ -94,34 +86,27 @@ def workload_selector(reading: Reading) -> Iterator[Problem]:
 )
 def port_name(reading: Reading) -> Iterator[Problem]:
     """Named ports of Services, probes and PodMonitors that no container declares."""
-    for service in reading.of_kind("Service") if reading.complete else ():
-        found = selected(reading, service)
-        for index, entry in enumerate(as_list(service.get("spec", "ports"))):
-            port = dig(entry, "targetPort")
-            if isinstance(port, str) and len(found) == 1 and found[0].port_number(port) is None:
-                place = service.at("spec", "ports", index, "targetPort")
-                yield Problem(
-                    place, f"no container of {found[0].text} has a port named {show(port)}", _known(found)
-                )
+    for service in reading.kubernetes_services if reading.complete else ():
+        for port in service.ports if len(service.pods) == 1 else ():
+            yield from _unnamed(port.inner, port.inner_location, service.pods)
     for container in reading.containers:
-        named = [dig(port, "name") for port in as_list(container.data.get("ports"))]
-        declared = {name for name in named if isinstance(name, str)}
-        for keys, port in probes(container):
-            if isinstance(port, str) and port not in declared:
+        declared = {port.name for port in declared_ports(container) if port.name is not None}
+        for asked in asked_ports(container):
+            if isinstance(asked.port, str) and asked.port not in declared:
                 fix = f"it has {', '.join(sorted(declared)) or 'none'}"
-                yield Problem(container.at(*keys), f"{container.text} has no port named {show(port)}", fix)
-    for monitor in reading.of_kind("PodMonitor"):
-        found = monitored(reading, monitor)
-        for index, endpoint in enumerate(as_list(monitor.get("spec", "podMetricsEndpoints"))):
-            port = dig(endpoint, "port")
-            if isinstance(port, str) and found and all(one.port_number(port) is None for one in found):
-                place = monitor.at("spec", "podMetricsEndpoints", index, "port")
-                yield Problem(
-                    place, f"no container of {_names(found)} has a port named {show(port)}", _known(found)
-                )
+                yield Problem(asked.location, f"{container.text} has no port named {show(asked.port)}", fix)
+    for monitor in reading.network.pod_monitors:
+        for endpoint in monitor.endpoints if monitor.pods else ():
+            yield from _unnamed(endpoint.port, endpoint.port_location, monitor.pods)
 
 
-def _known(found: list[Pod]) -> str:
+def _unnamed(port: int | str | None, place: Location, pods: tuple[Pod, ...]) -> Iterator[Problem]:
+    """A port by a name that none of these pods knows."""
+    if isinstance(port, str) and all(pod.port_number(port) is None for pod in pods):
+        yield Problem(place, f"no container of {_names(pods)} has a port named {show(port)}", _known(pods))
+
+
+def _known(found: Iterable[Pod]) -> str:
     names = sorted({name for pod in found for name, _ in pod.ports if name})
     return f"its ports are named {', '.join(names)}" if names else "name a port of the container"
 
@@ -138,41 +123,34 @@ def _known(found: list[Pod]) -> str:
 def nobody_listens(reading: Reading) -> Iterator[Problem]:
     """Numbers of ports that the program behind them does not open."""
     for container in reading.containers:
-        open_ports = listening(reading, container)
+        open_ports = reading.network.listening(container)
         if open_ports is None:
             continue
-        for index, port in enumerate(as_list(container.data.get("ports"))):
-            number = dig(port, "containerPort") if container.pod else _container_port(port)
-            if is_int(number) and number not in open_ports:
-                keys = ("ports", index, "containerPort") if container.pod else ("ports", index)
-                yield Problem(
-                    container.at(*keys),
-                    f"{container.text} declares port {number}",
-                    _listens(container, open_ports),
-                )
-        for path, port in probes(container):
-            if is_int(port) and port not in open_ports:
-                text = f"the probe of {container.text} asks port {port}"
-                yield Problem(container.at(*path), text, _listens(container, open_ports))
-    for service in reading.of_kind("Service"):
-        found = selected(reading, service)
-        if len(found) == 1:
-            yield from _service_ports(reading, service, found[0])
+        fix = _listens(container, open_ports)
+        for declared in declared_ports(container):
+            if declared.number is not None and declared.number not in open_ports:
+                text = f"{container.text} declares port {declared.number}"
+                yield Problem(declared.location, text, fix)
+        for asked in asked_ports(container):
+            if isinstance(asked.port, int) and asked.port not in open_ports:
+                text = f"the probe of {container.text} asks port {asked.port}"
+                yield Problem(asked.location, text, fix)
+    for service in reading.kubernetes_services:
+        if len(service.pods) == 1:
+            yield from _service_ports(reading, service, service.pods[0])
 
 
-def _service_ports(reading: Reading, service: Manifest, pod: Pod) -> Iterator[Problem]:
+def _service_ports(reading: Reading, service: Service, pod: Pod) -> Iterator[Problem]:
     inside = [container for container in reading.containers if container.pod is pod and not container.ends]
-    known = [listening(reading, container) for container in inside]
+    known = [reading.network.listening(container) for container in inside]
     if None in known:
         return
     open_ports = {number for ports in known for number in ports or ()}
-    for index, entry in enumerate(as_list(service.get("spec", "ports"))):
-        number = dig(entry, "targetPort")
-        number = dig(entry, "port") if number is None else number
-        if is_int(number) and number not in open_ports:
-            text = f"the Service {service.name} leads to port {number} of {pod.text}"
+    for port in service.ports:
+        if isinstance(port.inner, int) and port.inner not in open_ports:
+            text = f"the Service {service.manifest.name} leads to port {port.inner} of {pod.text}"
             fix = f"its programs listen on {', '.join(map(str, sorted(open_ports)))}"
-            yield Problem(service.at("spec", "ports", index), text, fix)
+            yield Problem(port.location, text, fix)
 
 
 def _listens(container: Container, open_ports: set[int]) -> str:
@@ -191,32 +169,22 @@ def _listens(container: Container, open_ports: set[int]) -> str:
 )
 def listens_on_loopback(reading: Reading) -> Iterator[Problem]:
     """A PgCat on loopback that somebody outside its pod or container has to reach."""
-    source = reading.pgcat
-    host = dig(source.data, "general", "host") if source else None
-    if source is None or not isinstance(host, str) or not Address.of(host).is_loopback:
+    host = reading.network.pgcat_host
+    if host is None or not host.is_loopback:
         return
-    everywhere = "[::]" if ":" in host else "0.0.0.0"
-    listens, mend = source.at("general", "host"), f'set host = "{everywhere}"'
+    listens, mend = host.location, f'set host = "{"[::]" if ":" in host.text else "0.0.0.0"}"'
+    permify_pods = [container.pod for container in reading.running("permify")]
     for container in reading.running("pgcat"):
-        if container.pod is None or container.pod not in [other.pod for other in reading.running("permify")]:
-            yield Problem(
-                listens, f"{container.text} listens on {host}, and Permify runs outside of it", mend
-            )
+        if container.pod is None or container.pod not in permify_pods:
+            text = f"{container.text} listens on {host.text}, and Permify runs outside of it"
+            yield Problem(listens, text, mend)
             continue
-        if scraped(reading, container.pod):
-            yield Problem(listens, f"the exporter of {container.text} listens on {host}, too", mend)
-        for path, _ in probes(container):
-            if path[1] in KUBELET_PROBES:
-                text = f"the kubelet asks from outside the pod, and {container.text} listens on {host}"
-                yield Problem(container.at(*path), text, f"{mend}, or probe by exec")
-
-
-def _container_port(port: object) -> int | None:
-    """The port inside the container of an entry of Compose's `ports`."""
-    if is_int(port):
-        return port
-    text = str(dig(port, "target") if isinstance(port, dict) else port)
-    return whole_text(text.rpartition("}")[2].rpartition(":")[2].partition("/")[0])
+        if reading.network.scraped(container.pod):
+            yield Problem(listens, f"the exporter of {container.text} listens on {host.text}, too", mend)
+        for asked in asked_ports(container):
+            if asked.by_kubelet:
+                text = f"the kubelet asks from outside the pod, and {container.text} listens on {host.text}"
+                yield Problem(asked.location, text, f"{mend}, or probe by exec")
 
 
 @check(
@@ -231,19 +199,13 @@ def autoscaler_target(reading: Reading) -> Iterator[Problem]:
     """HorizontalPodAutoscalers whose scaleTargetRef names nothing."""
     if not reading.complete:
         return
-    for scaler in reading.of_kind("HorizontalPodAutoscaler"):
-        target = as_mapping(scaler.get("spec", "scaleTargetRef"))
-        kind, name = target.get("kind"), target.get("name")
-        known = [
-            pod
-            for pod in reading.pods
-            if pod.manifest.kind in _SCALABLE and pod.manifest.namespace == scaler.namespace
-        ]
-        if not any(kind == one.manifest.kind and name == one.manifest.name for one in known):
+    for target in reading.scale_targets:
+        if not target.found:
+            wanted = f"{show(target.kind)} {show(target.name)}"
             yield Problem(
-                scaler.at("spec", "scaleTargetRef"),
-                f"the autoscaler {scaler.name} scales {show(kind)} {show(name)}, which is not there",
-                f"use {_names(known)}" if known else "",
+                target.location,
+                f"the autoscaler {target.manifest.name} scales {wanted}, which is not there",
+                f"use {_names(target.choices)}" if target.choices else "",
             )
 
 
@@ -258,25 +220,52 @@ def selects_nothing(reading: Reading) -> Iterator[Problem]:
     """Pod selectors of policies and disruption budgets that match no pods of the deployment."""
     if not reading.complete:
         return
-    for budget in reading.of_kind("PodDisruptionBudget"):
-        yield from _selector(reading, budget, "spec", "selector")
-    for policy in policies(reading):
-        yield from _selector(reading, policy, "spec", "podSelector")
+    known: tuple[DisruptionBudget | Policy, ...] = (*reading.disruption_budgets, *reading.policies.all)
+    for selecting in known:
+        manifest, selector = selecting.manifest, selecting.selector
+        if not selector.written or _elsewhere(reading, selector):
+            continue
+        same = [pod for pod in reading.pods if pod.manifest.namespace == manifest.namespace]
+        if not any(selector.selects(pod.labels) for pod in same):
+            labels = sorted({pod.labels.get(NAME_LABEL, "") for pod in same} - {""})
+            yield Problem(
+                selecting.location,
+                f"{manifest.kind} {manifest.name} selects {labels_text(selector.labels)}: no pods",
+                f"pods here have {NAME_LABEL}: {', '.join(labels) or 'none'}",
+            )
 
 
-def _selector(reading: Reading, manifest: Manifest, *keys: str | int) -> Iterator[Problem]:
-    selector = manifest.get(*keys)
-    if not isinstance(selector, dict) or not selector or _elsewhere(reading, selector):
-        return
-    same = [one for one in reading.pods if one.manifest.namespace == manifest.namespace]
-    if not any(selects(selector, pod.labels) for pod in same):
-        text = (
-            f"{manifest.kind} {manifest.name} selects {selector_text(selector.get('matchLabels'))}: no pods"
-        )
-        labels = sorted({pod.labels.get(NAME_LABEL, "") for pod in same} - {""})
-        yield Problem(manifest.at(*keys), text, f"pods here have {NAME_LABEL}: {', '.join(labels) or 'none'}")
-
-
-def _elsewhere(reading: Reading, selector: object) -> bool:
+def _elsewhere(reading: Reading, selector: Selector) -> bool:
     """Whether a selector means the pods of Permify where somebody else deploys it."""
-    return not reading.running("permify") and selects(selector, {NAME_LABEL: "permify"})
+    return not reading.running("permify") and selector.selects({NAME_LABEL: "permify"})
+
+
+# What runs
+
+
+@check(
+    code="PS428",
+    name="nobody-runs",
+    severity="warning",
+    why="A scale of 0 or a pause from an incident is easily committed: nothing answers, an autoscaler is"
+    " switched off by it, and a paused Deployment keeps its old pods whatever is applied.",
+    fix="Set the replicas that the budget counts, and remove `paused`.",
+)
+def nobody_runs(reading: Reading) -> Iterator[Problem]:
+    """Replicas of 0, and Deployments that are paused, of PgCat and Permify."""
+    ours = set()
+    for workload in reading.topology.workloads:
+        counted = workload.kind in ("deployment", "statefulset", "compose")
+        if counted and workload.replicas.value == 0:
+            text = f"{workload.name} runs {_PROGRAMS[workload.program]} with 0 replicas: nobody answers"
+            yield Problem(workload.replicas.location, text, "replicas: 1 or more")
+        if workload.container is not None:
+            ours.add(workload.container.pod)
+    for pause in reading.pauses:
+        if pause.pod in ours:
+            text = f"Deployment {pause.pod.manifest.name} is paused: changes are not rolled out"
+            yield Problem(pause.location, text, "remove paused")
+    chart = reading.chart_replicas
+    if chart is not None and chart.value == 0:
+        text = "Permify's chart runs 0 replicas: nobody answers"
+        yield Problem(chart.location, text, "replicaCount: 1 or more")

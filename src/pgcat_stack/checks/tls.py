@@ -7,17 +7,11 @@ from collections.abc import Iterator
 
 from pgcat_stack.build.manifests import Manifest
 from pgcat_stack.checks import STACK, check
-from pgcat_stack.checks._flows import psql_connections
-from pgcat_stack.checks._reach import reach
-from pgcat_stack.checks._uris import (
-    Connection,
-    listed,
-    migration_connections,
-    permify_connections,
-)
+from pgcat_stack.checks._uris import listed
 from pgcat_stack.files.plain_data import as_list, as_mapping, as_text, dig
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import VALUES
+from pgcat_stack.reading.connections import Connection
 from pgcat_stack.reading.reading import Reading
 
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
@@ -42,7 +36,7 @@ def server_tls_differs(reading: Reading) -> Iterator[Problem]:
         return
     encrypted = as_mapping(pgcat.mapping.get("general")).get("server_tls", False)
     place = pgcat.at("general", "server_tls")
-    for connection in migration_connections(reading):
+    for connection in reading.connections.migrations:
         mode = connection.uri.options.get("sslmode", "")
         where = f"the migration's URI ({connection.location.path}:{connection.location.line})"
         if encrypted is False and mode in _ENCRYPTED:
@@ -92,9 +86,9 @@ def _absent(path: str) -> bool:
 def _connections(reading: Reading) -> list[Connection]:
     """The connection strings of Permify, the migration and psql."""
     return [
-        *permify_connections(reading),
-        *migration_connections(reading),
-        *psql_connections(reading),
+        *reading.connections.permify,
+        *reading.connections.migrations,
+        *reading.connections.psql,
     ]
 
 
@@ -150,7 +144,7 @@ def _certificate(reading: Reading) -> Manifest | None:
 
 
 def _through_pgcat(reading: Reading, connection: Connection) -> bool:
-    known = reach(reading, connection) or {}
+    known = reading.network.reach(connection) or {}
     return any(server.host in known for server in connection.uri.servers)
 
 
@@ -167,7 +161,7 @@ def client_in_clear(reading: Reading) -> Iterator[Problem]:
     """Clients of a PgCat with a certificate that do not ask for TLS, or would do without."""
     if not _general(reading).get("tls_certificate"):
         return
-    for connection in [*permify_connections(reading), *psql_connections(reading)]:
+    for connection in [*reading.connections.permify, *reading.connections.psql]:
         mode = connection.uri.options.get("sslmode", "prefer")
         if mode not in _ENCRYPTED and _through_pgcat(reading, connection):
             text = f"{_what(connection)} says sslmode={mode}, although PgCat has a certificate"

@@ -1,7 +1,16 @@
 """One reading of a deployment: its files, what runs in it, and which servers it uses.
 
-deployment.py   the files of a folder, and the objects in them
-containers.py   the containers of manifests and the services of compose.yaml, in one shape
-workloads.py    what runs PgCat and Permify, and how many of them
-topology.py     workloads, pools, Permify's database settings and servers, together
+deployment.py      the files of a folder, and the objects in them
+containers.py      the containers of manifests and the services of compose.yaml, in one shape
+workloads.py       what runs PgCat and Permify, and how many of them
+topology.py        workloads, pools, Permify's database settings and servers, together
+connections.py     the connection strings in use
+services.py        Services of Kubernetes; ports.py: what listens, what is declared, what is asked
+network.py         how all these find each other, and the connections that they need
+policies.py        NetworkPolicies, and those of Cilium; selectors.py: label selectors
+monitoring.py      what scrapes and probes, and what answers; rules and dashboards
+scaling.py         autoscalers and disruption budgets
+kustomizations.py  what kustomizations make of objects
+names.py           names, labels and annotations
+gaps.py            what stands in a file and could not be read
 """

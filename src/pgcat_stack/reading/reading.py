@@ -5,14 +5,40 @@ A `Reading` is the deployment's files and what they say, each part made once, wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from pgcat_stack.build.kustomize import listed_files
 from pgcat_stack.files.plain_data import as_mapping, dig
+from pgcat_stack.files.quantities import Number
 from pgcat_stack.paths import BUDGET, COMPOSE, KUSTOMIZATION, PERMIFY, PGCAT, VALUES
+from pgcat_stack.reading import monitoring
+from pgcat_stack.reading.connections import Connections, read_connections
 from pgcat_stack.reading.containers import Container, Pod, Program, Variable, read_containers, read_pods
 from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.kustomizations import Kustomization, read_kustomizations
+from pgcat_stack.reading.names import (
+    Annotations,
+    Name,
+    read_annotations,
+    read_labels,
+    read_names,
+)
+from pgcat_stack.reading.network import Network
+from pgcat_stack.reading.policies import Policies, read_policies
+from pgcat_stack.reading.ports import read_permify_ports, read_pgcat_host
+from pgcat_stack.reading.scaling import (
+    DisruptionBudget,
+    Pause,
+    ScaleTarget,
+    read_chart_replicas,
+    read_disruption_budgets,
+    read_pauses,
+    read_scale_targets,
+)
+from pgcat_stack.reading.selectors import OwnSelector, read_own_selectors
+from pgcat_stack.reading.services import Service, read_services
 from pgcat_stack.reading.topology import Topology, read_topology
 from pgcat_stack.reading.workloads import helm_variables, read_workloads
 
@@ -106,3 +132,106 @@ class Reading(Deployment):
                 if not self.exists(entry.target) or (known is not None and known.broken):
                     return False
         return True
+
+    # How they find each other
+
+    @cached_property
+    def network(self) -> Network:
+        """Services, what scrapes and probes, connection strings, and the connections that all these need."""
+        return Network(
+            containers=self.containers,
+            pods=self.pods,
+            topology=self.topology,
+            services=self.kubernetes_services,
+            pod_monitors=monitoring.read_pod_monitors(self.manifests, self.pods),
+            prometheus=monitoring.read_prometheus(self.sources.get(monitoring.PROMETHEUS)),
+            connections=self.connections,
+            permify_ports=read_permify_ports(self.permify),
+            pgcat_host=read_pgcat_host(self.pgcat),
+            kustomization=self.kustomization,
+            complete=self.complete,
+        )
+
+    @cached_property
+    def kubernetes_services(self) -> tuple[Service, ...]:
+        """The Services of Kubernetes with the pods that they select."""
+        return read_services(self.manifests, self.pods)
+
+    @cached_property
+    def own_selectors(self) -> tuple[OwnSelector, ...]:
+        """By which labels objects find the pods that they made."""
+        return read_own_selectors(self.pods)
+
+    @cached_property
+    def connections(self) -> Connections:
+        """The connection strings in use."""
+        return read_connections(self.containers, self.topology)
+
+    @cached_property
+    def policies(self) -> Policies:
+        """The NetworkPolicies, and those of Cilium."""
+        return read_policies(self.manifests)
+
+    # What watches and scales them
+
+    @cached_property
+    def collector(self) -> monitoring.Collector | None:
+        """The collector's configuration; None without it or where it does not parse."""
+        return monitoring.read_collector(self.sources.get(monitoring.COLLECTOR))
+
+    @cached_property
+    def probe_modules(self) -> Mapping[str, monitoring.ProbeModule] | None:
+        """The modules of blackbox.yml; None without it or where it does not parse."""
+        return monitoring.read_probe_modules(self.sources.get(monitoring.BLACKBOX))
+
+    @cached_property
+    def expressions(self) -> tuple[monitoring.Expression, ...]:
+        """PromQL in rules, their tests and dashboards."""
+        return tuple(monitoring.read_expressions(self.sources, self.manifests))
+
+    @cached_property
+    def copied_rules(self) -> tuple[monitoring.CopiedRules, ...]:
+        """The PrometheusRules beside a rule file."""
+        return monitoring.read_copied_rules(self.sources.get(monitoring.RULES), self.manifests)
+
+    @cached_property
+    def scale_targets(self) -> tuple[ScaleTarget, ...]:
+        """What HorizontalPodAutoscalers scale."""
+        return read_scale_targets(self.manifests, self.pods)
+
+    @cached_property
+    def pauses(self) -> tuple[Pause, ...]:
+        """The Deployments that are paused."""
+        return read_pauses(self.pods)
+
+    @cached_property
+    def chart_replicas(self) -> Number | None:
+        """The fixed number of replicas in the values of Permify's chart."""
+        return read_chart_replicas(self.sources.get(VALUES))
+
+    @cached_property
+    def disruption_budgets(self) -> tuple[DisruptionBudget, ...]:
+        """The PodDisruptionBudgets."""
+        return read_disruption_budgets(self.manifests)
+
+    # What kustomize makes of them, and what they are called
+
+    @cached_property
+    def kustomization_settings(self) -> tuple[Kustomization, ...]:
+        """kustomization.yaml, and those that it leads to, with what they say."""
+        return read_kustomizations(self.kustomizations)
+
+    @cached_property
+    def names(self) -> tuple[Name, ...]:
+        """The names that manifests, kustomizations and compose.yaml write."""
+        return tuple(read_names(self.manifests, self.pods, self.kustomization_settings, self.compose))
+
+    @cached_property
+    def labels(self) -> tuple[Name, ...]:
+        """The keys and values of labels and selectors, and the keys of annotations."""
+        return tuple(read_labels(self.manifests, self.pods, self.kustomization_settings))
+
+    @cached_property
+    def annotations(self) -> tuple[Annotations, ...]:
+        """The annotations of each object that has some."""
+        return tuple(read_annotations(self.manifests))
