@@ -24,17 +24,16 @@ class Gap:
 
 def list_gaps(value: Any, at: At, *keys: Key) -> list[Gap]:
     """A gap where something stands at this path, and it is not a list."""
-    return _gaps(value, list, "a list", at, *keys)
+    known = value is None or isinstance(value, list)
+    return [] if known else [Gap(at(*keys), f"{_called(keys)} is not a list")]
 
 
-def mapping_gaps(value: Any, at: At, *keys: Key) -> list[Gap]:
-    """A gap where something stands at this path, and it is not a mapping."""
-    return _gaps(value, dict, "a mapping", at, *keys)
+def mapping_gaps(value: Any, at: At, *keys: Key, what: str = "") -> list[Gap]:
+    """A gap where something stands at this path, and it is not a mapping. `what` names it, else its key."""
+    known = value is None or isinstance(value, dict)
+    return [] if known else [Gap(at(*keys), f"{what or _called(keys)} is not a mapping")]
 
 
-def _gaps(value: Any, kind: type, called: str, at: At, *keys: Key) -> list[Gap]:
-    if value is None or isinstance(value, kind):
-        return []
-    name = next((str(key) for key in reversed(keys) if isinstance(key, str)), "it")
-    what = f"an entry of {name}" if keys and isinstance(keys[-1], int) else name
-    return [Gap(at(*keys), f"{what} is not {called}")]
+def _called(keys: tuple[Key, ...]) -> str:
+    name = next((str(key) for key in reversed(keys) if isinstance(key, str)), "the file")
+    return f"an entry of {name}" if keys and isinstance(keys[-1], int) else name

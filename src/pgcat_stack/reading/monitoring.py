@@ -87,7 +87,10 @@ def read_prometheus(source: Source | None) -> Prometheus:
         for group, static in enumerate(as_list(groups)):
             at = partial(source.at, "scrape_configs", job, "static_configs", group)
             module = as_text(dig(static, "labels", "__param_module")) or _module(config)
-            gaps += [*mapping_gaps(static, at), *list_gaps(dig(static, "targets"), at, "targets")]
+            gaps += [
+                *mapping_gaps(static, at, what="an entry of static_configs"),
+                *list_gaps(dig(static, "targets"), at, "targets"),
+            ]
             for index, target in enumerate(as_list(dig(static, "targets"))):
                 place = at("targets", index)
                 host, _, port = str(target).rpartition(":")
@@ -191,7 +194,10 @@ def _monitor(manifest: Manifest, pods: Iterable[Pod]) -> PodMonitor:
         relabelings = dig(entry, "relabelings")
         exporter, asks_another = _replaced(relabelings, "targetLabel")
         port, number = dig(entry, "port"), dig(entry, "portNumber")
-        gaps += [*mapping_gaps(entry, at), *list_gaps(relabelings, at, "relabelings")]
+        gaps += [
+            *mapping_gaps(entry, at, what="an endpoint"),
+            *list_gaps(relabelings, at, "relabelings"),
+        ]
         if number is not None and whole(number) is None:
             gaps.append(Gap(at("portNumber"), "portNumber is not a number"))
         endpoints.append(

@@ -298,7 +298,7 @@ def _ports_from(protocol: str, port: Any, last: Any, location: Location, gaps: l
 
 
 def _peer(entry: Any, at: At, gaps: list[Gap]) -> Peer:
-    gaps += mapping_gaps(entry, at)
+    gaps += mapping_gaps(entry, at, what="a peer")
     known = as_mapping(entry)
     pods, spaces, block = (known.get(key) for key in ("podSelector", "namespaceSelector", "ipBlock"))
     peer = Peer(
@@ -357,7 +357,7 @@ def _cilium_policy(manifest: Manifest) -> Policy:
 
 def _cilium_rule(written: Any, direction: Direction, at: At, gaps: list[Gap]) -> PolicyRule | None:
     """A rule; None where it allows no connection: an empty one, or ICMP."""
-    gaps += mapping_gaps(written, at)
+    gaps += mapping_gaps(written, at, what="a rule")
     rule, side, place = as_mapping(written), _SIDES[direction], at()
     named = [key for key in rule if str(key).startswith(side) and key != "toPorts"]
     if not named and "toPorts" not in rule:

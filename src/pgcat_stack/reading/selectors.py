@@ -73,7 +73,7 @@ def read_selector(data: Any, at: At) -> Selector:
     """A selector with matchLabels and matchExpressions, which stands at `at()`."""
     labels, expressions = dig(data, "matchLabels"), dig(data, "matchExpressions")
     gaps = [
-        *mapping_gaps(data, at),
+        *mapping_gaps(data, at, what="a selector"),
         *mapping_gaps(labels, at, "matchLabels"),
         *list_gaps(expressions, at, "matchExpressions"),
     ]
