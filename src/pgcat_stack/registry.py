@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from pgcat_stack.examples import Example, examples
 from pgcat_stack.findings import Finding, Location, Problem, Severity
 
 Subject = TypeVar("Subject")
@@ -84,19 +85,20 @@ class Registry(Generic[Subject]):
 
     def markdown(self) -> str:
         """A table of all checks, and a section for each family that has any."""
-        checks = self.all_checks()
+        checks, shown = self.all_checks(), examples(self.package)
         rows = (f"| [{c.code}](#{c.code.lower()}-{c.name}) | {c.name} | {c.severity} |\n" for c in checks)
         parts = ["| Code | Name | Severity |\n|---|---|---|\n" + "".join(rows)]
         for beginning, title in self.families.items():
             family = [rule for rule in checks if rule.code.startswith(beginning)]
             if family:
                 parts.append(f"## {title}\n")
-                parts.extend(_section(rule) for rule in family)
+                parts.extend(_section(rule, shown.get(rule.code)) for rule in family)
         return "\n".join(parts)
 
 
-def _section(rule: Check[Subject]) -> str:
-    return f"### {rule.code} {rule.name}\n\n*{rule.severity}*\n\n{rule.why}\n\n**To fix it:** {rule.fix}\n"
+def _section(rule: Check[Subject], example: Example | None) -> str:
+    text = f"### {rule.code} {rule.name}\n\n*{rule.severity}*\n\n{rule.why}\n\n**To fix it:** {rule.fix}\n"
+    return f"{text}\n{example.markdown()}" if example else text
 
 
 def findings(checks: Iterable[Check[Subject]], subject: Subject) -> set[Finding]:

@@ -10,7 +10,7 @@ from rendering import REPOSITORY
 
 PACKAGE = REPOSITORY / "src" / "pgcat_stack"
 LAYERS = (
-    {"interrupts", "paths", "findings", "printable"},
+    {"interrupts", "paths", "findings", "printable", "examples"},
     {"files"},
     {"endpoints", "registry"},
     {"pgcat", "permify"},

@@ -13,7 +13,9 @@ HEAD = """\
 # Checks
 
 What `pgcat-stack validate` looks for. Codes are stable and never used again. This page is made
-from the checks themselves by `python -m pgcat_stack.checks.page > docs/checks.md`.
+from the checks themselves by `python -m pgcat_stack.checks.page > docs/checks.md`. An example shows
+lines that the check reports (-), and what the template writes in their place (+); the tests judge
+each of them.
 
 """
 
