@@ -20,8 +20,9 @@ from pgcat_stack.files.quantities import Number, whole
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import BUDGET
 from pgcat_stack.pgcat.pools import PoolUser
+from pgcat_stack.reading.permify import Permify, Side
 from pgcat_stack.reading.reading import Reading
-from pgcat_stack.reading.topology import Permify, Side, Topology
+from pgcat_stack.reading.topology import Topology
 from pgcat_stack.reading.workloads import Workload
 
 PROGRAM_NAMES = {"pgcat": "PgCat", "permify": "Permify"}

@@ -16,8 +16,9 @@ from pgcat_stack.checks import check
 from pgcat_stack.files.quantities import Seconds, seconds_text, whole
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import PERMIFY, PGCAT, VALUES
+from pgcat_stack.reading.permify import Permify
 from pgcat_stack.reading.reading import Reading
-from pgcat_stack.reading.topology import Permify, Topology
+from pgcat_stack.reading.topology import Topology
 from pgcat_stack.reading.workloads import DEFAULT_PROGRESS_DEADLINE_SECONDS, Workload
 
 SETTLE_SECONDS = 10

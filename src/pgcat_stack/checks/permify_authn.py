@@ -6,26 +6,25 @@ over it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from pgcat_stack.checks import check
-from pgcat_stack.files.plain_data import Key, as_mapping, dig, put
-from pgcat_stack.files.sources import Source
+from pgcat_stack.files.plain_data import Key, dig
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.paths import PERMIFY, VALUES
-from pgcat_stack.permify.chart import HIDDEN, chart_authn, handed_on
-from pgcat_stack.permify.settings import VARIABLES, Authn, authn_issues, read_permify
-from pgcat_stack.reading.containers import Container, Variable
+from pgcat_stack.paths import PERMIFY
+from pgcat_stack.permify.callers import KEYS_VARIABLE
+from pgcat_stack.permify.chart import HIDDEN
+from pgcat_stack.permify.settings import Authn, authn_issues, read_permify
+from pgcat_stack.reading.containers import Container
+from pgcat_stack.reading.permify import PermifySettings
 from pgcat_stack.reading.reading import Reading
 
 Keys = tuple[Key, ...]
 
 _ENABLED, _METHOD = ("authn", "enabled"), ("authn", "method")
 _KEYS, _ISSUER = ("authn", "preshared", "keys"), ("authn", "oidc", "issuer")
-_KEYS_VARIABLE = "PERMIFY_AUTHN_PRESHARED_KEYS"
 _STANDS_FOR: Mapping[tuple[str, ...], Any] = {
     _KEYS: [HIDDEN],
     _ISSUER: HIDDEN,
@@ -41,61 +40,57 @@ _STANDS_FOR: Mapping[tuple[str, ...], Any] = {
 
 @dataclass(frozen=True, slots=True)
 class PermifyAuthn:
-    """A Permify with its `authn`: as it is written in a file, and with the environment over it."""
+    """A Permify with its `authn` as it takes it in the end."""
 
-    name: str
-    written: dict[str, Any]
+    settings: PermifySettings
     authn: Authn
-    at: Callable[..., Location]
-    """Where a setting of the file stands, or would."""
-    variables: Mapping[Keys, Location]
+    variables: Mapping[Keys, tuple[str, Location]]
     """The settings that come from the environment."""
     fixes: Mapping[Keys, str]
     """What to do about a setting, where that depends on what runs Permify."""
-    container: Container | None = None
-    """What runs it; None where its chart does."""
+
+    @property
+    def name(self) -> str:
+        """How messages name it."""
+        return self.settings.name
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """`authn` as the file has it, or as the chart would hand it on."""
+        return {"authn": self.settings.authn}
 
     def place(self, keys: Keys) -> Location:
         """Where a setting or a part of it stands, or else what turns authentication on."""
         if keys[:3] in self.variables:
-            return self.variables[keys[:3]]
-        is_written = dig({"authn": self.written}, *keys[:3]) is not None
+            return self.variables[keys[:3]][1]
+        is_written = dig(self.written, *keys[:3]) is not None
         turned_on = None if is_written else self.variables.get(_ENABLED)
-        return turned_on or self.at(*keys)
+        return turned_on[1] if turned_on else self.settings.at(*keys)
 
 
 def permifys(reading: Reading) -> Iterator[PermifyAuthn]:
     """Each Permify whose authentication the files show."""
-    for container in reading.running("permify"):
-        if _serves(container) and not _has_more(container):
-            yield from _of_container(container, reading.permify)
-    values = reading.sources.get(VALUES)
-    if values and any(permify.workload.kind == "helm" for permify in reading.topology.permify):
-        yield from _of_chart(values, reading.helm_variables)
+    for settings in reading.permify_settings:
+        if settings.container is None or (_serves(settings.container) and not _has_more(settings.container)):
+            layered = settings.layered_with(_STANDS_FOR, "authn")
+            config = read_permify(layered.data).config if layered else None
+            if layered is not None and config is not None:
+                yield PermifyAuthn(settings, config.authn, layered.places, _fixes(settings))
 
 
-def _of_container(container: Container, source: Source | None) -> Iterator[PermifyAuthn]:
-    written = as_mapping(dig(source.data, "authn")) if source else {}
-    authn, variables = _read(written, container.variables, container.data, container.at)
-    give_keys = f"set {_KEYS_VARIABLE} from a Secret"
-    if container.pod is None:
-        give_keys = f"write {_KEYS_VARIABLE}: ${{{_KEYS_VARIABLE}:?}} under environment"
-    if authn:
-        fixes: dict[Keys, str] = {_ENABLED: "write enabled: true under authn", _KEYS: give_keys}
-        at = source.at if source else container.at
-        yield PermifyAuthn(container.text, written, authn, at, variables, fixes, container)
-
-
-def _of_chart(values: Source, extra: Iterable[Variable]) -> Iterator[PermifyAuthn]:
-    written, handed = chart_authn(values.data), handed_on(values.data)["authn"]
-    authn, variables = _read(handed, extra, values.data, values.at, empty_counts=True)
-    turn_on = "write enabled: true under app.authn"
-    fixes: dict[Keys, str] = {_ENABLED: turn_on, _KEYS: "name a Secret in app.authn.preshared.keys_secret"}
-    if not handed:
-        fixes[_METHOD] = f"{turn_on}, which the chart drops without it"
-        fixes[_KEYS] = f"set {_KEYS_VARIABLE} from a Secret in extraEnvVars"
-    if authn:
-        yield PermifyAuthn("Permify", written, authn, partial(values.at, "app"), variables, fixes)
+def _fixes(settings: PermifySettings) -> dict[Keys, str]:
+    if settings.by_chart:
+        turn_on = "write enabled: true under app.authn"
+        name_secret = "name a Secret in app.authn.preshared.keys_secret"
+        fixes: dict[Keys, str] = {_ENABLED: turn_on, _KEYS: name_secret}
+        if not settings.handed["authn"]:
+            fixes[_METHOD] = f"{turn_on}, which the chart drops without it"
+            fixes[_KEYS] = f"set {KEYS_VARIABLE} from a Secret in extraEnvVars"
+        return fixes
+    give_keys = f"set {KEYS_VARIABLE} from a Secret"
+    if settings.container is not None and settings.container.pod is None:
+        give_keys = f"write {KEYS_VARIABLE}: ${{{KEYS_VARIABLE}:?}} under environment"
+    return {_ENABLED: "write enabled: true under authn", _KEYS: give_keys}
 
 
 def _serves(container: Container) -> bool:
@@ -107,46 +102,6 @@ def _has_more(container: Container) -> bool:
     """Whether it may have settings that nothing here reads: arguments, or what its manifest patches."""
     is_patch = container.pod is not None and container.pod.manifest.partial
     return is_patch or container.inherits or any(word.startswith("--authn-") for word in container.words)
-
-
-def _read(
-    authn: dict[str, Any],
-    variables: Iterable[Variable],
-    data: Any,
-    at: Callable[..., Location],
-    empty_counts: bool = False,
-) -> tuple[Authn | None, dict[Keys, Location]]:
-    """`authn` with the environment over it, and what that gives.
-
-    To Permify an empty variable is none, so that the file counts. Where `authn` becomes variables itself, as
-    the chart makes it, `empty_counts`: the last one of a name is what Permify gets.
-
-    None where it is hidden whether Permify authenticates, or where Permify could not take it, as PS3xx says.
-    """
-    settings: dict[str, Any] = {"authn": authn}
-    places: dict[Keys, Location] = {}
-    last = {variable.name: variable for variable in variables}
-    for name, keys in VARIABLES.items():
-        if name not in last or keys[0] != "authn":
-            continue
-        variable = last[name]
-        value = _value(variable, dig(data, *variable.keys))
-        if value is None and keys not in _STANDS_FOR:
-            return None, {}
-        if value or value is None or empty_counts:
-            settings = put(settings, keys, _STANDS_FOR[keys] if value is None else value or None)
-            places[keys] = at(*variable.keys)
-    config = read_permify(settings).config
-    return config.authn if config else None, places
-
-
-def _value(variable: Variable, written: object) -> str | None:
-    """What a file shows, "" for nothing; None where a Secret, `env_file` or ${…} gives it."""
-    if variable.keys[0] == "env_file" or "$" in str(written):
-        return None
-    if isinstance(written, dict) and "valueFrom" not in written:
-        return variable.value or ""
-    return variable.value
 
 
 @check(
@@ -183,15 +138,15 @@ def permify_authn_off(reading: Reading) -> Iterator[Problem]:
             continue
         if _ENABLED in permify.variables and _is_on(permify.written):
             text = f"PERMIFY_AUTHN_ENABLED turns off what the file turns on: {everybody}"
-            yield Problem(permify.variables[_ENABLED], text, "remove PERMIFY_AUTHN_ENABLED")
+            yield Problem(permify.variables[_ENABLED][1], text, "remove PERMIFY_AUTHN_ENABLED")
             continue
         given = {_KEYS: permify.authn.preshared.keys, _ISSUER: permify.authn.oidc.issuer}
         for keys, value in given.items():
-            if value or dig({"authn": permify.written}, *keys):
+            if value or dig(permify.written, *keys):
                 text = f"{'.'.join(keys)} is given and `enabled` is not true: {everybody}"
                 yield Problem(permify.place(keys), text, permify.fixes[_ENABLED])
 
 
-def _is_on(authn: dict[str, Any]) -> bool:
-    config = read_permify({"authn": authn}).config
+def _is_on(written: dict[str, Any]) -> bool:
+    config = read_permify(written).config
     return config is not None and config.authn.enabled

@@ -14,9 +14,10 @@ from pgcat_stack.checks.compose_hygiene import EVERYWHERE, published_ports
 from pgcat_stack.checks.permify_authn import PermifyAuthn, permifys
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, text_mapping
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.paths import PERMIFY, VALUES
+from pgcat_stack.paths import PERMIFY
 from pgcat_stack.permify.settings import read_permify
 from pgcat_stack.printable import show
+from pgcat_stack.reading.chart import ChartValues
 from pgcat_stack.reading.containers import Container, Pod
 from pgcat_stack.reading.policies import Peer
 from pgcat_stack.reading.reading import Reading
@@ -47,29 +48,24 @@ class _Origins:
         return not self.origins or "*" in self.origins
 
 
-def _origins(reading: Reading, permify: PermifyAuthn) -> _Origins | None:
+def _origins(permify: PermifyAuthn) -> _Origins | None:
     """The origins that a Permify allows; None where it serves no HTTP, or a file does not show them."""
-    container, source, at = permify.container, reading.permify, _KEYS
-    if container is None:
-        source, at = reading.sources[VALUES], ("app", *_KEYS)
+    settings = permify.settings
+    container, variable = settings.container, settings.variables.get(_VARIABLE)
     if container and any(word.startswith(("--http-cors", "--http-enabled")) for word in container.words):
         return None
-    variables = {each.name: each for each in (container.variables if container else reading.helm_variables)}
-    http = as_mapping(dig(source.data, *at[:-1])) if source else {}
+    http = as_mapping(settings.written(*_KEYS[:-1]))
     config = read_permify({"server": {"http": http}}).config
-    if "PERMIFY_HTTP_ENABLED" in variables or config is None or not config.server.http.enabled:
+    if "PERMIFY_HTTP_ENABLED" in settings.variables or config is None or not config.server.http.enabled:
         return None
-    variable = variables.get(_VARIABLE)
     if variable is not None and variable.value is None:
         return None
     if variable is not None and variable.value:  # an empty one is none to Permify
-        base = container.at if container else reading.sources[VALUES].at
-        return _Origins(tuple(variable.value.split(",")), base(*variable.keys), True)
-    written = at[-1] in http and not (
-        container is None and not http[str(at[-1])]
-    )  # the chart drops what is empty
-    place = source.at(*at) if source else permify.at("server")
-    return _Origins(tuple(config.server.http.cors_allowed_origins) if written else ("*",), place, written)
+        return _Origins(tuple(variable.value.split(",")), settings.variable_at(*variable.keys), True)
+    key = str(_KEYS[-1])
+    written = key in http and not (settings.by_chart and not http[key])  # the chart drops what is empty
+    origins = tuple(config.server.http.cors_allowed_origins) if written else ("*",)
+    return _Origins(origins, settings.at(*_KEYS), written)
 
 
 @check(
@@ -85,7 +81,7 @@ def _origins(reading: Reading, permify: PermifyAuthn) -> _Origins | None:
 def permify_open_to_web_pages(reading: Reading) -> Iterator[Problem]:
     """Permify without authentication that allows every origin."""
     for permify in permifys(reading):
-        found = None if permify.authn.enabled else _origins(reading, permify)
+        found = None if permify.authn.enabled else _origins(permify)
         if found is not None and found.all:
             text = f"{permify.name} asks for no key (authn), and web pages of any origin may call it (CORS)"
             yield Problem(found.place, text, f"{_ASK}, or name origins in cors_allowed_origins")
@@ -94,7 +90,7 @@ def permify_open_to_web_pages(reading: Reading) -> Iterator[Problem]:
 
 def _open_elsewhere(reading: Reading) -> Iterator[Problem]:
     """The same for permify.yaml where another deployment runs Permify with it, and nothing here shows how."""
-    source, values = reading.permify, reading.sources.get(VALUES)
+    source, values = reading.permify, reading.chart
     running = reading.running("permify")
     if (
         source is None
@@ -138,13 +134,13 @@ def permify_open_to_others(reading: Reading) -> Iterator[Problem]:
 
 
 def _ways(reading: Reading, permify: PermifyAuthn) -> Iterator[tuple[Location, str]]:
-    container = permify.container
+    container = permify.settings.container
     if container is not None and container.pod is None:
         yield from _of_compose(reading, container)
         return
     pod = container.pod if container else reading.network.permify_elsewhere
     if container is None:
-        yield from _of_chart(reading)
+        yield from _of_chart(reading.chart)
     if pod is not None and reading.complete:
         yield from _through_services(reading, pod)
         yield from _through_policies(reading, pod)
@@ -163,12 +159,10 @@ def _of_compose(reading: Reading, container: Container) -> Iterator[tuple[Locati
             yield environment.here(line), f"PERMIFY_BIND publishes its ports on {show(value)}"
 
 
-def _of_chart(reading: Reading) -> Iterator[tuple[Location, str]]:
-    values = reading.sources[VALUES]
-    kind = dig(values.data, "service", "type")
-    if kind in ("LoadBalancer", "NodePort"):
-        yield values.at("service", "type"), f"its Service is a {kind}"
-    if dig(values.data, "ingress", "enabled") is True:
+def _of_chart(values: ChartValues | None) -> Iterator[tuple[Location, str]]:
+    if values is not None and values.service_type in ("LoadBalancer", "NodePort"):
+        yield values.at("service", "type"), f"its Service is a {values.service_type}"
+    if values is not None and values.has_ingress:
         yield values.at("ingress", "enabled"), "an Ingress leads to it"
 
 
@@ -231,7 +225,7 @@ def _anyone(peer: Peer) -> bool:
 def cors_empty_list(reading: Reading) -> Iterator[Problem]:
     """A list of origins that is empty."""
     for permify in permifys(reading):
-        found = _origins(reading, permify)
+        found = _origins(permify)
         if found is not None and found.written and not found.origins:
             text = "cors_allowed_origins is empty, which allows every origin"
             yield Problem(found.place, text, 'write ["https://none.invalid"] for none, or name origins')
@@ -249,7 +243,7 @@ def cors_empty_list(reading: Reading) -> Iterator[Problem]:
 def cors_not_an_origin(reading: Reading) -> Iterator[Problem]:
     """Entries that no browser sends."""
     for permify in permifys(reading):
-        found = _origins(reading, permify)
+        found = _origins(permify)
         for origin in found.origins if found is not None and found.written else ():
             if found is not None and origin != "*" and not _ORIGIN.fullmatch(origin):
                 text = f"{show(origin)} in cors_allowed_origins is not an origin"

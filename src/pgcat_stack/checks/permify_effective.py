@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pgcat_stack.checks import check
 from pgcat_stack.files.issues import OUT_OF_RANGE, Issue, nearest
-from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, put
-from pgcat_stack.files.sources import Source
+from pgcat_stack.files.plain_data import Key
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.paths import VALUES
-from pgcat_stack.permify.chart import CHART_APP, CHART_DATABASE, handed_on
 from pgcat_stack.permify.settings import (
     AUTO_MIGRATE,
     CONNECTIONS,
@@ -27,9 +23,10 @@ from pgcat_stack.permify.settings import (
     read_permify,
 )
 from pgcat_stack.printable import show, show_at
+from pgcat_stack.reading.chart import ChartValues
 from pgcat_stack.reading.connections import word_location
+from pgcat_stack.reading.permify import PermifySettings
 from pgcat_stack.reading.reading import Reading
-from pgcat_stack.reading.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +37,11 @@ class _Effective:
     places: Mapping[tuple[Key, ...], tuple[str, Location]]
 
 
-def _effective(settings: dict[str, Any], workload: Workload) -> _Effective:
-    """Sections of a file with the environment of a process over them."""
-    places: dict[tuple[Key, ...], tuple[str, Location]] = {}
-    for name, (value, location) in workload.environment.items():
-        keys = VARIABLES.get(name)
-        if keys is not None:
-            places[keys] = name, location
-            settings = put(settings, keys, value)
-    issues = [issue for issue in read_permify(settings).issues if not _elsewhere(issue)]
-    return _Effective(tuple(issues), places)
+def _effective(settings: PermifySettings) -> _Effective:
+    """The database and authentication of a process, with its environment over them."""
+    layered = settings.layered("database", "authn")
+    issues = [issue for issue in read_permify(layered.data).issues if not _elsewhere(issue)]
+    return _Effective(tuple(issues), layered.places)
 
 
 def _elsewhere(issue: Issue) -> bool:
@@ -59,15 +51,13 @@ def _elsewhere(issue: Issue) -> bool:
 
 def _beside_a_file(reading: Reading) -> Iterator[tuple[_Effective, frozenset[Issue]]]:
     """The processes whose environment changes permify.yaml, with the issues that the file has by itself."""
-    source = reading.permify
-    if source is None or not source.parsed:
+    if reading.permify is None or not reading.permify.parsed:
         return
-    settings = {section: as_mapping(dig(source.data, section)) for section in ("database", "authn")}
-    known = frozenset(read_permify(settings).issues)
     for permify in reading.topology.permify:
-        found = _effective(settings, permify.workload)
-        if permify.workload.kind != "helm" and found.places:
-            yield found, known
+        if not permify.settings.by_chart:
+            found = _effective(permify.settings)
+            if found.places:
+                yield found, frozenset(read_permify(permify.settings.handed).issues)
 
 
 @check(
@@ -131,13 +121,12 @@ def permify_arguments(reading: Reading) -> Iterator[Problem]:
 # Helm
 
 
-def _chart(reading: Reading) -> Iterator[tuple[_Effective, Source]]:
-    values = reading.sources.get(VALUES)
-    if values is None or not values.parsed:
+def _chart(reading: Reading) -> Iterator[tuple[_Effective, ChartValues]]:
+    if reading.chart is None or not reading.chart.source.parsed:
         return
     for permify in reading.topology.permify:
-        if permify.workload.kind == "helm":
-            yield _effective(handed_on(values.data), permify.workload), values
+        if permify.settings.by_chart:
+            yield _effective(permify.settings), reading.chart
 
 
 @check(
@@ -153,27 +142,26 @@ def helm_values(reading: Reading) -> Iterator[Problem]:
     """Settings that the chart drops, and what Permify takes in the end."""
     for found, values in _chart(reading):
         yield from _dropped(values)
-        hidden = {VARIABLES.get(variable.name) for variable in reading.helm_variables if variable.secret}
-        by_secret = bool(dig(values.data, "app", "database", "uri_secret")) or ("database", "uri") in hidden
+        hidden = {VARIABLES.get(variable.name) for variable in values.variables if variable.secret}
+        by_secret = values.uri_by_secret or ("database", "uri") in hidden
         for issue in found.issues:
             unknown_uri = issue.kind == DATABASE_URIS and (by_secret or issue.keys in hidden)
             if issue.kind != DEPRECATED and not unknown_uri:
                 yield _chart_problem(found, values, issue)
 
 
-def _dropped(values: Source) -> Iterator[Problem]:
-    for at, known in ((("app",), CHART_APP), (("app", "database"), CHART_DATABASE)):
-        for key in as_mapping(dig(values.data, *at)):
-            if key not in known:
-                name, near = "_".join(("PERMIFY", *at[1:], str(key))).upper(), nearest(str(key), known)
-                fix = f"did you mean {near}?" if near else "remove it"
-                if name in VARIABLES:
-                    fix = f"set {name} in extraEnvVars"
-                text = f"{show(str(key))} in {'.'.join(at)}: the chart drops it without a word"
-                yield Problem(values.at(*at, key), text, fix)
+def _dropped(values: ChartValues) -> Iterator[Problem]:
+    for each in values.dropped:
+        name = "_".join(("PERMIFY", *each.section[1:], str(each.key))).upper()
+        near = nearest(str(each.key), each.known)
+        fix = f"did you mean {near}?" if near else "remove it"
+        if name in VARIABLES:
+            fix = f"set {name} in extraEnvVars"
+        text = f"{show(str(each.key))} in {'.'.join(each.section)}: the chart drops it without a word"
+        yield Problem(each.location, text, fix)
 
 
-def _chart_problem(found: _Effective, values: Source, issue: Issue) -> Problem:
+def _chart_problem(found: _Effective, values: ChartValues, issue: Issue) -> Problem:
     name = next((name for name, keys in VARIABLES.items() if keys == issue.keys), "")
     fix = issue.fix
     place = values.at("app", *issue.keys)
@@ -199,14 +187,10 @@ def _chart_problem(found: _Effective, values: Source, issue: Issue) -> Problem:
 )
 def helm_value_not_text(reading: Reading) -> Iterator[Problem]:
     """Values in extraEnvVars that are numbers or booleans."""
-    values = reading.sources.get(VALUES)
-    for index, item in enumerate(as_list(dig(values.data, "extraEnvVars"))) if values else ():
-        value = dig(item, "value")
-        if values is not None and value is not None and not isinstance(value, str):
-            name = dig(item, "name")
-            text = f"the value of {show(name)} is {show_at([name], value)}, which is no text"
-            fix = "put it in quotes" if isinstance(value, (bool, int, float)) else "write text in quotes"
-            yield Problem(values.at("extraEnvVars", index, "value"), text, fix)
+    for each in reading.chart.not_text if reading.chart else ():
+        text = f"the value of {show(each.name)} is {show_at([each.name], each.value)}, which is no text"
+        fix = "put it in quotes" if isinstance(each.value, (bool, int, float)) else "write text in quotes"
+        yield Problem(each.location, text, fix)
 
 
 @check(
@@ -219,8 +203,8 @@ def helm_value_not_text(reading: Reading) -> Iterator[Problem]:
 )
 def helm_name(reading: Reading) -> Iterator[Problem]:
     """A nameOverride that the NetworkPolicies do not know."""
-    values = reading.sources.get(VALUES)
-    name = dig(values.data, "nameOverride") if values else None
+    values = reading.chart
+    name = values.name_override if values else None
     if values is not None and name and name != "permify" and reading.of_kind("NetworkPolicy"):
         text = f"nameOverride {show(name)}: the NetworkPolicies know Permify's pods as permify"
         yield Problem(values.at("nameOverride"), text, "nameOverride: permify")

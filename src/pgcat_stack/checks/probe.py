@@ -100,7 +100,7 @@ def probe_key(reading: Reading) -> Iterator[Problem]:
         module = modules[name]
         if not module.empty and not module.sends_key:
             yield Problem(module.location, f"the module {show(name)} sends no key", "add authorization")
-    theirs = {_keys_from(each.container) for each in asking if each.container} - {""}
+    theirs = {_keys_from(each.settings.container) for each in asking if each.settings.container} - {""}
     asked_by = {
         container.text: container for request in used for container in reading.network.makers(request) or []
     }

@@ -16,14 +16,15 @@ from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
 from pgcat_stack.paths import BOOTSTRAP, BUDGET, PERMIFY, PGCAT, VALUES
 from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE
+from pgcat_stack.permify.defaults import HTTP_PORT
 from pgcat_stack.permify.settings import read_permify
 from pgcat_stack.pgcat.pools import Pool, PoolServer
 from pgcat_stack.pgcat.version import PgcatVersion
+from pgcat_stack.reading.permify import Permify
 from pgcat_stack.reading.reading import Reading
-from pgcat_stack.reading.topology import Permify, Topology
+from pgcat_stack.reading.topology import Topology
 from pgcat_stack.reading.workloads import Program, Workload
 
-PERMIFY_PORT = 3476
 Platform = Literal["docker", "kubernetes", "none"]
 
 _MIGRATION = re.compile(r"VALUES \('([^']+)'\)")
@@ -302,7 +303,7 @@ class Facts:
         """Where Permify serves HTTP."""
         source = self.deployment.permify
         port = whole_text(dig(source.data, "server", "http", "port")) if source else None
-        return port or PERMIFY_PORT
+        return port or HTTP_PORT
 
     @property
     def watch(self) -> bool:
@@ -345,10 +346,9 @@ class Facts:
     @property
     def keys_secret(self) -> tuple[str, str] | None:
         """The Kubernetes Secret and key with the keys of Permify's callers."""
-        values = self.deployment.sources.get(VALUES)
-        of_chart = dig(values.data, "app", "authn", "preshared", "keys_secret") if values else None
+        chart = self.deployment.chart
         found = self.secret_of(KEYS, KEYS_VARIABLE)
-        return found or ((of_chart, "preshared_keys") if isinstance(of_chart, str) else None)
+        return found or ((chart.keys_secret, "preshared_keys") if chart and chart.keys_secret else None)
 
     @property
     def asks_for_a_key(self) -> bool:

@@ -10,11 +10,11 @@ from typing import Any
 
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig
 
-CHART_APP = (
+CHART_APP: tuple[str, ...] = (
     *("account_id", "server", "logger", "profiler", "authn", "tracer", "meter", "service", "database"),
     "distributed",
 )
-CHART_DATABASE = (
+CHART_DATABASE: tuple[str, ...] = (
     *("engine", "uri", "uri_secret", "writer", "reader", "auto_migrate", "max_open_connections"),
     *("max_idle_connections", "max_connection_lifetime", "max_connection_idle_time", "max_data_per_write"),
     "garbage_collection",

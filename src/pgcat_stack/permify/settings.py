@@ -17,6 +17,7 @@ from pgcat_stack.endpoints import lists_brackets
 from pgcat_stack.files.issues import UNKNOWN_KEY, WRONG_TYPE, Issue, issues_of, nearest, without
 from pgcat_stack.files.plain_data import Key
 from pgcat_stack.files.quantities import go_duration_seconds
+from pgcat_stack.permify import defaults
 from pgcat_stack.printable import show
 
 DURATION, DEPRECATED, ENGINE, DATABASE_URIS = "duration", "deprecated-key", "engine", "database-uris"
@@ -108,7 +109,7 @@ class Http(_Section):
     """The HTTP listener."""
 
     enabled: Flag = True
-    port: Port = 3476
+    port: Port = defaults.HTTP_PORT
     grpc_target_host: Text = "127.0.0.1"
     tls: Tls = Tls()
     cors_allowed_origins: Texts = ["*"]
@@ -118,7 +119,7 @@ class Http(_Section):
 class Grpc(_Section):
     """The gRPC listener."""
 
-    port: Port = 3478
+    port: Port = defaults.GRPC_PORT
     tls: Tls = Tls()
 
 
@@ -263,12 +264,12 @@ class Database(_Section):
     reader: Endpoint = Endpoint()
     auto_migrate: Flag = True
     max_connections: Count = 0
-    max_open_connections: Count = 20
+    max_open_connections: Count = defaults.MAX_OPEN_CONNECTIONS
     max_idle_connections: Count = 1
     min_connections: Count = 0
     min_idle_connections: Count = 1
-    max_connection_lifetime: PositiveSeconds = 300.0
-    max_connection_idle_time: PositiveSeconds = 60.0
+    max_connection_lifetime: PositiveSeconds = defaults.LIFETIME_SECONDS
+    max_connection_idle_time: PositiveSeconds = defaults.IDLE_SECONDS
     health_check_period: Seconds = 0.0
     max_connection_lifetime_jitter: Seconds = 0.0
     connect_timeout: Seconds = 0.0
@@ -300,12 +301,12 @@ class Database(_Section):
     @property
     def jitter_seconds(self) -> float:
         """The most that is added to a connection's lifetime: 0 means a fifth of the lifetime."""
-        return self.max_connection_lifetime_jitter or 0.2 * self.max_connection_lifetime
+        return self.max_connection_lifetime_jitter or defaults.JITTER_SHARE * self.max_connection_lifetime
 
     @property
     def health_check_seconds(self) -> float:
         """How often idle connections are looked at: 0 means once a minute."""
-        return self.health_check_period or 60.0
+        return self.health_check_period or defaults.HEALTH_CHECK_SECONDS
 
     @property
     def longest_connection_seconds(self) -> float:
@@ -318,7 +319,7 @@ class Distributed(_Section):
 
     enabled: Flag = False
     address: Text = ""
-    port: Port = 5000
+    port: Port = defaults.PEERS_PORT
     partition_count: Count = 0
     replication_factor: Count = 0
     load: Number = 0.0

@@ -3,7 +3,8 @@
 deployment.py      the files of a folder, and the objects in them
 containers.py      the containers of manifests and the services of compose.yaml, in one shape
 workloads.py       what runs PgCat and Permify, and how many of them
-topology.py        workloads, pools, Permify's database settings and servers, together
+permify.py         the settings that each Permify takes, with their places; chart.py: its chart's values
+topology.py        workloads, pools, Permify and servers, together
 connections.py     the connection strings in use
 services.py        Services of Kubernetes; ports.py: what listens, what is declared, what is asked
 network.py         how all these find each other, and the connections that they need

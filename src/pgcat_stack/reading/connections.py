@@ -10,7 +10,8 @@ from pgcat_stack.endpoints import Uri, parse_uri, read_uri
 from pgcat_stack.files.plain_data import as_list
 from pgcat_stack.findings import Location
 from pgcat_stack.reading.containers import Container
-from pgcat_stack.reading.topology import Permify, Topology
+from pgcat_stack.reading.permify import Permify
+from pgcat_stack.reading.topology import Topology
 
 Side = Literal["writer", "reader", "both", "migration"]
 _VARIABLES = {

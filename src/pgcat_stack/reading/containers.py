@@ -49,6 +49,8 @@ class Variable:
     value: str | None
     secret: tuple[str, str] | None
     keys: tuple[Key, ...]
+    shown: str | None
+    """The value that the file shows, "" for none; None where a Secret, a file or ${…} gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,8 +273,9 @@ def kubernetes_variables(value: object, base: tuple[Key, ...]) -> Iterator[Varia
             secret = None
             if isinstance(reference.get("name"), str) and isinstance(reference.get("key"), str):
                 secret = (reference["name"], reference["key"])
-            literal = dig(item, "value")
-            yield Variable(name, _scalar(literal), secret, (*base, index))
+            value = _scalar(dig(item, "value"))
+            shown = value if value or "valueFrom" in item else ""
+            yield Variable(name, value, secret, (*base, index), _shown(item, shown))
 
 
 def _pod_mounts(
@@ -357,17 +360,23 @@ def _variables_of(service: Mapping[str, Any]) -> Iterator[Variable]:
     yield from listed
     for keys, path in env_files(service):
         if is_keys_file(path) and all(variable.name != KEYS_VARIABLE for variable in listed):
-            yield Variable(KEYS_VARIABLE, None, None, keys)
+            yield Variable(KEYS_VARIABLE, None, None, keys, None)
 
 
 def _compose_variables(value: object) -> Iterator[Variable]:
     if isinstance(value, dict):
         for name, literal in value.items():
-            yield Variable(str(name), interpolated(_scalar(literal)), None, ("environment", name))
+            text = interpolated(_scalar(literal))
+            yield Variable(str(name), text, None, ("environment", name), _shown(literal, text))
     for index, item in enumerate(as_list(value)):
         if isinstance(item, str):
             name, equals, literal = item.partition("=")
-            yield Variable(name, interpolated(literal) if equals else None, None, ("environment", index))
+            text = interpolated(literal) if equals else None
+            yield Variable(name, text, None, ("environment", index), _shown(item, text))
+
+
+def _shown(written: object, value: str | None) -> str | None:
+    return None if "$" in str(written) else value
 
 
 def _binds(service: Mapping[str, Any]) -> Iterator[Mount]:

@@ -15,6 +15,7 @@ from pgcat_stack.build.manifests import Manifest
 from pgcat_stack.endpoints import LOOPBACK, Address
 from pgcat_stack.files.plain_data import as_list, as_mapping, as_text, dig
 from pgcat_stack.files.sources import Source
+from pgcat_stack.permify.defaults import PEERS_PORT
 from pgcat_stack.reading.connections import Connection, Connections
 from pgcat_stack.reading.containers import Container, Pod, Program
 from pgcat_stack.reading.gaps import Gap
@@ -22,7 +23,7 @@ from pgcat_stack.reading.monitoring import PodMonitor, Prometheus, Request, scra
 from pgcat_stack.reading.ports import PERMIFY_DEFAULTS, PermifyPorts, PgcatHost
 from pgcat_stack.reading.selectors import NAME_LABEL
 from pgcat_stack.reading.services import Service
-from pgcat_stack.reading.topology import PERMIFY_PEERS_PORT, Topology
+from pgcat_stack.reading.topology import Topology
 
 OPENSHIFT_DNS_PORT = 5353
 """Where DNS pods of OpenShift listen behind port 53 of their Service."""
@@ -111,7 +112,7 @@ class Network:
             if any(variable.name.startswith("PERMIFY_SERVER_") for variable in container.variables):
                 return None
             extra = {permify.profiler} if permify.profiler is not None else set()
-            return {*permify.apis.values(), PERMIFY_PEERS_PORT} | extra
+            return {*permify.apis.values(), PEERS_PORT} | extra
         return None
 
     def reach(self, connection: Connection) -> dict[str, int] | None:

@@ -12,10 +12,10 @@ from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.files.quantities import is_int, whole, whole_text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
+from pgcat_stack.permify.defaults import GRPC_PORT, HTTP_PORT, PROFILER_PORT
 from pgcat_stack.reading.containers import Container
 
-PERMIFY_DEFAULTS = {"http": 3476, "grpc": 3478}
-_PROFILER_DEFAULT = 6060
+PERMIFY_DEFAULTS = {"http": HTTP_PORT, "grpc": GRPC_PORT}
 _PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _KUBELET_PROBES = ("httpGet", "tcpSocket", "grpc")
 _ASKED = {
@@ -48,7 +48,7 @@ def read_permify_ports(source: Source | None) -> PermifyPorts | None:
             apis[name] = port
     profiler = as_mapping(source.mapping.get("profiler"))
     on = profiler.get("enabled") is True
-    return PermifyPorts(apis, whole_text(profiler.get("port", _PROFILER_DEFAULT)) if on else None)
+    return PermifyPorts(apis, whole_text(profiler.get("port", PROFILER_PORT)) if on else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pgcat_stack.files.plain_data import as_mapping, dig
 from pgcat_stack.files.quantities import Number
 from pgcat_stack.paths import BUDGET, COMPOSE, KUSTOMIZATION, PERMIFY, PGCAT, VALUES
 from pgcat_stack.reading import monitoring
+from pgcat_stack.reading.chart import ChartValues, read_chart
 from pgcat_stack.reading.connections import Connections, read_connections
 from pgcat_stack.reading.containers import Container, Pod, Program, Variable, read_containers, read_pods
 from pgcat_stack.reading.deployment import Deployment
@@ -26,6 +27,7 @@ from pgcat_stack.reading.names import (
     read_names,
 )
 from pgcat_stack.reading.network import Network
+from pgcat_stack.reading.permify import PermifySettings, settings_of_container
 from pgcat_stack.reading.policies import Policies, read_policies
 from pgcat_stack.reading.ports import read_permify_ports, read_pgcat_host
 from pgcat_stack.reading.scaling import (
@@ -40,7 +42,7 @@ from pgcat_stack.reading.scaling import (
 from pgcat_stack.reading.selectors import OwnSelector, read_own_selectors
 from pgcat_stack.reading.services import Service, read_services
 from pgcat_stack.reading.topology import Topology, read_topology
-from pgcat_stack.reading.workloads import helm_variables, read_workloads
+from pgcat_stack.reading.workloads import read_workloads
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +62,24 @@ class Reading(Deployment):
     @cached_property
     def topology(self) -> Topology:
         """What runs where: workloads, pools, Permify's settings of its database, servers."""
-        return read_topology(self, read_workloads(self, self.containers))
+        return read_topology(self, read_workloads(self, self.containers), self.chart)
 
     @cached_property
-    def helm_variables(self) -> list[Variable]:
+    def chart(self) -> ChartValues | None:
+        """The values of Permify's Helm chart; None without the file."""
+        return read_chart(self.sources.get(VALUES))
+
+    @property
+    def helm_variables(self) -> tuple[Variable, ...]:
         """The environment that the Helm values give Permify."""
-        return helm_variables(self)
+        return self.chart.variables if self.chart else ()
+
+    @cached_property
+    def permify_settings(self) -> tuple[PermifySettings, ...]:
+        """The settings of each container that runs Permify, and of Permify from its chart."""
+        found = [settings_of_container(container, self.permify) for container in self.running("permify")]
+        found += [each.settings for each in self.topology.permify if each.settings.by_chart]
+        return tuple(found)
 
     @property
     def services(self) -> list[Container]:

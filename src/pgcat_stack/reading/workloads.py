@@ -8,8 +8,8 @@ Compose specification (one replica, stop_grace_period 10 s). Values of a wrong t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from pgcat_stack.build.manifests import Manifest
@@ -19,7 +19,7 @@ from pgcat_stack.files.sources import Source
 from pgcat_stack.files.variables import filled_in
 from pgcat_stack.findings import Location
 from pgcat_stack.paths import BUDGET, VALUES
-from pgcat_stack.reading.containers import Container, Pod, Variable, kubernetes_variables
+from pgcat_stack.reading.containers import Container, Pod
 from pgcat_stack.reading.deployment import Deployment
 
 KUBERNETES_GRACE_SECONDS, COMPOSE_GRACE_SECONDS = 30, 10
@@ -28,8 +28,6 @@ DEFAULT_PROGRESS_DEADLINE_SECONDS = 600
 Program = Literal["pgcat", "permify"]
 Kind = Literal["deployment", "statefulset", "other", "compose", "helm", "elsewhere"]
 Strategy = Literal["RollingUpdate", "Recreate"]
-Environment = Mapping[str, tuple[str, Location]]
-"""The variables whose value a file shows, by name, with the place."""
 
 _KINDS: Mapping[str, Kind] = {"Deployment": "deployment", "StatefulSet": "statefulset"}
 _SLEEP = re.compile(r"\bsleep\s+(\d+(?:\.\d+)?)([smh]?)\b")
@@ -92,7 +90,6 @@ class Workload:
     pre_stop: PreStop | None = None
     stop_signal: str | None = None
     stop_signal_location: Location | None = None
-    environment: Environment = field(default_factory=dict)
     container: Container | None = None
     counted: bool = True
     """False where no file says how many there are."""
@@ -123,10 +120,6 @@ def read_workloads(deployment: Deployment, containers: Iterable[Container]) -> t
     return tuple(found)
 
 
-def _environment(variables: Iterable[Variable], at: Callable[..., Location]) -> Environment:
-    return {variable.name: (variable.value, at(*variable.keys)) for variable in variables if variable.value}
-
-
 # Compose
 
 
@@ -155,7 +148,6 @@ def _from_compose(containers: Iterable[Container]) -> Iterator[Workload]:
             location=container.at(),
             stop_signal=str(signal) if isinstance(signal, (str, int)) else None,
             stop_signal_location=container.at("stop_signal"),
-            environment=_environment(container.variables, container.at),
             container=container,
         )
 
@@ -205,7 +197,6 @@ def _pod_workload(
         pre_stop=_pre_stop(container),
         stop_signal=signal if isinstance(signal, str) else None,
         stop_signal_location=container.at("lifecycle", "stopSignal"),
-        environment=_environment(container.variables, container.at),
         container=container,
         counted=elsewhere is None or elsewhere.value > 0,
     )
@@ -336,11 +327,4 @@ def _helm(deployment: Deployment, values: Source, most: int) -> Workload:
         grace=Seconds(KUBERNETES_GRACE_SECONDS, values.here()),
         location=values.here(),
         autoscaler=autoscaler,
-        environment=_environment(helm_variables(deployment), values.at),
     )
-
-
-def helm_variables(deployment: Deployment) -> list[Variable]:
-    """The environment that the Helm values give Permify."""
-    values = deployment.sources.get(VALUES)
-    return list(kubernetes_variables(dig(values.data, "extraEnvVars"), ("extraEnvVars",))) if values else []

@@ -17,7 +17,7 @@ from pgcat_stack.doctor.side_by_side import Trouble
 from pgcat_stack.endpoints import Address, Uri
 from pgcat_stack.files.plain_data import dig
 from pgcat_stack.findings import Location, Problem
-from pgcat_stack.reading.topology import Side
+from pgcat_stack.reading.permify import Side
 
 LONG_WAIT_SECONDS = 1.0
 FAR_MS = 20.0
