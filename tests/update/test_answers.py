@@ -190,7 +190,7 @@ def test_no_rule_for_a_single_answer_was_tightened(old: str) -> None:
         for key, value in answers.items():
             samples.setdefault(key, set()).add(value)
     for key in before.keys:
-        assert key in now.keys, f"{key} is gone: CONTRIBUTING.md says how its answers are carried over"
+        assert key in now.keys, f"{key} is gone: docs/maintaining.md says how its answers are carried over"
         for value in samples[key] | set(before.choices.get(key, ())) | set(before.numbers.get(key, ())):
             if not str(before.check(key, value)).strip():
                 assert not str(now.check(key, value)).strip(), f"{key}={value}"
@@ -305,7 +305,7 @@ def test_a_rule_that_was_tightened_refuses_instead_of_forgetting(alone: InProces
 
 
 def test_a_renamed_question_takes_the_old_answer(alone: InProcess, tmp_path: Path) -> None:
-    """As CONTRIBUTING.md says: the old name in the default of the new one, and nothing else."""
+    """As docs/maintaining.md says: the old name in the default of the new one, and nothing else."""
     files = {}
     for path in (*REPOSITORY.glob("questions/*"), *REPOSITORY.glob("template/**/*")):
         if path.is_file() and "client_namespaces" in path.read_text():

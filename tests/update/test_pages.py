@@ -248,6 +248,7 @@ def test_adopt(released: Home, tmp_path: Path) -> None:
 
 ELSEWHERE = {
     "CONTRIBUTING.md": "a newcomer's tour; tests/unit/test_markdown.py knows that all of it is there",
+    "docs/maintaining.md": "releases, programs; tests/unit/test_markdown.py knows that all is there",
     "docs/doctor.md": "tests/live/test_doctor.py compares what it shows",
     "docs/kubernetes.md": "custom resources of operators; tests/unit/test_markdown.py reads them",
     "docs/monitoring.md": "tests/live/test_compose.py starts the profile",
