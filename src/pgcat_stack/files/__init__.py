@@ -5,7 +5,7 @@
     nodes.py        what a reader makes of a text, by yaml_nodes.py and toml_nodes.py
     plain_data.py   walks through data of any shape               issues.py   what a strict model finds in it
     quantities.py   numbers, sizes and durations as the programs read them
-    variables.py    variables in compose.yaml
+    variables.py    variables in compose.yaml      gaps.py   what stands in a file and could not be read
 
 Nothing here knows what a deployment is.
 """

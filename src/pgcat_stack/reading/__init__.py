@@ -13,5 +13,4 @@ monitoring.py      what scrapes and probes, and what answers; rules and dashboar
 scaling.py         autoscalers and disruption budgets
 kustomizations.py  what kustomizations make of objects
 names.py           names, labels and annotations
-gaps.py            what stands in a file and could not be read
 """

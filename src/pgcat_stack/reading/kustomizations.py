@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from pgcat_stack.files.gaps import Gap, list_gaps, mapping_gaps
 from pgcat_stack.files.plain_data import as_list, as_text, dig
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
 from pgcat_stack.reading.containers import Pod
-from pgcat_stack.reading.gaps import Gap, list_gaps, mapping_gaps
 
 TRANSFORMERS = (
     *("patches", "patchesStrategicMerge", "patchesJson6902", "replacements", "transformers"),

@@ -14,12 +14,12 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pgcat_stack.build.manifests import Manifest
+from pgcat_stack.files.gaps import Gap, list_gaps, mapping_gaps
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig, strings
 from pgcat_stack.files.quantities import whole, whole_text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
 from pgcat_stack.reading.containers import Pod
-from pgcat_stack.reading.gaps import Gap, list_gaps, mapping_gaps
 from pgcat_stack.reading.selectors import Selector, read_selector
 
 PROMETHEUS = "monitoring/prometheus.yml"

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any, Literal
 
 from pgcat_stack.build.manifests import Manifest
+from pgcat_stack.files.gaps import At
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
 from pgcat_stack.reading.containers import Pod
-from pgcat_stack.reading.gaps import At
 from pgcat_stack.reading.kustomizations import Kustomization
 
 Kind = Literal[

@@ -13,12 +13,12 @@ from typing import Literal
 
 from pgcat_stack.build.manifests import Manifest
 from pgcat_stack.endpoints import LOOPBACK, Address
+from pgcat_stack.files.gaps import Gap
 from pgcat_stack.files.plain_data import as_list, as_mapping, as_text, dig
 from pgcat_stack.files.sources import Source
 from pgcat_stack.permify.defaults import PEERS_PORT
 from pgcat_stack.reading.connections import Connection, Connections
 from pgcat_stack.reading.containers import Container, Pod, Program
-from pgcat_stack.reading.gaps import Gap
 from pgcat_stack.reading.monitoring import PodMonitor, Prometheus, Request, scrape_annotations
 from pgcat_stack.reading.ports import PERMIFY_DEFAULTS, PermifyPorts, PgcatHost
 from pgcat_stack.reading.selectors import NAME_LABEL

@@ -18,12 +18,12 @@ from functools import partial
 from typing import Any
 
 from pgcat_stack.build.manifests import Manifest
+from pgcat_stack.files.gaps import At, Gap, list_gaps, mapping_gaps
 from pgcat_stack.files.plain_data import as_list, as_mapping, as_text, dig, text_mapping
 from pgcat_stack.files.quantities import is_int
 from pgcat_stack.findings import Location
 from pgcat_stack.printable import show
 from pgcat_stack.reading.containers import Pod
-from pgcat_stack.reading.gaps import At, Gap, list_gaps, mapping_gaps
 from pgcat_stack.reading.network import Direction, Flow, address_of
 from pgcat_stack.reading.selectors import NAMESPACE_LABEL, Selector, read_selector
 

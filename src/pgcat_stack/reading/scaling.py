@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any
 
 from pgcat_stack.build.manifests import Manifest
+from pgcat_stack.files.gaps import Gap, mapping_gaps
 from pgcat_stack.files.plain_data import as_mapping, dig
 from pgcat_stack.files.quantities import Number, whole_text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
 from pgcat_stack.reading.containers import Pod
-from pgcat_stack.reading.gaps import Gap, mapping_gaps
 from pgcat_stack.reading.selectors import Selector, read_selector
 
 _SCALABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})

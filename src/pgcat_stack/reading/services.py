@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from pgcat_stack.build.manifests import Manifest
+from pgcat_stack.files.gaps import Gap, list_gaps, mapping_gaps
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig, text_mapping
 from pgcat_stack.files.quantities import is_int, whole
 from pgcat_stack.findings import Location
 from pgcat_stack.reading.containers import Pod
-from pgcat_stack.reading.gaps import Gap, list_gaps, mapping_gaps
 
 
 @dataclass(frozen=True, slots=True)
