@@ -17,8 +17,7 @@ from pgcat_stack.files.issues import UNKNOWN_KEY, place
 from pgcat_stack.files.plain_data import as_mapping
 from pgcat_stack.files.sources import Source, parse_source
 from pgcat_stack.permify.settings import DEPRECATED, Database, PermifyConfig, read_permify
-from pgcat_stack.pgcat.pools import Pool, read_pools
-from pgcat_stack.pgcat.settings import read_pgcat
+from pgcat_stack.pgcat.config import Pgcat, Pool
 from pgcat_stack.printable import Line, printable
 from pgcat_stack.reading.deployment import DeploymentError
 
@@ -152,7 +151,8 @@ def _source(file: Path) -> Source:
 
 
 def _pools(source: Source, uris: list[Uri], found: Adoption) -> None:
-    pools = list(read_pools(source).named.values())
+    pgcat = Pgcat(source, "1.2")
+    pools, general = list(pgcat.named.values()), pgcat.general
     servers = list(dict.fromkeys(server.address for pool in pools for server in pool.servers))
     primaries = {server.address for pool in pools for server in pool.servers if server.role == "primary"}
     if len(primaries) != 1:
@@ -163,7 +163,7 @@ def _pools(source: Source, uris: list[Uri], found: Adoption) -> None:
     replicas = [server for server in servers if server != primary]
     _hosts(primary, replicas, found)
     _identity(
-        {shard.database or "" for pool in pools for shard in pool.shards},
+        {shard.database.value or "" for pool in pools for shard in pool.shards},
         {user.server_name for pool in pools for user in pool.users},
         found,
     )
@@ -172,20 +172,19 @@ def _pools(source: Source, uris: list[Uri], found: Adoption) -> None:
     if any(user.mode == "session" for pool in pools for user in pool.users):
         found.answers["pool_mode"] = "session"
     _sizes(pools, primary, replicas, uris, found)
-    general = as_mapping(source.mapping.get("general"))
-    if ":" in str(general.get("host", "")):
+    if ":" in (general.host.value or ""):
         found.answers["ip_family"] = "ipv6"
-    found.answers["database_tls"] = "require" if general.get("server_tls") is True else "disable"
-    if general.get("server_tls") is not True:
+    found.answers["database_tls"] = "require" if general.server_tls.value else "disable"
+    if not general.server_tls.value:
         found.notes.append(
             "no server_tls: database_tls disable, as it was; answer require if PostgreSQL has TLS"
         )
     found.notes.append("admin_password, passwords of users: none stands in a rendered file; choose new ones")
-    if general.keys() - PGCAT_KEYS:
+    if general.data.keys() - PGCAT_KEYS:
         found.notes.append(
             "timeouts, ports and logs of [general]: rendered by what was measured; edit pgcat/pgcat.toml"
         )
-    unknown = [issue for issue in read_pgcat(source.mapping, "1.2").issues if issue.kind == UNKNOWN_KEY]
+    unknown = [issue for issue in pgcat.issues if issue.kind == UNKNOWN_KEY]
     found.notes += [f"{place(issue.keys)}: PgCat 1.2 does not read it" for issue in unknown]
 
 

@@ -239,8 +239,6 @@ def test_a_pgcat_is_not_taken_for_postgresql(run) -> None:
 )
 def test_the_answers_render(run, tmp_path: Path, pgcat: str, permify: str, topology: str) -> None:
     """What is rendered names the same servers, in pools of the same sizes where these were kept."""
-    from pgcat_stack.pgcat.pools import read_pools
-
     answers = {**run(pgcat, permify, topology).answers, "postgres_max_connections": 200}
     deployment = Reading.load(render(tmp_path / "deploy", answers))
     if not pgcat:
@@ -251,8 +249,7 @@ def test_the_answers_render(run, tmp_path: Path, pgcat: str, permify: str, topol
     (tmp_path / "before/pgcat").mkdir()
     (tmp_path / "before/pgcat/pgcat.toml").write_text(pgcat)
     before = Reading.load(tmp_path / "before")
-    assert before.pgcat and deployment.pgcat
-    pools = [list(read_pools(source).named.values()) for source in (before.pgcat, deployment.pgcat)]
+    pools = [list(reading.topology.pools.values()) for reading in (before, deployment)]
     old, new = ({server.address for pool in side for server in pool.servers} for side in pools)
     assert old == new
     if pgcat == TWO_POOLS:

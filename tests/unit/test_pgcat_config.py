@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from handmade import PGCAT, Change, Judge, edit
-from pgcat_stack.pgcat.settings import read_pgcat
+from pgcat_stack.pgcat.settings import issues_in
 from pgcat_stack.pgcat.version import pgcat_version
-from pgcat_stack.reading.reading import Reading
 
 TOML = "pgcat/pgcat.toml"
 POOL = 'default_role = "primary"\n'
@@ -205,21 +204,19 @@ def test_activity_routing_of_1_3_needs_its_times() -> None:
             }
         },
     }
-    assert [issue.kind for issue in read_pgcat(data, "1.3").issues] == ["parser"]
+    assert [issue.kind for issue in issues_in(data, "1.3")] == ["parser"]
 
 
-def test_unknown_keys_do_not_hide_the_configuration(folder: Path) -> None:
-    edit(folder, TOML, ("pool_mode", "pol_mode"))
-    reading = Reading.load(folder).pgcat_reading
-    assert reading is not None and reading.config is not None
-    assert reading.config.pools["permify_writer"].users["0"].pool_size == 5
+def test_unknown_keys_do_not_hide_what_is_wrong_besides(judge: Judge) -> None:
+    found = judge(TOML, ("pool_mode", "pol_mode"), ("pool_size = 5", "pool_size = 0"))
+    assert {finding.code for finding in found} == {"PS201", "PS204"}
 
 
 @pytest.mark.parametrize(
     "data", [None, [], "x", {}, {"pools": []}, {"general": 5, "pools": {"a": 1}}, {"pools": {"": {}}}]
 )
 def test_any_shape_is_read(data: object) -> None:
-    assert read_pgcat(data, "1.2").config is None
+    assert issues_in(data, "1.2")
 
 
 @pytest.mark.parametrize(

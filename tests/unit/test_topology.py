@@ -151,8 +151,8 @@ def test_timeouts_of_the_user_win_over_the_pool_and_the_process():
     pgcat = load(files).topology.pgcat
     assert pgcat is not None
     writer, reader = pgcat.pools
-    assert (writer.idle_timeout.value, writer.server_lifetime.value) == (5, 7)
-    assert (reader.idle_timeout.value, reader.server_lifetime.value) == (300, 300)
+    assert (writer.login.idle_timeout.value, writer.login.server_lifetime.value) == (5, 7)
+    assert (reader.login.idle_timeout.value, reader.login.server_lifetime.value) == (300, 300)
 
 
 @pytest.mark.parametrize(

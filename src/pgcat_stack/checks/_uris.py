@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from pgcat_stack.endpoints import Address
 from pgcat_stack.findings import Problem
-from pgcat_stack.pgcat.pools import Pool
+from pgcat_stack.pgcat.config import Pool
 from pgcat_stack.reading.connections import Connection
 from pgcat_stack.reading.reading import Reading
 

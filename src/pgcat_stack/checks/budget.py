@@ -19,7 +19,7 @@ from pgcat_stack.checks import STACK, check
 from pgcat_stack.files.quantities import Number, whole
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import BUDGET
-from pgcat_stack.pgcat.pools import PoolUser
+from pgcat_stack.pgcat.config import PoolUser
 from pgcat_stack.reading.permify import Permify, Side
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.topology import Topology
@@ -210,7 +210,7 @@ def session_pinning(reading: Reading) -> Iterator[Problem]:
     """Session pools that cannot hold what Permify pins in them."""
     topology = reading.topology
     for pool in _pools(topology):
-        if pool.mode != "session":
+        if pool.login.mode != "session":
             continue
         for permify in topology.permify:
             sides = _sides_on(topology, permify, pool)
@@ -296,7 +296,7 @@ def permify_processes_unknown(reading: Reading) -> Iterator[Problem]:
     source = reading.budget
     if source is None or not source.parsed or "permify_max_replicas" in source.mapping:
         return  # its value is judged by PS504
-    session = any(pool.mode == "session" for pool in _pools(topology))
+    session = any(pool.login.mode == "session" for pool in _pools(topology))
     for permify in topology.permify:
         if not permify.workload.counted and (session or any(topology.direct_sides(permify))):
             reason = "pins connections in session mode" if session else "connects to PostgreSQL directly"

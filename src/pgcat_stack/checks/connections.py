@@ -187,7 +187,7 @@ def uri_query_mode(reading: Reading) -> Iterator[Problem]:
             continue
         mode = connection.uri.options.get("default_query_exec_mode", "")
         safe = {"cache_describe", "simple_protocol"}
-        if pool.statement_cache > 0:
+        if (pool.prepared_statements_cache_size.value or 0) > 0:
             safe |= {"", "cache_statement", "exec"}
         if mode not in safe:
             used = f"default_query_exec_mode={mode}" if mode else "no default_query_exec_mode"
@@ -210,8 +210,7 @@ def uri_query_mode(reading: Reading) -> Iterator[Problem]:
 )
 def uri_tls(reading: Reading) -> Iterator[Problem]:
     """URIs that demand TLS of a PgCat which has none."""
-    general = reading.pgcat.mapping.get("general") if reading.pgcat else None
-    if not isinstance(general, dict) or general.get("tls_certificate"):
+    if reading.pgcat_config is None or reading.pgcat_config.general.offers_tls is not False:
         return
     for connection, _ in through_pgcat(reading):
         mode = connection.uri.options.get("sslmode", "")

@@ -96,8 +96,8 @@ def database_name(reading: Reading) -> Iterator[Problem]:
     uses = []
     for pool in used_pools(reading):
         for shard in pool.shards:
-            if shard.database is not None:
-                uses.append((shard.database, f"the pool {pool.name}", shard.database_location))
+            if shard.database.value is not None:
+                uses.append((shard.database.value, f"the pool {pool.name}", shard.database.location))
     for connection in _to_postgresql(reading):
         uses.append((connection.uri.database, connection.what, connection.location))
     yield from _disagreements("database", uses, _bootstrapped(reading, _DATABASE))

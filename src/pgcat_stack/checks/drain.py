@@ -33,7 +33,7 @@ def _standalone(topology: Topology) -> list[Workload]:
 
 
 def _shutdown(topology: Topology) -> Seconds | None:
-    return topology.pgcat.shutdown if topology.pgcat else None
+    return topology.pgcat.general.shutdown if topology.pgcat else None
 
 
 @check(
@@ -223,7 +223,7 @@ def timeout_order(reading: Reading) -> Iterator[Problem]:
     topology = reading.topology
     idle = [p.idle for p in topology.permify if any(topology.pooled(uri) for _, uri in p.sides)]
     for pool in topology.pgcat.pools if topology.pgcat else ():
-        timeout, lifetime = pool.idle_timeout, pool.server_lifetime
+        timeout, lifetime = pool.login.idle_timeout, pool.login.server_lifetime
         for client in idle:
             if client.value >= timeout.value:
                 message = (

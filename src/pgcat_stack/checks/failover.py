@@ -9,15 +9,13 @@ https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from pgcat_stack.checks import STACK, check
 from pgcat_stack.checks._uris import listed, through_pgcat, used_pools
-from pgcat_stack.files.plain_data import as_list, as_mapping, dig
-from pgcat_stack.files.quantities import whole
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import COMPOSE, PGCAT
-from pgcat_stack.pgcat.pools import PoolServer
+from pgcat_stack.pgcat.config import PoolServer
 from pgcat_stack.reading.connections import Connection
 from pgcat_stack.reading.network import compose_names
 from pgcat_stack.reading.reading import Reading
@@ -28,8 +26,8 @@ VARIABLE = "PGTARGETSESSIONATTRS"
 WRITES = "read-write"
 _NEEDS_PRIMARY = frozenset({WRITES, "primary"})
 _NEEDS_STANDBY = frozenset({"read-only", "standby"})
-_DEFAULT_DNS_MAX_TTL_SECONDS = 30
-"""PgCat's own, in its config.rs."""
+_MOST_DNS_MAX_TTL_SECONDS = 30
+"""PgCat's own default."""
 _UNFOLLOWED = re.compile(r"[^.]_")
 """An underscore that does not begin a label: the resolver admits those of service records, `_label`."""
 
@@ -79,11 +77,11 @@ def name_not_followed(reading: Reading) -> Iterator[Problem]:
 )
 def names_without_dns_cache(reading: Reading) -> Iterator[Problem]:
     """A pgcat.toml that names hosts and does not look where they lead."""
-    pgcat = reading.pgcat
-    general = as_mapping(pgcat.mapping.get("general")) if pgcat else {}
-    seconds = whole(general.get("dns_max_ttl", _DEFAULT_DNS_MAX_TTL_SECONDS))
-    looks = general.get("dns_cache_enabled") is True
-    if pgcat is None or (looks and seconds is not None and seconds <= _DEFAULT_DNS_MAX_TTL_SECONDS):
+    if reading.pgcat_config is None:
+        return
+    general = reading.pgcat_config.general
+    looks, seconds = general.dns_cache_enabled.value is True, general.dns_max_ttl.value
+    if looks and seconds is not None and seconds <= _MOST_DNS_MAX_TTL_SECONDS:
         return
     hosts = [server.address.host for server in _named(reading)]
     followed = [host for host in hosts if not _UNFOLLOWED.search(host)]
@@ -91,9 +89,8 @@ def names_without_dns_cache(reading: Reading) -> Iterator[Problem]:
         message = f"the DNS cache is off: PgCat does not follow {listed(followed)} in a failover"
         if looks:
             message = f"PgCat looks only every {seconds} s where {listed(followed)} leads"
-        yield Problem(
-            pgcat.at("general", "dns_cache_enabled"), message, "dns_cache_enabled = true, dns_max_ttl = 2"
-        )
+        place = general.dns_cache_enabled.location
+        yield Problem(place, message, "dns_cache_enabled = true, dns_max_ttl = 2")
 
 
 @check(
@@ -109,26 +106,16 @@ def names_without_dns_cache(reading: Reading) -> Iterator[Problem]:
 )
 def writer_pool_keeps_a_standby(reading: Reading) -> Iterator[Problem]:
     """Pools of named primaries that do not end a connection to a standby."""
-    pgcat = reading.pgcat
     named = _named(reading)
     pools = {c.uri.database: pool for c, pool in through_pgcat(reading) if c.side in ("writer", "both")}
-    for name, pool in pools.items() if pgcat else ():
+    for name, pool in pools.items():
         servers = list(pool.servers)
         primaries = all(server.role == "primary" for server in servers)
         hosts = [server.address.host for server in servers if server in named]
-        if pgcat and primaries and hosts and not _ends_standbys(pgcat.mapping, name):
+        ends_standbys = any("pg_is_in_recovery" in query for query in pool.prewarming)
+        if primaries and hosts and not ends_standbys:
             message = f"the pool {name} keeps connections to {listed(hosts)} when it becomes a standby"
-            yield Problem(
-                pgcat.at("pools", name), message, "end them by a prewarmer query on pg_is_in_recovery()"
-            )
-
-
-def _ends_standbys(mapping: Mapping[str, object], pool: str) -> bool:
-    """Whether a prewarmer, of the pool or of all pools, asks if the server is a standby."""
-    own = dig(mapping, "pools", pool, "plugins")
-    prewarmer = as_mapping(dig(mapping, "plugins") if own is None else own).get("prewarmer")
-    queries = as_list(dig(prewarmer, "queries"))
-    return dig(prewarmer, "enabled") is True and any("pg_is_in_recovery" in str(query) for query in queries)
+            yield Problem(pool.at(), message, "end them by a prewarmer query on pg_is_in_recovery()")
 
 
 @check(

@@ -162,16 +162,15 @@ def _strangers(judged: _Judged) -> Iterator[tuple[Location, str]]:
 
 def _listening_pods(judged: _Judged) -> list[Pod]:
     """The pods of a rule in which PgCat listens for others than its own pod."""
-    host = judged.reading.network.pgcat_host
-    if host is not None and host.is_loopback:
+    pgcat = judged.reading.pgcat_config
+    if pgcat is not None and pgcat.general.on_loopback:
         return []
     running = judged.reading.running("pgcat")
     return [container.pod for container in running if container.pod and container.pod in judged.pods]
 
 
 def _pgcat_port(reading: Reading) -> int | None:
-    pgcat = reading.topology.pgcat
-    return pgcat.port if pgcat else None
+    return reading.pgcat_config.port if reading.pgcat_config else None
 
 
 def _serves_pods(judged: _Judged, peer: Peer, needed: list[Flow]) -> bool:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel
-
 from pgcat_stack.checks import check
 from pgcat_stack.checks._settings import rules_for
-from pgcat_stack.files.plain_data import Key, as_mapping, dig
 from pgcat_stack.files.quantities import whole
 from pgcat_stack.findings import Problem
-from pgcat_stack.pgcat.settings import General, Pool, User
 from pgcat_stack.reading.reading import Reading
 
-_rule = rules_for("pgcat", lambda reading: reading.pgcat, lambda reading: reading.pgcat_reading)
+_rule = rules_for("pgcat", lambda reading: reading.pgcat, lambda reading: reading.pgcat_config)
 
 _rule(
     "PS201",
@@ -161,27 +157,13 @@ _MOST_BAN_SECONDS = 3600
 )
 def suspicious_unit(reading: Reading) -> Iterator[Problem]:
     """Timeouts that look like seconds, and a ban that looks like milliseconds."""
-    pgcat = reading.pgcat
-    if pgcat is None:
-        return
-    for table, model in _timed_tables(pgcat.data):
-        found = as_mapping(dig(pgcat.data, *table))
-        values = {key: value for key, value in found.items() if key in model.model_fields}
-        for key in _MILLISECONDS:
-            value = whole(values.get(key))
-            if value is not None and 0 < value < _LEAST_MILLISECONDS:
-                text = f"`{key}` is {value} milliseconds, which looks like seconds"
-                yield Problem(pgcat.at(*table, key), text, f"did you mean {value}000?")
-        ban = whole(values.get("ban_time"))
-        if ban is not None and ban >= _MOST_BAN_SECONDS:
-            text = f"`ban_time` is {ban} seconds, which looks like milliseconds"
-            yield Problem(pgcat.at(*table, "ban_time"), text, f"did you mean {max(ban // 1000, 1)}?")
-
-
-def _timed_tables(data: object) -> Iterator[tuple[tuple[Key, ...], type[BaseModel]]]:
-    """[general], each pool and each user of a pool, with the model that says which timeouts it takes."""
-    yield ("general",), General
-    for name, pool in as_mapping(dig(data, "pools")).items():
-        yield ("pools", name), Pool
-        for user in as_mapping(dig(pool, "users")):
-            yield ("pools", name, "users", user), User
+    for written in reading.pgcat_config.written if reading.pgcat_config else ():
+        key, value = written.keys[-1], whole(written.value)
+        if value is None:
+            continue
+        if key in _MILLISECONDS and 0 < value < _LEAST_MILLISECONDS:
+            text = f"`{key}` is {value} milliseconds, which looks like seconds"
+            yield Problem(written.location, text, f"did you mean {value}000?")
+        if key == "ban_time" and value >= _MOST_BAN_SECONDS:
+            text = f"`ban_time` is {value} seconds, which looks like milliseconds"
+            yield Problem(written.location, text, f"did you mean {max(value // 1000, 1)}?")

@@ -31,10 +31,10 @@ from pgcat_stack.reading.reading import Reading
 )
 def asks_the_exporter(reading: Reading) -> Iterator[Problem]:
     """Scrape targets, annotations and PodMonitors with another port than the exporter's."""
-    if reading.pgcat is None or not reading.pgcat.mapping:
+    pgcat = reading.pgcat_config
+    if pgcat is None or pgcat.empty:
         return
-    pgcat = reading.topology.pgcat
-    exporter = pgcat.exporter if pgcat else None
+    exporter = pgcat.exporter
     for location, port in _asked(reading):
         if exporter is None:
             text = f"port {port} is scraped, and the exporter of {PGCAT} is off"

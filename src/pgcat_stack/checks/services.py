@@ -169,21 +169,22 @@ def _listens(container: Container, open_ports: set[int]) -> str:
 )
 def listens_on_loopback(reading: Reading) -> Iterator[Problem]:
     """A PgCat on loopback that somebody outside its pod or container has to reach."""
-    host = reading.network.pgcat_host
-    if host is None or not host.is_loopback:
+    pgcat = reading.pgcat_config
+    if pgcat is None or not pgcat.general.on_loopback:
         return
-    listens, mend = host.location, f'set host = "{"[::]" if ":" in host.text else "0.0.0.0"}"'
+    host = pgcat.general.host.value or ""
+    listens, mend = pgcat.general.host.location, f'set host = "{"[::]" if ":" in host else "0.0.0.0"}"'
     permify_pods = [container.pod for container in reading.running("permify")]
     for container in reading.running("pgcat"):
         if container.pod is None or container.pod not in permify_pods:
-            text = f"{container.text} listens on {host.text}, and Permify runs outside of it"
+            text = f"{container.text} listens on {host}, and Permify runs outside of it"
             yield Problem(listens, text, mend)
             continue
         if reading.network.scraped(container.pod):
-            yield Problem(listens, f"the exporter of {container.text} listens on {host.text}, too", mend)
+            yield Problem(listens, f"the exporter of {container.text} listens on {host}, too", mend)
         for asked in asked_ports(container):
             if asked.by_kubelet:
-                text = f"the kubelet asks from outside the pod, and {container.text} listens on {host.text}"
+                text = f"the kubelet asks from outside the pod, and {container.text} listens on {host}"
                 yield Problem(asked.location, text, f"{mend}, or probe by exec")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pgcat_stack.build.manifests import Manifest
 from pgcat_stack.checks import STACK, check
 from pgcat_stack.checks._uris import listed
-from pgcat_stack.files.plain_data import as_list, as_mapping, as_text, dig
+from pgcat_stack.files.plain_data import as_list, as_text, dig
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import VALUES
 from pgcat_stack.reading.connections import Connection
@@ -31,11 +31,10 @@ _OF_IMAGES = ("/etc/ssl/", "/etc/pki/", "/usr/")
 )
 def server_tls_differs(reading: Reading) -> Iterator[Problem]:
     """server_tls in pgcat.toml against sslmode of the migration; sslmode=prefer fits both."""
-    pgcat = reading.pgcat
-    if pgcat is None or not pgcat.mapping:
+    if reading.pgcat_config is None:
         return
-    encrypted = as_mapping(pgcat.mapping.get("general")).get("server_tls", False)
-    place = pgcat.at("general", "server_tls")
+    server_tls = reading.pgcat_config.general.server_tls
+    encrypted, place = server_tls.value, server_tls.location
     for connection in reading.connections.migrations:
         mode = connection.uri.options.get("sslmode", "")
         where = f"the migration's URI ({connection.location.path}:{connection.location.line})"
@@ -60,22 +59,20 @@ def tls_file_not_mounted(reading: Reading) -> Iterator[Problem]:
     """Certificates, keys and CAs at paths where nothing is mounted."""
     if reading.kustomization is not None and not reading.complete:
         return
-    for name in _FILES:
-        path = _general(reading).get(name)
-        for container in reading.running("pgcat") if isinstance(path, str) else ():
-            if reading.pgcat and _absent(str(path)) and container.origin(str(path)) is None:
+    general = reading.pgcat_config.general if reading.pgcat_config else None
+    files = (general.tls_certificate, general.tls_private_key) if general else ()
+    for name, file in zip(_FILES, files, strict=False):
+        path = file.value or ""
+        for container in reading.running("pgcat") if _absent(path) else ():
+            if container.origin(path) is None:
                 text = f"{container.text} has nothing mounted at {path}, its {name}"
-                yield Problem(reading.pgcat.at("general", name), text, "mount the Secret there")
+                yield Problem(file.location, text, "mount the Secret there")
     for connection in _connections(reading):
         path = connection.uri.options.get("sslrootcert", "")
         if _absent(path) and not _mounted(reading, connection, path):
             who = connection.container.text if connection.container else "Permify's chart"
             text = f"{who} has nothing mounted at {path}, the sslrootcert of {_what(connection)}"
             yield Problem(connection.location, text, "mount the CA there")
-
-
-def _general(reading: Reading) -> dict[str, object]:
-    return as_mapping(reading.pgcat.mapping.get("general")) if reading.pgcat else {}
 
 
 def _absent(path: str) -> bool:
@@ -134,9 +131,9 @@ def certificate_names(reading: Reading) -> Iterator[Problem]:
 
 def _certificate(reading: Reading) -> Manifest | None:
     """The Certificate whose Secret PgCat's certificate is in."""
-    path = _general(reading).get("tls_certificate")
-    for container in reading.running("pgcat") if isinstance(path, str) else ():
-        kind, _, rest = (container.origin(str(path)) or "").partition(":")
+    path = reading.pgcat_config.general.tls_certificate.value if reading.pgcat_config else None
+    for container in reading.running("pgcat") if path is not None else ():
+        kind, _, rest = (container.origin(path or "") or "").partition(":")
         for manifest in reading.of_kind("Certificate") if kind == "secret" else ():
             if manifest.get("spec", "secretName") == rest.partition("/")[0]:
                 return manifest
@@ -159,7 +156,7 @@ def _through_pgcat(reading: Reading, connection: Connection) -> bool:
 )
 def client_in_clear(reading: Reading) -> Iterator[Problem]:
     """Clients of a PgCat with a certificate that do not ask for TLS, or would do without."""
-    if not _general(reading).get("tls_certificate"):
+    if reading.pgcat_config is None or not reading.pgcat_config.general.offers_tls:
         return
     for connection in [*reading.connections.permify, *reading.connections.psql]:
         mode = connection.uri.options.get("sslmode", "prefer")

@@ -12,13 +12,12 @@ from pgcat_stack.budget import Plan, Row, plan
 from pgcat_stack.endpoints import Address, Uri
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig
 from pgcat_stack.files.quantities import whole, whole_text
-from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
 from pgcat_stack.paths import BOOTSTRAP, BUDGET, PERMIFY, PGCAT, VALUES
 from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE
 from pgcat_stack.permify.defaults import HTTP_PORT
 from pgcat_stack.permify.settings import read_permify
-from pgcat_stack.pgcat.pools import Pool, PoolServer
+from pgcat_stack.pgcat.config import Pool, PoolServer
 from pgcat_stack.pgcat.version import PgcatVersion
 from pgcat_stack.reading.permify import Permify
 from pgcat_stack.reading.reading import Reading
@@ -146,11 +145,6 @@ class Facts:
         """Whether there is a PgCat."""
         return self.topology.fronted
 
-    @property
-    def pgcat_source(self) -> Source | None:
-        """pgcat.toml, where it could be read."""
-        return self.deployment.pgcat if self.topology.pgcat is not None else None
-
     def pgcat_at(self, *keys: str) -> Location:
         """Where pgcat.toml says something."""
         source = self.deployment.pgcat
@@ -159,19 +153,19 @@ class Facts:
     @property
     def pgcat_port(self) -> int:
         """Where PgCat listens."""
-        pgcat = self.topology.pgcat
+        pgcat = self.deployment.pgcat_config
         return (pgcat.port if pgcat else None) or 6432
 
     @property
     def exporter_port(self) -> int | None:
         """Where PgCat's exporter listens; None where it is off."""
-        return self.topology.pgcat.exporter if self.topology.pgcat else None
+        return self.deployment.pgcat_config.exporter if self.deployment.pgcat_config else None
 
     @property
     def admin_user(self) -> str:
         """The user of PgCat's admin database."""
-        name = dig(self.deployment.pgcat.data, "general", "admin_username") if self.deployment.pgcat else None
-        return name if isinstance(name, str) else ""
+        pgcat = self.deployment.pgcat_config
+        return (pgcat.general.admin_username.value if pgcat else None) or ""
 
     @property
     def pools(self) -> tuple[Pool, ...]:
@@ -203,8 +197,8 @@ class Facts:
         """Who PgCat, or Permify where it connects directly, is in PostgreSQL; None where none tells."""
         for pool in self.pools:
             for user, shard in ((user, shard) for user in pool.users for shard in pool.shards):
-                if user.server_name and shard.database:
-                    return Login(user.server_name, shard.database)
+                if user.server_name and shard.database.value:
+                    return Login(user.server_name, shard.database.value)
         for permify in self.topology.permify:
             for _, uri in self.topology.direct_sides(permify):
                 return Login(uri.user, uri.database)
@@ -221,11 +215,11 @@ class Facts:
             for _, uri in self.topology.direct_sides(permify)
             if address in uri.servers
         ]
-        if self.deployment.pgcat and any(self.pool_server(pool, address) for pool in self.pools):
-            general = dig(self.deployment.pgcat.data, "general")
-            tls, verified = (dig(general, key) is True for key in ("server_tls", "verify_server_certificate"))
-            mode = "disable" if not tls else "verify-full" if verified else "require"
-            found.append(Encryption(self.pgcat_at("general", "server_tls"), mode, host=address.host))
+        pgcat = self.deployment.pgcat_config
+        if pgcat and any(self.pool_server(pool, address) for pool in self.pools):
+            tls, verified = pgcat.general.server_tls, pgcat.general.verify_server_certificate.value
+            mode = "disable" if not tls.value else "verify-full" if verified else "require"
+            found.append(Encryption(tls.location, mode, host=address.host))
         return max(
             found, key=lambda one: one.strength, default=Encryption(Location(BUDGET), host=address.host)
         )
@@ -246,8 +240,8 @@ class Facts:
     def encrypted(self) -> Location | None:
         """Where the files ask for TLS to PostgreSQL; None where they do not."""
         if self.fronted:
-            tls = dig(self.deployment.pgcat.data, "general", "server_tls") if self.deployment.pgcat else None
-            return self.pgcat_at("general", "server_tls") if tls is True else None
+            pgcat = self.deployment.pgcat_config
+            return pgcat.general.server_tls.location if pgcat and pgcat.general.server_tls.value else None
         for permify in self.topology.permify:
             for _, uri in self.topology.direct_sides(permify):
                 if uri.options.get("sslmode") in ("require", "verify-ca", "verify-full"):

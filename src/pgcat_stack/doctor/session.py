@@ -30,7 +30,7 @@ from pgcat_stack.doctor.side_by_side import Failed, Questions, Trouble, resolve
 from pgcat_stack.doctor.trust import Certificates
 from pgcat_stack.doctor.write_check import WriteCheck, write_check
 from pgcat_stack.endpoints import Address
-from pgcat_stack.pgcat.pools import Pool
+from pgcat_stack.pgcat.config import Pool
 from pgcat_stack.reading.reading import Reading
 
 K = TypeVar("K", bound=Hashable)

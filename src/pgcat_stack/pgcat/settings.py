@@ -8,8 +8,7 @@ they are reported.
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -41,6 +40,9 @@ EXPORTER_HOST, TLS_PAIR, POOL_NAME, REGEX, DUPLICATE_USER = (
     "regex",
     "duplicate-user",
 )
+
+Section = Literal["general", "pool", "user", "shard"]
+"""A kind of table."""
 
 Text = Annotated[str, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -262,37 +264,33 @@ class PgcatConfig(_Table):
     pools: dict[str, Pool]
 
 
-@dataclass(frozen=True, slots=True)
-class PgcatReading:
-    """A configuration as PgCat of a version would take it.
-
-    `config` is None where PgCat could not take it at all; unknown keys alone do not prevent one.
-    """
-
-    version: PgcatVersion
-    config: PgcatConfig | None
-    issues: tuple[Issue, ...]
-
-
-def read_pgcat(data: Any, version: PgcatVersion) -> PgcatReading:
-    """Read the plain data of a pgcat.toml as PgCat of this version does."""
+def issues_in(data: Any, version: PgcatVersion) -> tuple[Issue, ...]:
+    """What PgCat of this version refuses or ignores in the data of a pgcat.toml, or would fail on later."""
     unknown = list(_unknown_keys(data))
     newer = list(_newer_keys(data)) if version == "1.2" else []
     issues = unknown + [_newer_key_issue(keys) for keys in newer]
-    config: PgcatConfig | None = None
     try:
         config = PgcatConfig.model_validate(without(data, [issue.keys for issue in unknown] + newer))
     except ValidationError as error:
-        issues += issues_of(error)
-    if config is not None:
-        issues += _rules(config)
-    return PgcatReading(version, config, tuple(issues))
+        return (*issues, *issues_of(error))
+    return (*issues, *_rules(config))
+
+
+def known_keys(section: Section) -> Collection[str]:
+    """The keys that PgCat knows in a table of this kind."""
+    return _SECTIONS[section].model_fields
+
+
+def default_of(section: Section, key: str) -> Any:
+    """What PgCat takes where the key is not written; None where that is nothing."""
+    field = _SECTIONS[section].model_fields[key]
+    return None if field.is_required() else field.default
 
 
 # Unknown keys
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {"general": General, "pool": Pool, "user": User, "shard": Shard}
+_SECTIONS: dict[Section, type[BaseModel]] = {"general": General, "pool": Pool, "user": User, "shard": Shard}
 _IN_SECTION = {
     "general": "[general]",
     "pool": "[pools.<name>]",

@@ -27,7 +27,6 @@ from pgcat_stack.pgcat.version import PgcatVersion, pgcat_version
 
 if TYPE_CHECKING:
     from pgcat_stack.permify.settings import PermifyReading
-    from pgcat_stack.pgcat.settings import PgcatReading
 
 _KNOWN_FILES = (COMPOSE, KUSTOMIZATION, PGCAT, PERMIFY, BUDGET)
 _SKIPPED_FOLDERS = frozenset(
@@ -187,15 +186,6 @@ class Deployment:
     def pgcat_version(self) -> PgcatVersion:
         """The line of PgCat whose configuration applies: of the image, or 1.2 where no image is named."""
         return pgcat_version(self.pgcat_image or "")
-
-    @cached_property
-    def pgcat_reading(self) -> PgcatReading | None:
-        """pgcat.toml as PgCat of this version takes it; None without the file or where it does not parse."""
-        if self.pgcat is None or not self.pgcat.documents:
-            return None
-        from pgcat_stack.pgcat.settings import read_pgcat
-
-        return read_pgcat(self.pgcat.data, self.pgcat_version)
 
     @cached_property
     def permify_reading(self) -> PermifyReading | None:

@@ -20,7 +20,7 @@ from pgcat_stack.permify.defaults import PEERS_PORT
 from pgcat_stack.reading.connections import Connection, Connections
 from pgcat_stack.reading.containers import Container, Pod, Program
 from pgcat_stack.reading.monitoring import PodMonitor, Prometheus, Request, scrape_annotations
-from pgcat_stack.reading.ports import PERMIFY_DEFAULTS, PermifyPorts, PgcatHost
+from pgcat_stack.reading.ports import PERMIFY_DEFAULTS, PermifyPorts
 from pgcat_stack.reading.selectors import NAME_LABEL
 from pgcat_stack.reading.services import Service
 from pgcat_stack.reading.topology import Topology
@@ -65,7 +65,6 @@ class Network:
     prometheus: Prometheus
     connections: Connections
     permify_ports: PermifyPorts | None
-    pgcat_host: PgcatHost | None
     kustomization: Source | None
     complete: bool
     """Whether every object of the deployment is known."""

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from pgcat_stack.endpoints import Address, Uri, parse_uri
+from pgcat_stack.files.gaps import At
 from pgcat_stack.files.plain_data import Key, as_mapping, as_text, dig, put
 from pgcat_stack.files.quantities import Number, Seconds, duration_seconds, whole_text
 from pgcat_stack.files.sources import Source
@@ -28,7 +29,6 @@ from pgcat_stack.permify.defaults import (
 )
 from pgcat_stack.reading.chart import ChartValues
 from pgcat_stack.reading.containers import Container, Variable
-from pgcat_stack.reading.gaps import At
 from pgcat_stack.reading.workloads import Workload
 
 T = TypeVar("T")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pgcat_stack.endpoints import Address
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.files.quantities import is_int, whole, whole_text
 from pgcat_stack.files.sources import Source
@@ -49,25 +48,6 @@ def read_permify_ports(source: Source | None) -> PermifyPorts | None:
     profiler = as_mapping(source.mapping.get("profiler"))
     on = profiler.get("enabled") is True
     return PermifyPorts(apis, whole_text(profiler.get("port", PROFILER_PORT)) if on else None)
-
-
-@dataclass(frozen=True, slots=True)
-class PgcatHost:
-    """The host that pgcat.toml has PgCat and its exporter listen on."""
-
-    text: str
-    location: Location
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether nobody outside its pod or container reaches it."""
-        return Address.of(self.text).is_loopback
-
-
-def read_pgcat_host(source: Source | None) -> PgcatHost | None:
-    """`general.host` of pgcat.toml; None where none is written."""
-    host = dig(source.data, "general", "host") if source else None
-    return PgcatHost(host, source.at("general", "host")) if source and isinstance(host, str) else None
 
 
 @dataclass(frozen=True, slots=True)

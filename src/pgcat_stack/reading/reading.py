@@ -13,6 +13,7 @@ from pgcat_stack.build.kustomize import listed_files
 from pgcat_stack.files.plain_data import as_mapping, dig
 from pgcat_stack.files.quantities import Number
 from pgcat_stack.paths import BUDGET, COMPOSE, KUSTOMIZATION, PERMIFY, PGCAT, VALUES
+from pgcat_stack.pgcat.config import Pgcat
 from pgcat_stack.reading import monitoring
 from pgcat_stack.reading.chart import ChartValues, read_chart
 from pgcat_stack.reading.connections import Connections, read_connections
@@ -29,7 +30,7 @@ from pgcat_stack.reading.names import (
 from pgcat_stack.reading.network import Network
 from pgcat_stack.reading.permify import PermifySettings, settings_of_container
 from pgcat_stack.reading.policies import Policies, read_policies
-from pgcat_stack.reading.ports import read_permify_ports, read_pgcat_host
+from pgcat_stack.reading.ports import read_permify_ports
 from pgcat_stack.reading.scaling import (
     DisruptionBudget,
     Pause,
@@ -60,9 +61,17 @@ class Reading(Deployment):
         return read_containers(self, self.pods)
 
     @cached_property
+    def pgcat_config(self) -> Pgcat | None:
+        """What pgcat.toml says; None without the file or where it does not parse."""
+        if self.pgcat is None or not self.pgcat.documents:
+            return None
+        return Pgcat(self.pgcat, self.pgcat_version)
+
+    @cached_property
     def topology(self) -> Topology:
         """What runs where: workloads, pools, Permify's settings of its database, servers."""
-        return read_topology(self, read_workloads(self, self.containers), self.chart)
+        workloads = read_workloads(self, self.containers)
+        return read_topology(self, workloads, self.pgcat_config, self.chart)
 
     @cached_property
     def chart(self) -> ChartValues | None:
@@ -161,7 +170,6 @@ class Reading(Deployment):
             prometheus=monitoring.read_prometheus(self.sources.get(monitoring.PROMETHEUS)),
             connections=self.connections,
             permify_ports=read_permify_ports(self.permify),
-            pgcat_host=read_pgcat_host(self.pgcat),
             kustomization=self.kustomization,
             complete=self.complete,
         )

@@ -14,7 +14,7 @@ from pgcat_stack.files.plain_data import as_list, dig
 from pgcat_stack.files.quantities import whole
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
-from pgcat_stack.pgcat.pools import Pgcat, Pool, read_pools
+from pgcat_stack.pgcat.config import Pgcat, Pool
 from pgcat_stack.reading.chart import ChartValues
 from pgcat_stack.reading.deployment import Deployment
 from pgcat_stack.reading.permify import Permify, Side, read_permify_process
@@ -81,12 +81,10 @@ class Topology:
 
 
 def read_topology(
-    deployment: Deployment, workloads: tuple[Workload, ...], chart: ChartValues | None
+    deployment: Deployment, workloads: tuple[Workload, ...], pgcat: Pgcat | None, chart: ChartValues | None
 ) -> Topology:
     """What the files of a deployment run."""
-    source = deployment.pgcat
-    pgcat = read_pools(source) if source is not None and not source.broken else None
-    fronted = source is not None or any(workload.program == "pgcat" for workload in workloads)
+    fronted = deployment.pgcat is not None or any(workload.program == "pgcat" for workload in workloads)
     servers = tuple(_budget_servers(deployment.budget)) if deployment.budget else ()
     permify = tuple(
         read_permify_process(workload, deployment.permify, chart)

@@ -15,7 +15,6 @@ from pgcat_stack.doctor.expected import Facts
 from pgcat_stack.doctor.pgcat import Ban, PgcatAnswer, PgcatFacts
 from pgcat_stack.doctor.side_by_side import Trouble
 from pgcat_stack.endpoints import Address, Uri
-from pgcat_stack.files.plain_data import dig
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.reading.permify import Side
 
@@ -119,16 +118,14 @@ def pgcat_setting_differs(case: Case) -> Iterator[Problem]:
 
 
 def _settings(case: Case) -> Iterator[tuple[str, Location, str, str]]:
-    source = case.facts.pgcat_source
-    for pgcat, facts in _told(case) if source is not None else ():
+    file = case.facts.deployment.pgcat_config
+    settings = {written.keys: written for written in file.written} if file else {}
+    for pgcat, facts in _told(case):
         for key, value in sorted(facts.config.items()):
-            keys = tuple(key.split(".")) if key.startswith("pools.") else ("general", key)
-            written = dig(source.data, *keys) if source is not None else None
-            if key in _PLACES or written is None or isinstance(written, dict):
-                continue
-            if _spelt(written) != _spelt(value):
-                message = f"{key} is {value} in {{who}}, the file says {_spelt(written)}"
-                yield pgcat.name, case.facts.pgcat_at(*keys), message, _restart(case.facts)
+            written = settings.get(tuple(key.split(".")) if key.startswith("pools.") else ("general", key))
+            if written is not None and key not in _PLACES and _spelt(written.value) != _spelt(value):
+                message = f"{key} is {value} in {{who}}, the file says {_spelt(written.value)}"
+                yield pgcat.name, written.location, message, _restart(case.facts)
 
 
 def _spelt(value: Any) -> str:
@@ -155,7 +152,7 @@ def _pools(case: Case) -> Iterator[tuple[str, Location, str, str]]:
         for server in pool.servers:
             if server.role != "mirror":
                 written[pool.pool, pool.user, server.address] = pool.size.value, pool.size.location
-    databases = {pool.name: {shard.database for shard in pool.shards} for pool in case.facts.pools}
+    databases = {pool.name: {shard.database.value for shard in pool.shards} for pool in case.facts.pools}
     for pgcat, facts in _told(case):
         if facts.servers is None:
             continue  # PD110 says so
