@@ -152,7 +152,7 @@ def _source(file: Path) -> Source:
 
 def _pools(source: Source, uris: list[Uri], found: Adoption) -> None:
     pgcat = Pgcat(source, "1.2")
-    pools, general = list(pgcat.named.values()), pgcat.general
+    pools, general = list(pgcat.pools.values()), pgcat.general
     servers = list(dict.fromkeys(server.address for pool in pools for server in pool.servers))
     primaries = {server.address for pool in pools for server in pool.servers if server.role == "primary"}
     if len(primaries) != 1:

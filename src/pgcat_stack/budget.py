@@ -209,12 +209,12 @@ def plan(reading: Reading) -> Plan:
 def _uses(topology: Topology) -> Iterator[tuple[Address, Use, Location]]:
     """Every claim on a server, with the place where the server is named."""
     if topology.pgcat is not None:
-        pools = topology.pgcat.pools
+        pools = topology.pgcat.opened
         for workload in topology.running("pgcat"):
             instances = peak(workload)
             for pool in pools:
-                several = len({other.user for other in pools if other.pool == pool.pool}) > 1
-                name = f"{pool.pool} ({pool.user})" if several else pool.pool
+                several = len({other.user.name for other in pools if other.pool == pool.pool}) > 1
+                name = f"{pool.pool} ({pool.user.name})" if several else pool.pool
                 for server in pool.servers:
                     yield server.address, Use(name, pool.size, workload, instances), server.location
     for permify in topology.permify:

@@ -62,8 +62,10 @@ def pgcat_facts(facts: Facts) -> PgcatFacts:
     """What a PgCat that runs from the file says."""
     assert facts.topology.pgcat is not None
     servers = tuple(
-        PoolServerState(pool.pool, server.role, server.address, "permify", pool.user, pool.size.value, False)
-        for pool in facts.topology.pgcat.pools
+        PoolServerState(
+            pool.pool, server.role, server.address, "permify", pool.user.name, pool.size.value, False
+        )
+        for pool in facts.topology.pgcat.opened
         for server in pool.servers
     )
     calm = tuple(PoolState(pool.name, 3, 0, 1, 0.0) for pool in facts.pools)

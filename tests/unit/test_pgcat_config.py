@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 
 from handmade import PGCAT, Change, Judge, edit
+from pgcat_stack.files.issues import WRONG_TYPE
+from pgcat_stack.files.sources import parse_source
+from pgcat_stack.findings import Location
+from pgcat_stack.pgcat.config import General, Pgcat, Pool, Shard
 from pgcat_stack.pgcat.settings import issues_in
 from pgcat_stack.pgcat.version import pgcat_version
 
@@ -217,6 +221,94 @@ def test_unknown_keys_do_not_hide_what_is_wrong_besides(judge: Judge) -> None:
 )
 def test_any_shape_is_read(data: object) -> None:
     assert issues_in(data, "1.2")
+
+
+SILENT = """\
+[general]
+admin_username = "a"
+admin_password = "b"
+[pools.p.users.0]
+username = "u"
+pool_size = 1
+[pools.p.shards.0]
+database = "d"
+servers = [["h", 5432, "primary"]]
+"""
+
+
+def read(text: str) -> Pgcat:
+    return Pgcat(parse_source(TOML, text.encode()), "1.2")
+
+
+def test_a_silent_file_has_the_defaults_of_pgcat() -> None:
+    pgcat = read(SILENT)
+    (opened,) = pgcat.opened
+    assert (pgcat.port, pgcat.exporter, pgcat.general.host.value) == (5432, None, "0.0.0.0")
+    assert (pgcat.general.shutdown.value, pgcat.general.dns_max_ttl.value) == (60, 30)
+    assert (opened.user.idle_timeout.value, opened.user.server_lifetime.value) == (600, 3600)
+    assert (opened.user.mode, pgcat.pools["p"].prepared_statements_cache_size.value) == ("transaction", 0)
+    assert (pgcat.general.server_tls.value, pgcat.general.tls_certificate.value) == (False, None)
+    assert read(f"{SILENT[:10]}enable_prometheus_exporter = true\n{SILENT[10:]}").exporter == 9930
+
+
+def test_an_empty_file_says_nothing() -> None:
+    pgcat = read("")
+    assert pgcat.empty and (pgcat.port, pgcat.exporter, pgcat.general.server_tls.value) == (None, None, None)
+
+
+@pytest.mark.parametrize("table", [General, Pool, Shard])
+def test_settings_have_the_types_of_the_models(table: type[General | Pool | Shard]) -> None:
+    samples: dict[type, object] = {str: "x", int: 1, bool: True}
+    kinds = {key: found.kind for key, found in vars(table).items() if hasattr(found, "kind")}
+    assert kinds
+    for key, kind in kinds.items():
+        for sample, value in samples.items():
+            written: dict[str, object] = {key: value}
+            below = {"general": written, "pools": {"p": {**written, "shards": {"0": written}}}}
+            wrong = {issue.keys[-1] for issue in issues_in(below, "1.2") if issue.kind == WRONG_TYPE}
+            assert (key in wrong) is (sample is not kind), (key, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "gap"),
+    [
+        (("[general]\n", '[general]\nport = "6432"\n'), 2, "`port` is '6432'"),
+        (("[general]\n", "[general]\nadmin_auth_type = 5\n"), None, ""),
+        (("pool_size = 1", "pool_size = true"), 6, "`pool_size` is True"),
+        (('database = "d"', "database = 5"), 8, "`database` is 5"),
+        (('"h", 5432', '"h", "5432"'), 9, "`port` is '5432'"),
+        (('5432, "primary"', "5432"), 9, "`servers[0]`: 2 values in ['h', 5432]"),
+        (("[general]\n", "plugins = 5\n[general]\n"), 1, "`plugins` is 5"),
+        (("[pools.p.users.0]", "[pools.p]\nusers = 5\n[x]"), 5, "`users` is 5"),
+    ],
+)
+def test_a_value_of_another_type_is_a_gap(change: Change, line: int | None, gap: str) -> None:
+    found = [(gap.location.line, gap.text) for gap in read(SILENT.replace(*change)).gaps]
+    assert found == ([(line, gap)] if line else [])
+
+
+def test_a_value_of_another_type_counts_as_absent() -> None:
+    text = SILENT.replace(
+        "[general]\n", '[general]\nport = "6432"\nidle_timeout = 5000\nshutdown_timeout = []\n'
+    )
+    pgcat = read(text.replace("pool_size = 1", 'pool_size = 1\nidle_timeout = "x"\npool_mode = 5'))
+    assert (pgcat.port, pgcat.general.shutdown.value) == (None, 60)
+    (user,) = pgcat.pools["p"].users
+    assert (user.idle_timeout.value, user.mode) == (5, "transaction")
+    assert user.idle_timeout.location == Location(TOML, 3)
+
+
+def test_what_pgcat_does_not_know_is_not_among_the_settings() -> None:
+    pgcat = read(SILENT.replace("pool_size = 1", "pool_size = 1\nban_time = 5\nmin_pool_size = -1"))
+    written = {setting.keys: setting.value for setting in pgcat.written}
+    user = ("pools", "p", "users", "0")
+    assert written == {
+        ("general", "admin_username"): "a",
+        ("general", "admin_password"): "b",
+        (*user, "username"): "u",
+        (*user, "pool_size"): 1,
+        (*user, "min_pool_size"): -1,
+    }
 
 
 @pytest.mark.parametrize(

@@ -109,14 +109,25 @@ def test_numbers_are_never_cut(width):
         assert number in text
 
 
-def test_rich_is_imported_only_when_it_draws():
-    program = "import sys, pgcat_stack.cli, pgcat_stack.report.plan; print('rich' in sys.modules)"
+def run_python(program, *arguments):
     sources = Path(__file__).resolve().parents[2] / "src"
     run = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
         check=True,
         env={"PYTHONPATH": str(sources)},
     )
-    assert run.stdout == "False\n"
+    return run.stdout.splitlines()
+
+
+def test_rich_is_imported_only_when_it_draws():
+    program = "import sys, pgcat_stack.cli, pgcat_stack.report.plan; print('rich' in sys.modules)"
+    assert run_python(program) == ["False"]
+
+
+def test_the_models_of_settings_are_not_imported(write):
+    """The import takes as long as the plan."""
+    root = write(rendered(STANDALONE))
+    program = "import sys, pgcat_stack.cli as cli; cli.main(sys.argv[1:]); print('pydantic' in sys.modules)"
+    assert run_python(program, "plan", str(root))[-1] == "False"

@@ -150,9 +150,9 @@ def test_timeouts_of_the_user_win_over_the_pool_and_the_process():
     files = edit(files, "pgcat/pgcat.toml", "min_pool_size = 0", "min_pool_size = 0\nserver_lifetime = 7000")
     pgcat = load(files).topology.pgcat
     assert pgcat is not None
-    writer, reader = pgcat.pools
-    assert (writer.login.idle_timeout.value, writer.login.server_lifetime.value) == (5, 7)
-    assert (reader.login.idle_timeout.value, reader.login.server_lifetime.value) == (300, 300)
+    writer, reader = pgcat.opened
+    assert (writer.user.idle_timeout.value, writer.user.server_lifetime.value) == (5, 7)
+    assert (reader.user.idle_timeout.value, reader.user.server_lifetime.value) == (300, 300)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_compose_file_of_another_shape_is_skipped(text):
 def test_a_pgcat_configuration_of_another_shape_is_skipped(text):
     pgcat = load({**rendered(DOCKER), "pgcat/pgcat.toml": text}).topology.pgcat
     assert pgcat is not None
-    assert pgcat.pools == ()
+    assert pgcat.opened == ()
 
 
 @pytest.mark.parametrize(

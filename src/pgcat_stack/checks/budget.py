@@ -141,7 +141,7 @@ def server_unused(reading: Reading) -> Iterator[Problem]:
 
 
 def _pools(topology: Topology) -> tuple[PoolUser, ...]:
-    return topology.pgcat.pools if topology.pgcat else ()
+    return topology.pgcat.opened if topology.pgcat else ()
 
 
 @check(
@@ -210,7 +210,7 @@ def session_pinning(reading: Reading) -> Iterator[Problem]:
     """Session pools that cannot hold what Permify pins in them."""
     topology = reading.topology
     for pool in _pools(topology):
-        if pool.login.mode != "session":
+        if pool.user.mode != "session":
             continue
         for permify in topology.permify:
             sides = _sides_on(topology, permify, pool)
@@ -222,7 +222,7 @@ def _sides_on(topology: Topology, permify: Permify, pool: PoolUser) -> list[Side
     return [
         side
         for side, uri in permify.sides
-        if topology.pooled(uri) and uri.database == pool.pool and uri.user in ("", pool.user)
+        if topology.pooled(uri) and uri.database == pool.pool and uri.user in ("", pool.user.name)
     ]
 
 
@@ -296,7 +296,7 @@ def permify_processes_unknown(reading: Reading) -> Iterator[Problem]:
     source = reading.budget
     if source is None or not source.parsed or "permify_max_replicas" in source.mapping:
         return  # its value is judged by PS504
-    session = any(pool.login.mode == "session" for pool in _pools(topology))
+    session = any(pool.user.mode == "session" for pool in _pools(topology))
     for permify in topology.permify:
         if not permify.workload.counted and (session or any(topology.direct_sides(permify))):
             reason = "pins connections in session mode" if session else "connects to PostgreSQL directly"

@@ -222,8 +222,8 @@ def timeout_order(reading: Reading) -> Iterator[Problem]:
     """Permify's idle time, PgCat's idle_timeout and server_lifetime out of order, by any of their levels."""
     topology = reading.topology
     idle = [p.idle for p in topology.permify if any(topology.pooled(uri) for _, uri in p.sides)]
-    for pool in topology.pgcat.pools if topology.pgcat else ():
-        timeout, lifetime = pool.login.idle_timeout, pool.login.server_lifetime
+    for pool in topology.pgcat.opened if topology.pgcat else ():
+        timeout, lifetime = pool.user.idle_timeout, pool.user.server_lifetime
         for client in idle:
             if client.value >= timeout.value:
                 message = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from pgcat_stack.build.compose import env_files
 from pgcat_stack.checks import check
@@ -60,7 +61,7 @@ def placeholder_without_secret(reading: Reading) -> Iterator[Problem]:
         return
     readers = reading.running("pgcat") if _judged(reading) else []
     lines = [*pgcat.text.splitlines(), ""]
-    for keys, value in strings(pgcat.data):
+    for keys, value in chain.from_iterable(pgcat.texts):
         if "${" not in value:
             continue
         name = placeholder(value)

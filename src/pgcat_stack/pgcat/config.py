@@ -1,8 +1,8 @@
 """pgcat.toml, read once: what it says and where, and what PgCat of its version refuses or ignores of it.
 
-A value of another type than PgCat's counts as absent and is one of `gaps`. What PgCat takes where the file is
-silent, the models of `settings.py` say. They are imported only where that or an issue is asked for: it takes
-longer than to read a deployment, and most files write what the plan needs.
+A value of another type than PgCat's counts as absent, and is one of `gaps`. PgCat's defaults are those of
+the models in `settings.py`. They are imported only when a default or an issue is asked for: the import takes
+as long as the plan of a deployment, whose file mostly writes all that the plan needs.
 """
 
 from __future__ import annotations
@@ -273,14 +273,9 @@ class PoolUser:
     """What one user of a pool opens on each server of one shard, in each PgCat process."""
 
     pool: str
-    login: User
+    user: User
     size: Number
     servers: tuple[PoolServer, ...]
-
-    @property
-    def user(self) -> str:
-        """The name of the user."""
-        return self.login.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,29 +319,29 @@ class Pgcat:
         """Whether nothing is written at all."""
         return not self.source.mapping
 
-    @property
+    @cached_property
     def port(self) -> int | None:
         """Where PgCat listens; None where what is written is no port."""
         return self.general.port.value
 
-    @property
+    @cached_property
     def exporter(self) -> int | None:
         """Where its exporter listens; None where it is off, or where what is written is no port."""
         on = self.general.enable_prometheus_exporter.value is True
         return self.general.prometheus_exporter_port.value if on else None
 
     @cached_property
-    def named(self) -> dict[str, Pool]:
+    def pools(self) -> dict[str, Pool]:
         """The pools by name."""
         tables = as_mapping(self.source.mapping.get("pools"))
         return {name: Pool(self.source, ("pools", name), name, self.general) for name in tables}
 
     @cached_property
-    def pools(self) -> tuple[PoolUser, ...]:
+    def opened(self) -> tuple[PoolUser, ...]:
         """What the users with a size open."""
         return tuple(
             PoolUser(pool.name, user, user.size, (*shard.servers, *shard.mirrors))
-            for pool in self.named.values()
+            for pool in self.pools.values()
             for user in pool.users
             if user.size is not None
             for shard in pool.shards
@@ -354,12 +349,11 @@ class Pgcat:
 
     @cached_property
     def written(self) -> tuple[Written, ...]:
-        """The settings in [general], in pools and for users, without keys that PgCat does not know."""
+        """The settings of [general], of pools and of users, without keys that PgCat does not know."""
         from pgcat_stack.pgcat.settings import known_keys
 
-        pools = self.named.values()
         tables: list[_Table] = [self.general]
-        for pool in pools:
+        for pool in self.pools.values():
             tables += [pool, *pool.users]
         return tuple(
             Written((*table.keys, key), value, table.at(key))

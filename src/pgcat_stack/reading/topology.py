@@ -54,12 +54,12 @@ class Topology:
     @property
     def pools(self) -> Mapping[str, Pool]:
         """PgCat's pools by name."""
-        return self.pgcat.named if self.pgcat else {}
+        return self.pgcat.pools if self.pgcat else {}
 
     @cached_property
     def _known_servers(self) -> set[Address]:
         """Every PostgreSQL server that budget.yaml or a pool names."""
-        opened = self.pgcat.pools if self.pgcat else ()
+        opened = self.pgcat.opened if self.pgcat else ()
         named = {server.address for pool in opened for server in pool.servers}
         return named | {server.address for server in self.servers}
 

@@ -148,10 +148,10 @@ def pools_differ(case: Case) -> Iterator[Problem]:
 def _pools(case: Case) -> Iterator[tuple[str, Location, str, str]]:
     at, fix = case.facts.pgcat_at, _restart(case.facts)
     written: dict[tuple[str, str, Address], tuple[int, Location]] = {}
-    for pool in case.facts.topology.pgcat.pools if case.facts.topology.pgcat else ():
+    for pool in case.facts.topology.pgcat.opened if case.facts.topology.pgcat else ():
         for server in pool.servers:
             if server.role != "mirror":
-                written[pool.pool, pool.user, server.address] = pool.size.value, pool.size.location
+                written[pool.pool, pool.user.name, server.address] = pool.size.value, pool.size.location
     databases = {pool.name: {shard.database.value for shard in pool.shards} for pool in case.facts.pools}
     for pgcat, facts in _told(case):
         if facts.servers is None:
