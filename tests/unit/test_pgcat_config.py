@@ -298,17 +298,16 @@ def test_a_value_of_another_type_counts_as_absent() -> None:
     assert user.idle_timeout.location == Location(TOML, 3)
 
 
-def test_what_pgcat_does_not_know_is_not_among_the_settings() -> None:
-    pgcat = read(SILENT.replace("pool_size = 1", "pool_size = 1\nban_time = 5\nmin_pool_size = -1"))
-    written = {setting.keys: setting.value for setting in pgcat.written}
+def test_settings_are_known_by_their_path() -> None:
+    written = read(SILENT).written
     user = ("pools", "p", "users", "0")
-    assert written == {
+    assert {keys: setting.value for keys, setting in written.items()} == {
         ("general", "admin_username"): "a",
         ("general", "admin_password"): "b",
         (*user, "username"): "u",
         (*user, "pool_size"): 1,
-        (*user, "min_pool_size"): -1,
     }
+    assert written[(*user, "pool_size")].location == Location(TOML, 6)
 
 
 @pytest.mark.parametrize(

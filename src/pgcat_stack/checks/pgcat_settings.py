@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pgcat_stack.checks import check
 from pgcat_stack.checks._settings import rules_for
+from pgcat_stack.files.issues import UNKNOWN_KEY
 from pgcat_stack.files.quantities import whole
 from pgcat_stack.findings import Problem
 from pgcat_stack.reading.reading import Reading
@@ -157,13 +158,15 @@ _MOST_BAN_SECONDS = 3600
 )
 def suspicious_unit(reading: Reading) -> Iterator[Problem]:
     """Timeouts that look like seconds, and a ban that looks like milliseconds."""
-    for written in reading.pgcat_config.written if reading.pgcat_config else ():
-        key, value = written.keys[-1], whole(written.value)
-        if value is None:
+    pgcat = reading.pgcat_config
+    unknown = {issue.keys for issue in pgcat.issues if issue.kind == UNKNOWN_KEY} if pgcat else set()
+    for keys, setting in pgcat.written.items() if pgcat else ():
+        key, value = keys[-1], whole(setting.value)
+        if value is None or keys in unknown:
             continue
         if key in _MILLISECONDS and 0 < value < _LEAST_MILLISECONDS:
             text = f"`{key}` is {value} milliseconds, which looks like seconds"
-            yield Problem(written.location, text, f"did you mean {value}000?")
+            yield Problem(setting.location, text, f"did you mean {value}000?")
         if key == "ban_time" and value >= _MOST_BAN_SECONDS:
             text = f"`ban_time` is {value} seconds, which looks like milliseconds"
-            yield Problem(written.location, text, f"did you mean {max(value // 1000, 1)}?")
+            yield Problem(setting.location, text, f"did you mean {max(value // 1000, 1)}?")

@@ -278,15 +278,6 @@ class PoolUser:
     servers: tuple[PoolServer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A number, a text or a flag as it is written, of whichever type. Times have PgCat's units."""
-
-    keys: tuple[Key, ...]
-    value: int | float | str | bool
-    location: Location
-
-
 @dataclass(frozen=True, eq=False)
 class Pgcat:
     """A pgcat.toml that parses, for a version of PgCat."""
@@ -348,16 +339,14 @@ class Pgcat:
         )
 
     @cached_property
-    def written(self) -> tuple[Written, ...]:
-        """The settings of [general], of pools and of users, without keys that PgCat does not know."""
-        from pgcat_stack.pgcat.settings import known_keys
-
+    def written(self) -> dict[tuple[Key, ...], Setting[object]]:
+        """All that [general], pools and users set, by path, as it is written, but for tables in them."""
         tables: list[_Table] = [self.general]
         for pool in self.pools.values():
             tables += [pool, *pool.users]
-        return tuple(
-            Written((*table.keys, key), value, table.at(key))
+        return {
+            (*table.keys, key): Setting(value, table.at(key))
             for table in tables
             for key, value in table.data.items()
-            if isinstance(value, (int, float, str)) and key in known_keys(table.section)
-        )
+            if not isinstance(value, dict)
+        }

@@ -8,7 +8,7 @@ they are reported.
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -274,11 +274,6 @@ def issues_in(data: Any, version: PgcatVersion) -> tuple[Issue, ...]:
     except ValidationError as error:
         return (*issues, *issues_of(error))
     return (*issues, *_rules(config))
-
-
-def known_keys(section: Section) -> Collection[str]:
-    """The keys that PgCat knows in a table of this kind."""
-    return _SECTIONS[section].model_fields
 
 
 def default_of(section: Section, key: str) -> Any:

@@ -119,10 +119,10 @@ def pgcat_setting_differs(case: Case) -> Iterator[Problem]:
 
 def _settings(case: Case) -> Iterator[tuple[str, Location, str, str]]:
     file = case.facts.deployment.pgcat_config
-    settings = {written.keys: written for written in file.written} if file else {}
-    for pgcat, facts in _told(case):
+    for pgcat, facts in _told(case) if file else ():
         for key, value in sorted(facts.config.items()):
-            written = settings.get(tuple(key.split(".")) if key.startswith("pools.") else ("general", key))
+            keys = tuple(key.split(".")) if key.startswith("pools.") else ("general", key)
+            written = file.written.get(keys) if file else None
             if written is not None and key not in _PLACES and _spelt(written.value) != _spelt(value):
                 message = f"{key} is {value} in {{who}}, the file says {_spelt(written.value)}"
                 yield pgcat.name, written.location, message, _restart(case.facts)
