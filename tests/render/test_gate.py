@@ -10,11 +10,13 @@ import pytest
 from live.repeats import repeats
 from pgcat_stack.checks import run_checks
 from pgcat_stack.reading.reading import Reading
-from rendering import REPOSITORY, Refused, render
+from rendering import REPOSITORY, Refused, environment, render
 
 STANDALONE = {"topology": "standalone", "primary_host": "db"}
 SIDECAR = {"topology": "sidecar", "primary_host": "db"}
 EXTERNAL = {"database": "external", "primary_host": "db"}
+
+TABLE: dict[str, dict[str, Any]] = environment().get_template("questions/table.jinja").module.questions  # type: ignore[attr-defined]
 
 ONE_ANSWER: list[tuple[dict[str, Any], str]] = [
     ({"topology": "swarm"}, 'topology: "swarm" is not a choice; answer docker, standalone, sidecar'),
@@ -374,6 +376,21 @@ def test_refused(answers: dict[str, Any], line: str | None, tmp_path: Path) -> N
     assert "\n" not in str(refused.value)
 
 
+def outside(rule: dict[str, Any]) -> Any:
+    """An answer that a rule of the table refuses."""
+    if "numbers" in rule:
+        return rule["numbers"][1] + 1
+    return " blanks around " if "text" in rule else "neither"
+
+
+@pytest.mark.parametrize(("key", "rule"), TABLE.items())
+def test_the_table_refuses_what_is_outside(key: str, rule: dict[str, Any], tmp_path: Path) -> None:
+    answers = {"advanced": True, **STANDALONE, key: outside(rule)}
+    with pytest.raises(Refused, match=rf"pgcat-stack refuses {key}: .*(answer|write|remove)"):
+        render(tmp_path / "deploy", answers)
+    assert not (tmp_path / "deploy").exists()
+
+
 FITTING: list[dict[str, Any]] = [
     {**STANDALONE, "postgres_max_connections": 190, "pgcat_replicas": 3, "writer_pool_size": 13}
     | {"reader_pool_size": 20},
@@ -460,8 +477,6 @@ def test_a_given_advanced_answer_is_kept_for_updates(tmp_path: Path) -> None:
 def test_every_question_has_a_rule_and_every_rule_a_question() -> None:
     """The table of questions and the questions themselves name the same keys and the same choices."""
     from copier._template import load_template_config
-
-    from rendering import environment
 
     questions = {
         key: question
