@@ -14,6 +14,9 @@ from pgcat_stack.printable import show_at
 
 UNKNOWN_KEY, WRONG_TYPE, MISSING_KEY = "unknown-key", "wrong-type", "missing-key"
 OUT_OF_RANGE, UNKNOWN_VALUE = "out-of-range", "unknown-value"
+DURATION = "duration"
+MISREAD = frozenset({WRONG_TYPE, DURATION})
+"""The kinds of what cannot be read as what its key takes, so that its value is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pgcat_stack.files.quantities import go_duration_seconds
 from pgcat_stack.permify import defaults
 from pgcat_stack.printable import show
 
-DURATION, DEPRECATED, ENGINE, DATABASE_URIS = "duration", "deprecated-key", "engine", "database-uris"
+DEPRECATED, ENGINE, DATABASE_URIS = "deprecated-key", "engine", "database-uris"
 GARBAGE_COLLECTION, AUTO_MIGRATE, EMPTY_SECTION = "garbage-collection", "auto-migrate", "empty-section"
 CONNECTIONS, AUTHN = "connections", "authn"
 

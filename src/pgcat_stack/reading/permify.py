@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from pgcat_stack.endpoints import Address, Uri, parse_uri
-from pgcat_stack.files.gaps import At
+from pgcat_stack.files.gaps import At, Gap
 from pgcat_stack.files.plain_data import Key, as_mapping, as_text, dig, put
 from pgcat_stack.files.quantities import Number, Seconds, duration_seconds, whole_text
 from pgcat_stack.files.sources import Source
@@ -92,6 +92,21 @@ class PermifySettings:
         if self.by_chart and self.source:
             return handed_on(self.source.data)
         return {section: as_mapping(self.written(section)) for section in ("database", "authn")}
+
+    @cached_property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The values of the file, or what the environment has in their place, that Permify cannot read."""
+        from pgcat_stack.files.issues import MISREAD
+        from pgcat_stack.permify.settings import read_permify
+
+        layered = self.layered("database", "authn")
+        data = {} if self.by_chart else self.written() or {}
+        found = []
+        for issue in read_permify({**data, **layered.data} if isinstance(data, dict) else data).issues:
+            if issue.kind in MISREAD:
+                _, place = layered.places.get(issue.keys, ("", self.at(*issue.keys)))
+                found.append(Gap(place, issue.message))
+        return tuple(found)
 
     def find(self, read: Callable[[Any], T | None], *keys: str) -> tuple[T | None, Location]:
         """The setting as `read` makes it of what is written, and where that stands or would stand."""
