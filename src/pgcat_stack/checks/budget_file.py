@@ -9,12 +9,13 @@ from typing import Any
 from pgcat_stack.checks import STACK, check
 from pgcat_stack.checks._uris import used_pools
 from pgcat_stack.endpoints import DEFAULT_PORT, Address
-from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
+from pgcat_stack.files.plain_data import Key, as_list, dig
 from pgcat_stack.files.quantities import whole, whole_text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import BOOTSTRAP, BUDGET, COMPOSE
 from pgcat_stack.printable import show
+from pgcat_stack.reading.compose import Command
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.topology import BudgetServer
 
@@ -248,34 +249,31 @@ _OPTION = re.compile(r"(?:-c\s*|--)max[_-]connections=(\d+)\Z")
 )
 def bundled_max_connections(reading: Reading) -> Iterator[Problem]:
     """PostgreSQL services of compose.yaml with another max_connections than budget.yaml."""
-    compose = reading.compose
-    if compose is None or reading.budget is None:
-        return
-    services = as_mapping(dig(compose.data, "services"))
+    commands = reading.project.commands
     for server in reading.topology.servers:
         address = server.address
-        service = next((name for name in services if str(name).lower() == address.host), None)
+        service = next((name for name in commands if str(name).lower() == address.host), None)
         if service is None or address.port != DEFAULT_PORT or server.max_connections is None:
             continue
-        found, key = _on_command_line(services[service])
+        found, place = _on_command_line(commands[service])
         written = POSTGRES_DEFAULT_MAX_CONNECTIONS if found is None else found
         if written != server.max_connections:
             default = ", its default" if found is None else ""
             wanted = server.max_connections
             message = f"{service} runs with max_connections {written}{default}; {BUDGET} says {wanted}"
             fix = f"-cmax_connections={wanted}, or {written} in {BUDGET}"
-            yield Problem(compose.at("services", service, *key), message, fix)
+            yield Problem(place, message, fix)
 
 
-def _on_command_line(service: Any) -> tuple[int | None, tuple[Key, ...]]:
-    """The last max_connections in a service's command, which counts, and its place in the service."""
-    command = dig(service, "command")
-    words = command.split() if isinstance(command, str) else [str(word) for word in as_list(command)]
-    found: tuple[int | None, tuple[Key, ...]] = (None, ("command",))
-    for index, word in enumerate(words):
-        option = f"-c{word}" if index and words[index - 1] == "-c" else word
+def _on_command_line(command: Command) -> tuple[int | None, Location]:
+    """The last max_connections in a service's command, which counts, and its place."""
+    found: tuple[int | None, Location] = (None, command.location)
+    before = ""
+    for word in command.words:
+        option = f"-c{word.value}" if before == "-c" else word.value
+        before = word.value
         match = _OPTION.match(option)
         number = whole_text(match[1]) if match else None
         if number is not None:
-            found = (number, ("command", index) if isinstance(command, list) else ("command",))
+            found = (number, word.location)
     return found

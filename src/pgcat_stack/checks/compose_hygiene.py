@@ -5,68 +5,17 @@ https://docs.docker.com/reference/compose-file/services/#ports
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pgcat_stack.checks import check
-from pgcat_stack.files.plain_data import Key, as_list, dig
-from pgcat_stack.files.quantities import whole_text
-from pgcat_stack.files.variables import filled_in, interpolated
+from pgcat_stack.files.plain_data import dig
 from pgcat_stack.findings import Problem
 from pgcat_stack.paths import COMPOSE, PERMIFY, PGCAT, VALUES
 from pgcat_stack.printable import show
 from pgcat_stack.reading.containers import Container
+from pgcat_stack.reading.ports import EVERYWHERE, Published, published_ports
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.reading.workloads import compose_replicas
-
-EVERYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
-"""How an address is written that means all of the machine's."""
-_PORTS = re.compile(
-    r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<published>[\d-]*):)?(?P<target>\d+(?:-\d+)?)(?:/\w+)?"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A port on the host: address, first and last number (0: Docker chooses)."""
-
-    keys: tuple[Key, ...]
-    text: str
-    host: str
-    first: int
-    last: int
-    targets: int
-
-
-def published_ports(container: Container) -> Iterator[Published]:
-    """The ports of a Compose service that its host passes on."""
-    for index, entry in enumerate(as_list(container.data.get("ports"))):
-        keys: tuple[Key, ...] = ("ports", index)
-        if isinstance(entry, dict):
-            host, published = entry.get("host_ip", ""), str(entry.get("published", ""))
-            if dig(entry, "mode") != "host" or published:
-                first, last = _range(interpolated(published) or "")
-                yield Published(keys, published, interpolated(str(host)) or "", first, last, 1)
-            continue
-        text = interpolated(str(entry))
-        match = _PORTS.fullmatch(text) if text is not None else None
-        if match is None:
-            continue
-        host = match["host"] or ""
-        published = match["published"] or ""
-        if match["published"] is None and host.replace("-", "").isdigit():
-            host, published = "", host  # `8080:80` has no address
-        first, last = _range(published)
-        low, high = _range(match["target"])
-        yield Published(keys, str(entry), host, first, last, high - low + 1)
-
-
-def _range(text: str) -> tuple[int, int]:
-    low, dash, high = text.partition("-")
-    if not low.isascii() or not low.isdigit() or len(low) > 5:
-        return 0, 0
-    return int(low), int(high) if dash and high.isascii() and high.isdigit() and len(high) < 6 else int(low)
 
 
 @check(
@@ -82,7 +31,7 @@ def port_on_all_interfaces(reading: Reading) -> Iterator[Problem]:
         for port in published_ports(container) if container.own else ():
             if port.host in EVERYWHERE:
                 text = f"{container.text} publishes {show(port.text)} on all interfaces"
-                yield Problem(container.at(*port.keys), text, "write 127.0.0.1: in front, or an address")
+                yield Problem(port.location, text, "write 127.0.0.1: in front, or an address")
 
 
 @check(
@@ -98,9 +47,9 @@ def port_clash(reading: Reading) -> Iterator[Problem]:
     taken: list[tuple[Container, Published]] = []
     for container in reading.services:
         replicas = compose_replicas(container).value
-        if replicas > 1 and container.data.get("container_name"):
+        if replicas > 1 and container.fixed_name:
             text = f"{container.text} has {replicas} replicas and a fixed container_name"
-            yield Problem(container.at("container_name"), text, "remove the name")
+            yield Problem(container.fixed_name, text, "remove the name")
         for port in published_ports(container):
             count = port.last - port.first + 1
             if port.first and count < replicas * port.targets:
@@ -109,13 +58,13 @@ def port_clash(reading: Reading) -> Iterator[Problem]:
                     f" host's ports for {show(port.text)}"
                 )
                 last = port.first + replicas * port.targets - 1
-                yield Problem(container.at(*port.keys), text, f"publish a range, {port.first}-{last}")
+                yield Problem(port.location, text, f"publish a range, {port.first}-{last}")
             for other, theirs in taken:
                 overlap = port.first and port.first <= theirs.last and theirs.first <= port.last
                 same = port.host == theirs.host or {port.host, theirs.host} & EVERYWHERE
                 if overlap and same:
                     text = f"{container.text} publishes {show(port.text)}, which {other.text} publishes, too"
-                    yield Problem(container.at(*port.keys), text, "use another port of the host")
+                    yield Problem(port.location, text, "use another port of the host")
             taken.append((container, port))
 
 
@@ -132,21 +81,14 @@ def restart_policy(reading: Reading) -> Iterator[Problem]:
     """Services that stay without a restart policy, services that end with one."""
     ending = reading.ending_services
     for container in (container for container in reading.services if container.own):
-        policy = container.data.get("restart")
-        policy = (
-            policy if policy is not None else dig(container.data, "deploy", "restart_policy", "condition")
-        )
-        stays = policy is not None and policy is not False and str(policy) not in ("no", "none")
+        policy = container.restart
         if container.name in ending:
-            if str(policy) in ("always", "unless-stopped", "any"):
-                text = f"{container.text} runs to its end, and restart: {policy} starts it again"
-                yield Problem(container.at("restart"), text, 'set restart: "no"')
-        elif not stays:
-            yield Problem(
-                container.at("restart"),
-                f"{container.text} is not started again",
-                "set restart: unless-stopped",
-            )
+            if policy.value in ("always", "unless-stopped", "any"):
+                text = f"{container.text} runs to its end, and restart: {policy.value} starts it again"
+                yield Problem(policy.location, text, 'set restart: "no"')
+        elif policy.value in ("no", "none"):
+            text = f"{container.text} is not started again"
+            yield Problem(policy.location, text, "set restart: unless-stopped")
 
 
 @check(
@@ -181,7 +123,7 @@ def profiler_enabled(reading: Reading) -> Iterator[Problem]:
 def loopback_database(reading: Reading) -> Iterator[Problem]:
     """Loopback addresses of PostgreSQL in pgcat.toml and in direct URIs."""
     programs = reading.running("pgcat" if reading.topology.fronted else "permify")
-    if any(_on_host(container) for container in programs):
+    if any(container.on_host_network for container in programs):
         return
     fix = "name the host as the container sees it"
     for pool in reading.topology.pools.values():
@@ -207,19 +149,11 @@ def log_rotation(reading: Reading) -> Iterator[Problem]:
     """Services that stay and whose log may grow without end."""
     ending = reading.ending_services
     for container in reading.services:
-        if not container.own or container.name in ending or "extends" in container.data:
-            continue
-        driver = dig(container.data, "logging", "driver")
-        named = interpolated(str(driver)) if driver is not None else "json-file"
-        size = filled_in(dig(container.data, "logging", "options", "max-size"))
-        if named == "json-file" and str(size).strip() in (
-            "None",
-            "",
-            "0",
-            "-1",
-        ):  # Docker's words for no limit
+        log = container.logging
+        skipped = not container.own or container.name in ending or container.extends
+        if not skipped and log.driver == "json-file" and not log.limited:
             yield Problem(
-                container.at("logging"),
+                log.location,
                 f"the log of {container.text} grows without end",
                 'set logging: {driver: json-file, options: {max-size: 10m, max-file: "5"}},'
                 " or name the driver of the daemon",
@@ -241,14 +175,8 @@ _FEW_FILES = 4096
 def file_limit(reading: Reading) -> Iterator[Problem]:
     """A low hard limit of open files for PgCat or Permify in Compose; Kubernetes has no field for it."""
     for container in reading.services:
-        limit = dig(container.data, "ulimits", "nofile")
-        hard = whole_text(dig(limit, "hard") if isinstance(limit, dict) else limit)
-        if container.program in ("pgcat", "permify") and hard is not None and 0 <= hard < _FEW_FILES:
-            text = f"{container.text} may open {hard} files at most, fewer than its connections may need"
-            yield Problem(container.at("ulimits", "nofile"), text, "remove ulimits.nofile")
-
-
-def _on_host(container: Container) -> bool:
-    if container.pod is None:
-        return container.data.get("network_mode") == "host"
-    return container.pod.spec.get("hostNetwork") is True
+        hard = container.file_limit
+        if container.program in ("pgcat", "permify") and hard is not None and 0 <= hard.value < _FEW_FILES:
+            most = f"{hard.value} files at most"
+            text = f"{container.text} may open {most}, fewer than its connections may need"
+            yield Problem(hard.location, text, "remove ulimits.nofile")

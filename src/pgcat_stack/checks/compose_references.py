@@ -6,23 +6,19 @@ https://docs.docker.com/reference/compose-file/
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from pgcat_stack.build.above import present
-from pgcat_stack.build.compose import env_files
 from pgcat_stack.build.kustomize import climbs
 from pgcat_stack.checks import check
-from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.files.variables import interpolated
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import COMPOSE
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import deployment_path, volume_ends
+from pgcat_stack.reading.compose import deployment_path, with_folder
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import secret_names
 
-_KINDS = ("secrets", "configs", "networks")
 _OVERRIDES = tuple(
     f"{start}.override.{suffix}" for start in ("compose", "docker-compose") for suffix in ("yaml", "yml")
 )
@@ -49,26 +45,18 @@ def compose_file_missing(reading: Reading) -> Iterator[Problem]:
 
 
 def _files(reading: Reading) -> Iterator[tuple[Location, str]]:
-    compose = reading.compose
-    if compose is None:
-        return
     for container in reading.services:
-        for index, volume in enumerate(as_list(container.data.get("volumes"))):
-            yield container.at("volumes", index), volume_ends(volume)[0]
+        for volume in container.volumes:
+            yield volume.location, volume.source
     made = {f"secrets/{name}" for name in secret_names(reading)}  # by the hook, where they are missing
     for container in reading.services:
-        for keys, file in env_files(container.data):
-            path = posixpath.normpath(file)
-            if path not in made and dig(container.data, *keys, "required") is not False:
-                yield container.at(*keys), file if file.startswith((".", "/", "~")) else f"./{file}"
-    for kind in ("secrets", "configs"):
-        for name, entry in as_mapping(dig(compose.data, kind)).items():
-            file = dig(entry, "file")
-            if isinstance(file, str) and deployment_path(file) not in made:
-                yield (
-                    compose.at(kind, name, "file"),
-                    file if file.startswith((".", "/", "~")) else f"./{file}",
-                )
+        for env_file in container.env_files:
+            if posixpath.normpath(env_file.path) not in made and env_file.required:
+                yield env_file.location, with_folder(env_file.path)
+    declared = reading.project.declared
+    for entry in (*declared["secrets"].values(), *declared["configs"].values()):
+        if entry.file is not None and deployment_path(entry.file) not in made:
+            yield entry.file_location, with_folder(entry.file)
 
 
 @check(
@@ -82,14 +70,11 @@ def compose_unknown_service(reading: Reading) -> Iterator[Problem]:
     """depends_on of services that do not exist."""
     names = [container.name for container in reading.services]
     for container in reading.services:
-        depends = container.data.get("depends_on")
-        targets: list[tuple[Key, Any]] = [(key, key) for key in as_mapping(depends)]
-        targets += list(enumerate(as_list(depends)))
-        for key, target in targets:
-            optional = dig(depends, key, "required") is False
-            if isinstance(target, str) and target not in names and not optional:
+        for dependency in container.dependencies:
+            target = dependency.name
+            if isinstance(target, str) and target not in names and not dependency.optional:
                 text = f"the {container.text} depends on {show(target)}, which is no service"
-                yield Problem(container.at("depends_on", key), text, f"services are {', '.join(names)}")
+                yield Problem(dependency.location, text, f"services are {', '.join(names)}")
 
 
 @check(
@@ -104,31 +89,12 @@ def compose_unknown_service(reading: Reading) -> Iterator[Problem]:
 def compose_undeclared(reading: Reading) -> Iterator[Problem]:
     """Secrets, configs, networks and named volumes that are not declared."""
     for container in reading.services:
-        for kind, keys, used in _named(container.data):
-            declared = as_mapping(dig(container.source.data, kind))
-            if used not in declared:
-                text = f"the {container.text} uses {show(used)}, which {kind} of {COMPOSE} does not declare"
-                yield Problem(
-                    container.at(*keys), text, f"declared are {', '.join(map(str, declared)) or 'none'}"
-                )
-
-
-def _named(service: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Key, ...], str]]:
-    for kind in _KINDS:
-        value = service.get(kind)
-        names: list[tuple[Key, Any]] = [(key, key) for key in as_mapping(value)]
-        names += [
-            (i, item if isinstance(item, str) else dig(item, "source"))
-            for i, item in enumerate(as_list(value))
-        ]
-        for key, used in names:
-            if isinstance(used, str) and not (kind == "networks" and used == "default"):
-                yield kind, (kind, key), used
-    for index, volume in enumerate(as_list(service.get("volumes"))):
-        source, _ = volume_ends(volume)
-        kind = dig(volume, "type") if isinstance(volume, dict) else "volume"
-        if source and kind == "volume" and not source.startswith((".", "/", "~", "$")):
-            yield "volumes", ("volumes", index), source
+        for used in container.uses:
+            declared = reading.project.declared[used.kind]
+            if used.name not in declared:
+                what = f"{show(used.name)}, which {used.kind} of {COMPOSE} does not declare"
+                known = ", ".join(map(str, declared)) or "none"
+                yield Problem(used.location, f"the {container.text} uses {what}", f"declared are {known}")
 
 
 @check(
@@ -142,26 +108,17 @@ def _named(service: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Key, ...], s
 )
 def compose_secret_not_a_file(reading: Reading) -> Iterator[Problem]:
     """Secrets without a file that read-only services use."""
-    compose = reading.compose
-    if compose is None:
-        return
-    declared = as_mapping(dig(compose.data, "secrets"))
-    users: dict[str, list[str]] = {}
+    users: dict[str, set[str]] = {}
     for container in reading.services:
-        for kind, _, used in _named(container.data) if container.data.get("read_only") is True else ():
-            if kind == "secrets":
-                users.setdefault(used, []).append(container.name)
+        for used in container.uses if container.rights.read_only else ():
+            if used.kind == "secrets":
+                users.setdefault(used.name, set()).add(container.name)
     for name, readers in users.items():
-        if (
-            name in declared
-            and dig(declared[name], "external") is not True
-            and dig(declared[name], "file") is None
-        ):
-            text = (
-                f"the secret {name} has no file, and {', '.join(sorted(set(readers)))}"
-                " has a read-only root filesystem"
-            )
-            yield Problem(compose.at("secrets", name), text, f"write file: ./secrets/{name}")
+        secret = reading.project.declared["secrets"].get(name)
+        if secret is not None and secret.bare:
+            who = ", ".join(sorted(readers))
+            text = f"the secret {name} has no file, and {who} has a read-only root filesystem"
+            yield Problem(secret.location, text, f"write file: ./secrets/{name}")
 
 
 @check(

@@ -14,28 +14,29 @@ from typing import Any
 from pgcat_stack.build.kustomize import listed_files
 from pgcat_stack.build.manifests import Manifest
 from pgcat_stack.checks import _schemas, check
-from pgcat_stack.checks._types import (
+from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
+from pgcat_stack.files.quantities import whole
+from pgcat_stack.files.sources import Source
+from pgcat_stack.findings import Location, Problem
+from pgcat_stack.paths import COMPOSE
+from pgcat_stack.printable import printable, show, show_at
+from pgcat_stack.reading.reading import Reading
+from pgcat_stack.reading.types import (
     BY_KIND,
     CONTAINER,
+    INT,
     KUSTOMIZATION,
     LABELS,
     MAP,
     METADATA,
     POD,
     SERVICE,
+    TEXT,
+    TEXTS,
     Kind,
     Rules,
-    complaint,
     wrong,
 )
-from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
-from pgcat_stack.files.quantities import whole
-from pgcat_stack.files.sources import Source
-from pgcat_stack.files.variables import filled_in
-from pgcat_stack.findings import Problem
-from pgcat_stack.paths import COMPOSE
-from pgcat_stack.printable import printable, show
-from pgcat_stack.reading.reading import Reading
 
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
 _VERSION = re.compile(r"([a-z0-9][a-z0-9.-]{0,252}/)?[a-z0-9]{1,63}")
@@ -119,10 +120,10 @@ def wrong_type(reading: Reading) -> Iterator[Problem]:
                 yield Problem(source.here(), "not a mapping", "write the keys of a Kustomization")
             continue
         for keys, value, kind in wrong(source.data, KUSTOMIZATION):
-            yield complaint(source.at(*keys), keys, value, kind)
+            yield _complaint(source.at(*keys), keys, value, kind)
     for manifest in reading.manifests:
         for keys, value, kind in wrong(manifest.data, (*METADATA, *BY_KIND.get(manifest.kind, ()))):
-            yield complaint(manifest.at(*keys), keys, value, kind)
+            yield _complaint(manifest.at(*keys), keys, value, kind)
     for pod in reading.pods:
         labels = (*pod.path[:-1], "metadata")
         rules: Rules = ((("labels",), LABELS), (("annotations",), LABELS))
@@ -133,7 +134,7 @@ def wrong_type(reading: Reading) -> Iterator[Problem]:
         for path, container in pod.containers:
             found += wrong(container, CONTAINER, path)
         for keys, value, kind in found:
-            yield complaint(pod.manifest.at(*keys), keys, value, kind)
+            yield _complaint(pod.manifest.at(*keys), keys, value, kind)
 
 
 @check(
@@ -218,22 +219,13 @@ def compose_wrong_type(reading: Reading) -> Iterator[Problem]:
         if not isinstance(service, dict):
             found.append((("services", name), service, MAP))
         else:
-            found += wrong(service, SERVICE, ("services", name))
+            found += wrong(service, SERVICE, ("services", name), variables=True)
             if not service.get("image") and not service.get("build") and not service.get("extends"):
                 yield Problem(
                     compose.at("services", name), f"the service {name} has no image", "name an image"
                 )
     for keys, value, kind in found:
-        if not _filled_in(value, kind):
-            yield complaint(compose.at(*keys), keys, value, kind)
-
-
-def _filled_in(value: object, kind: Kind) -> bool:
-    """Whether Compose makes a fitting number or boolean of this text, from defaults or the environment."""
-    if not isinstance(value, str) or "$" not in value or not (kind.fits(0) or kind.fits(True)):
-        return False
-    filled = filled_in(value)
-    return filled is None or kind.fits(filled)
+        yield _complaint(compose.at(*keys), keys, value, kind)
 
 
 _LIMITS = {"periodSeconds": (1, 1800), "stabilizationWindowSeconds": (0, 3600)}
@@ -262,3 +254,13 @@ def autoscaler_limits(reading: Reading) -> Iterator[Problem]:
                 if value is not None and not least <= value <= most:
                     text = f"{rules}: {keys[-1]} {value} is outside {least} to {most}: the API refuses it"
                     yield Problem(manifest.at(*keys), text, f"{keys[-1]}: {min(max(value, least), most)}")
+
+
+def _complaint(location: Location, keys: tuple[Key, ...], value: object, kind: Kind) -> Problem:
+    what = "a mapping" if isinstance(value, dict) else show_at(keys, value)
+    fix = f"write {kind.text}"
+    if kind is INT and isinstance(value, str) and value.isdigit():
+        fix = "remove the quotes"
+    elif kind in (TEXT, TEXTS, LABELS):
+        fix = f"write {kind.text}, numbers and true or false in quotes"
+    return Problem(location, f"{'.'.join(map(str, keys))} is {what}, expected {kind.text}", fix)

@@ -14,7 +14,7 @@ from pgcat_stack.checks import check
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import KUSTOMIZATION
 from pgcat_stack.printable import show
-from pgcat_stack.reading.kustomizations import Kustomization, files_with_objects, mounted_config_maps
+from pgcat_stack.reading.kustomizations import Kustomization, files_with_objects
 from pgcat_stack.reading.reading import Reading
 
 _MANIFESTS = "kubernetes/"
@@ -98,7 +98,7 @@ def _unhashed(reading: Reading, kustomization: Kustomization) -> Iterator[Proble
         yield Problem(kustomization.fixes_names_location, _UNHASHED, "remove disableNameSuffixHash")
     for generator in kustomization.generators:
         single = generator.kind == "configMapGenerator" and generator.own_name_is_fixed
-        if single and any(generator.name in mounted_config_maps(pod) for pod in reading.pods):
+        if single and any(generator.name in pod.config_maps for pod in reading.pods):
             yield Problem(generator.fixed_location, _UNHASHED, "remove disableNameSuffixHash")
 
 

@@ -9,12 +9,12 @@ import posixpath
 from collections.abc import Iterator
 
 from pgcat_stack.checks import check
-from pgcat_stack.files.plain_data import Key, as_list, as_text, dig
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import BOOTSTRAP, PERMIFY, PGCAT
 from pgcat_stack.printable import show
 from pgcat_stack.reading.connections import option
 from pgcat_stack.reading.containers import Container
+from pgcat_stack.reading.pods import VolumeSource
 from pgcat_stack.reading.reading import Reading
 
 START = "pgcat/start.sh"
@@ -39,24 +39,18 @@ def config_map_missing(reading: Reading) -> Iterator[Problem]:
         return
     known = reading.generated_files
     for pod in reading.own_pods:
-        for index, volume in enumerate(pod.volumes):
-            places: list[tuple[tuple[Key, ...], object]] = [(("configMap",), dig(volume, "configMap"))]
-            for number, source in enumerate(as_list(dig(volume, "projected", "sources"))):
-                places.append((("projected", "sources", number, "configMap"), dig(source, "configMap")))
-            for keys, reference in places:
-                name = dig(reference, "name")
-                if not isinstance(name, str) or name in known or _certificates_alone(reference):
-                    continue
-                if dig(reference, "optional") is not True:
-                    yield Problem(
-                        pod.manifest.at(*pod.path, "volumes", index, *keys),
-                        f"{pod.text} mounts the ConfigMap {show(name)}, which nothing makes",
-                        f"use one of {', '.join(sorted(known)) or 'configMapGenerator'}",
-                    )
+        for source in (source for volume in pod.volumes for source in volume.sources):
+            made = source.kind != "configMap" or source.name in known
+            if not made and not source.optional and not _certificates_alone(source):
+                yield Problem(
+                    source.location,
+                    f"{pod.text} mounts the ConfigMap {show(source.name)}, which nothing makes",
+                    f"use one of {', '.join(sorted(known)) or 'configMapGenerator'}",
+                )
 
 
-def _certificates_alone(reference: object) -> bool:
-    keys = [as_text(dig(item, "key")) for item in as_list(dig(reference, "items"))]
+def _certificates_alone(source: VolumeSource) -> bool:
+    keys = [key or "" for key, _ in source.items or ()]
     return bool(keys) and all(key.endswith((".crt", ".pem")) for key in keys)
 
 
@@ -99,11 +93,7 @@ def _pgcat_files(reading: Reading, container: Container) -> Iterator[Problem]:
     yield from _stands(container, script, START)
     yield from _stands(container, container.value("PGCAT_CONFIG", _CONFIG_TARGET), PGCAT)
     folder = container.value("PGCAT_RUN_DIR", _RUN_FOLDER)
-    read_only = (
-        container.data.get("read_only") is True
-        or dig(container.data, "securityContext", "readOnlyRootFilesystem") is True
-    )
-    if read_only and container.origin(posixpath.join(folder, "pgcat.toml")) is None:
+    if container.rights.read_only and container.origin(posixpath.join(folder, "pgcat.toml")) is None:
         text = f"{container.text} cannot write {folder}, where start.sh puts the filled {PGCAT}"
         yield Problem(container.at(), text, "mount a tmpfs or an emptyDir in memory there")
 
@@ -138,18 +128,12 @@ def volume_not_declared(reading: Reading) -> Iterator[Problem]:
         pod = container.pod
         if pod is None:
             continue
-        known = {dig(volume, "name") for volume in pod.volumes if isinstance(dig(volume, "name"), str)}
-        # volumeClaimTemplates of a StatefulSet are volumes, too.
-        for claim in as_list(pod.manifest.get("spec", "volumeClaimTemplates")):
-            if isinstance(dig(claim, "metadata", "name"), str):
-                known.add(dig(claim, "metadata", "name"))
-        for index, mount in enumerate(as_list(container.data.get("volumeMounts"))):
-            name = dig(mount, "name")
-            if isinstance(name, str) and name not in known:
+        for mount in container.volume_mounts:
+            if mount.name not in pod.volume_names:
                 yield Problem(
-                    container.at("volumeMounts", index),
-                    f"{container.text} mounts {show(name)}, which is no volume of the pod",
-                    f"its volumes are {', '.join(sorted(known)) or 'none'}",
+                    mount.location,
+                    f"{container.text} mounts {show(mount.name)}, which is no volume of the pod",
+                    f"its volumes are {', '.join(sorted(pod.volume_names)) or 'none'}",
                 )
 
 

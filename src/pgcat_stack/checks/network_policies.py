@@ -14,8 +14,8 @@ from pgcat_stack.checks import check
 from pgcat_stack.checks._uris import listed, used_pools
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import PERMIFY, PGCAT
-from pgcat_stack.reading.containers import Pod
 from pgcat_stack.reading.network import Flow
+from pgcat_stack.reading.pods import Pod
 from pgcat_stack.reading.policies import (
     DIRECTIONS,
     Block,

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pgcat_stack.checks import check
-from pgcat_stack.checks.compose_hygiene import EVERYWHERE, published_ports
 from pgcat_stack.checks.permify_authn import PermifyAuthn, permifys
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, text_mapping
 from pgcat_stack.findings import Location, Problem
@@ -18,8 +17,10 @@ from pgcat_stack.paths import PERMIFY
 from pgcat_stack.permify.settings import read_permify
 from pgcat_stack.printable import show
 from pgcat_stack.reading.chart import ChartValues
-from pgcat_stack.reading.containers import Container, Pod
+from pgcat_stack.reading.containers import Container
+from pgcat_stack.reading.pods import Pod
 from pgcat_stack.reading.policies import Peer
+from pgcat_stack.reading.ports import EVERYWHERE, published_ports
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import environment_lines
 
@@ -152,7 +153,7 @@ def _of_compose(reading: Reading, container: Container) -> Iterator[tuple[Locati
     for port in published_ports(container):
         if not _LOOPBACK.fullmatch(port.host):
             where = "all interfaces" if port.host in EVERYWHERE else port.host
-            yield container.at(*port.keys), f"its port is published on {where}"
+            yield port.location, f"its port is published on {where}"
     environment = reading.sources.get(".env")
     for line, name, value in environment_lines(environment.text) if environment else ():
         if name == "PERMIFY_BIND" and environment and not _LOOPBACK.fullmatch(value):

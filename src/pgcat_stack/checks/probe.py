@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pgcat_stack.build.compose import env_files
 from pgcat_stack.checks import check
 from pgcat_stack.checks.permify_authn import permifys
 from pgcat_stack.files.quantities import whole_text
 from pgcat_stack.findings import Problem
-from pgcat_stack.permify.callers import is_keys_file
 from pgcat_stack.printable import show
 from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.monitoring import BLACKBOX
@@ -118,5 +116,5 @@ def _keys_from(container: Container) -> str:
     variable = container.variable(_KEYS)
     if variable is not None and variable.secret is not None:
         return "key {1} of the Secret {0}".format(*variable.secret)
-    files = [path for _, path in env_files(container.data) if is_keys_file(path)]
+    files = [file.path for file in container.env_files if file.has_keys]
     return files[0] if files else "a variable" if variable is not None else ""

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 from pgcat_stack.build.manifests import Manifest
 from pgcat_stack.checks import check
-from pgcat_stack.files.plain_data import dig
 from pgcat_stack.files.quantities import share_of
 from pgcat_stack.findings import Problem
-from pgcat_stack.reading.containers import Container, Pod
+from pgcat_stack.reading.containers import Container
+from pgcat_stack.reading.pods import Pod
 from pgcat_stack.reading.reading import Reading
 
 _WAIT, _NOTED = "wait-for-migration", "MIGRATION"
@@ -34,7 +34,7 @@ def no_readiness_probe(reading: Reading) -> Iterator[Problem]:
     """Containers behind a Service that are ready before they listen."""
     served = {pod for service in reading.kubernetes_services for pod in service.pods}
     for container in (*reading.running("pgcat"), *reading.running("permify")):
-        if container.pod in served and not isinstance(container.data.get("readinessProbe"), dict):
+        if container.pod in served and "readinessProbe" not in container.probes:
             text = f"{container.text} has no readiness probe: it is ready before it listens"
             yield Problem(container.at(), text, "add readinessProbe")
 
@@ -52,11 +52,8 @@ def ready_unconnected(reading: Reading) -> Iterator[Problem]:
     for container in reading.running("pgcat"):
         if container.pod is None:
             continue
-        commands = [
-            dig(container.data, probe, "exec", "command") for probe in ("startupProbe", "readinessProbe")
-        ]
-        asked = [word for command in commands if isinstance(command, list) for word in command]
-        if not any(isinstance(word, str) and ("ready" in word or "psql" in word) for word in asked):
+        probes = [probe for key, probe in container.probes.items() if key != "livenessProbe"]
+        if not any("ready" in word or "psql" in word for probe in probes for word in probe.words):
             text = f"{container.text} is ready before it has reached PostgreSQL"
             yield Problem(container.at(), text, "add a startupProbe that runs /etc/pgcat/ready.sh")
 

@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
-from pgcat_stack.build.compose import env_files
 from pgcat_stack.checks import check
-from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig, strings
+from pgcat_stack.files.plain_data import Key
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import COMPOSE, PERMIFY, PGCAT, VALUES
-from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE, is_keys_file
+from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE
 from pgcat_stack.printable import show, show_at
 from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.reading import Reading
@@ -202,10 +201,9 @@ def _secret_files(container: Container) -> Iterator[tuple[tuple[Key, ...], str]]
         reads_file = variable.name.endswith("_FILE") or variable.name == "PGPASSFILE"
         if reads_file and variable.value and variable.value.startswith("/"):
             yield variable.keys, variable.value
-    for key in ("command", "entrypoint", "args", "healthcheck"):
-        for keys, text in strings(container.data.get(key), (key,)):
-            for name in _SECRET_PATH.findall(text):
-                yield keys, f"{_SECRETS_FOLDER}/{name}"
+    for keys, text in container.texts:
+        for name in _SECRET_PATH.findall(text):
+            yield keys, f"{_SECRETS_FOLDER}/{name}"
 
 
 @check(
@@ -242,27 +240,22 @@ def no_password(reading: Reading) -> Iterator[Problem]:
 )
 def external_secret(reading: Reading) -> Iterator[Problem]:
     """Secrets and keys in use that the deployment's ExternalSecrets do not provide."""
-    external = reading.of_kind("ExternalSecret")
-    if not external or not reading.complete:
+    if not reading.external_secrets or not reading.complete:
         return
     provided: dict[str, set[str] | None] = {}
-    for manifest in external:
-        name = manifest.get("spec", "target", "name") or manifest.name
-        keys = {str(dig(entry, "secretKey")) for entry in as_list(manifest.get("spec", "data"))}
-        template = as_mapping(manifest.get("spec", "target", "template", "data"))
-        known = provided.get(str(name), set())
-        if manifest.get("spec", "dataFrom") or known is None:
-            provided[str(name)] = None
+    for secret in reading.external_secrets:
+        known = provided.get(secret.target, set())
+        if secret.fetches_all or known is None:
+            provided[secret.target] = None
             continue
-        for key, text in template.items():
-            for taken in sorted(set(_TAKEN.findall(as_text(text))) - keys):
+        for text in secret.template.values():
+            for taken in sorted(set(_TAKEN.findall(text.value)) - secret.fetched):
                 yield Problem(
-                    manifest.at("spec", "target", "template", "data", key),
+                    text.location,
                     f"the template takes .{taken}, which this ExternalSecret does not fetch",
-                    f"it fetches {', '.join(sorted(keys)) or 'nothing'}",
+                    f"it fetches {', '.join(sorted(secret.fetched)) or 'nothing'}",
                 )
-        merged = manifest.get("spec", "target", "template", "mergePolicy") == "Merge"
-        provided[str(name)] = (keys if merged or not template else set()) | set(template) | known
+        provided[secret.target] = {*(secret.fetched if secret.merges else ()), *secret.template, *known}
     for manifest in reading.of_kind("Secret"):
         provided[manifest.name] = None
     for name, key, place in _used(reading):
@@ -350,7 +343,7 @@ def keys_twice(reading: Reading) -> Iterator[Problem]:
         seen.add(where)
     for container in reading.services:
         variable = container.variable(KEYS_VARIABLE)
-        in_file = any(is_keys_file(path) for _, path in env_files(container.data))
+        in_file = any(file.has_keys for file in container.env_files)
         if variable is not None and in_file and variable.keys[0] != "env_file":
             text = f"{KEYS_VARIABLE} under environment beats the one in secrets/{KEYS}"
             yield Problem(

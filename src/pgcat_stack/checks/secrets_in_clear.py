@@ -13,13 +13,13 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from pgcat_stack.build.compose import env_files
 from pgcat_stack.checks import check
-from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig, strings
+from pgcat_stack.files.plain_data import Key, as_mapping, dig, strings
 from pgcat_stack.files.sources import Source
 from pgcat_stack.files.variables import interpolated
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import COMPOSE, PERMIFY, SECRETS_FOLDER, VALUES
+from pgcat_stack.reading.kustomizations import Generator
 from pgcat_stack.reading.reading import Reading
 from pgcat_stack.secrets import environment_lines
 
@@ -139,15 +139,8 @@ def password_in_environment(reading: Reading) -> Iterator[Problem]:
     """Variables named like secrets with a value in the file."""
     for container in reading.containers:
         for variable in container.variables:
-            # As written, since a default inside ${…} stands in the file, too.
-            text = dig(container.data, *variable.keys)
-            if variable.keys[0] == "env_file":
-                continue
-            if container.pod:
-                text = dig(text, "value")
-            elif isinstance(text, str) and isinstance(variable.keys[-1], int):
-                text = text.partition("=")[2]
-            if _is_secret(variable.name, text):
+            # As written, since a default inside ${…} also stands in the file.
+            if _is_secret(variable.name, variable.written):
                 fix = "use valueFrom.secretKeyRef"
                 if container.pod is None:
                     fix = f"use PGPASSFILE or a *_FILE variable, or write ${{{variable.name}:?}}"
@@ -179,29 +172,19 @@ def _is_secret(name: str, value: object) -> bool:
 )
 def secret_committed(reading: Reading) -> Iterator[Problem]:
     """Secret objects with data, and secretGenerators, anywhere in the deployment."""
-    for source in reading.sources.values():
-        if source.language != "yaml" or "Secret" not in source.text:
-            continue
-        for document, data in enumerate(source.documents):
-            if dig(data, "kind") != "Secret" or "sops" in as_mapping(data):
-                continue
-            for field in ("data", "stringData"):
-                values = as_mapping(dig(data, field))
-                if any(not is_reference(str(value)) for value in values.values()):
-                    text = f"the Secret {dig(data, 'metadata', 'name')} holds {', '.join(map(str, values))}"
-                    yield Problem(
-                        source.at(field, document=document), text, "create it outside the repository"
-                    )
-    for source in reading.kustomizations:
-        for index, generator in enumerate(as_list(source.mapping.get("secretGenerator"))):
-            for field in ("literals", "files", "envs"):
-                if as_list(dig(generator, field)):
-                    text = (
-                        f"the secretGenerator {dig(generator, 'name')} takes its values from the repository"
-                    )
-                    yield Problem(
-                        source.at("secretGenerator", index, field), text, "create the Secret outside it"
-                    )
+    for secret in reading.secret_data:
+        if not all(is_reference(value) for value in secret.values.values()):
+            text = f"the Secret {secret.name} holds {', '.join(secret.values)}"
+            yield Problem(secret.location, text, "create it outside the repository")
+    for generator in _generators(reading, "secretGenerator"):
+        for place in generator.taken_from:
+            text = f"the secretGenerator {generator.written_name} takes its values from the repository"
+            yield Problem(place, text, "create the Secret outside it")
+
+
+def _generators(reading: Reading, kind: str) -> Iterator[Generator]:
+    for kustomization in reading.kustomization_settings:
+        yield from (generator for generator in kustomization.generators if generator.kind == kind)
 
 
 @check(
@@ -229,20 +212,18 @@ def secrets_not_ignored(reading: Reading) -> Iterator[Problem]:
 
 def _secret_paths(reading: Reading) -> Iterator[tuple[Location, str, str]]:
     """Where compose.yaml names a file with a secret, which one it is, and the path as it is written."""
-    compose = reading.compose
-    for name, entry in as_mapping(dig(compose.data, "secrets")).items() if compose else ():
-        file = dig(entry, "file")
-        if compose and isinstance(file, str):
-            yield compose.at("secrets", name), f"the secret {name}", file
+    for name, secret in reading.project.declared["secrets"].items():
+        if secret.file is not None:
+            yield secret.location, f"the secret {name}", secret.file
     for container in reading.services:
-        for keys, file in env_files(container.data):
-            path = os.path.normpath(file).replace(os.sep, "/")
+        for file in container.env_files:
+            path = os.path.normpath(file.path).replace(os.sep, "/")
             source = reading.sources.get(path)
             lines = environment_lines(source.text) if source else ()
             if path.startswith(f"{SECRETS_FOLDER}/") or any(
                 _is_secret(name, value) for _, name, value in lines
             ):
-                yield container.at(*keys), f"secrets of {container.text}", file
+                yield file.location, f"secrets of {container.text}", file.path
 
 
 def _ignored(path: str, rules: list[str]) -> bool:
@@ -285,13 +266,12 @@ def password_in_config_map(reading: Reading) -> Iterator[Problem]:
             if isinstance(value, str) and (_is_secret(str(key), value) or _written_out(value)):
                 text = f"the ConfigMap {manifest.name} has a password in {key}"
                 yield Problem(manifest.at("data", key), text, "move it to a Secret")
-    for source in reading.kustomizations:
-        for index, generator in enumerate(as_list(source.mapping.get("configMapGenerator"))):
-            for number, literal in enumerate(as_list(dig(generator, "literals"))):
-                name, _, value = str(literal).partition("=")
-                if _is_secret(name, value):
-                    place = source.at("configMapGenerator", index, "literals", number)
-                    yield Problem(place, f"{name} is written out for a ConfigMap", "move it to a Secret")
+    for generator in _generators(reading, "configMapGenerator"):
+        for literal in generator.literals:
+            name, _, value = literal.value.partition("=")
+            if _is_secret(name, value):
+                text = f"{name} is written out for a ConfigMap"
+                yield Problem(literal.location, text, "move it to a Secret")
     for path, base in _PERMIFY_FILES:
         source = reading.sources.get(path, Source(path))
         for keys, value in _permify_secrets(dig(source.data, *base)):

@@ -11,7 +11,8 @@ from pgcat_stack.checks import check
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import PERMIFY, PGCAT
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Container, Pod
+from pgcat_stack.reading.containers import Container
+from pgcat_stack.reading.pods import Pod
 from pgcat_stack.reading.policies import Policy
 from pgcat_stack.reading.ports import asked_ports, declared_ports
 from pgcat_stack.reading.reading import Reading

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pgcat_stack.build.manifests import Manifest
 from pgcat_stack.checks import STACK, check
 from pgcat_stack.checks._uris import listed
-from pgcat_stack.files.plain_data import as_list, as_text, dig
+from pgcat_stack.files.plain_data import as_list, as_text
 from pgcat_stack.findings import Problem
-from pgcat_stack.paths import VALUES
 from pgcat_stack.reading.connections import Connection
 from pgcat_stack.reading.reading import Reading
 
@@ -97,11 +96,9 @@ def _what(connection: Connection) -> str:
 def _mounted(reading: Reading, connection: Connection, path: str) -> bool:
     if connection.container is not None:
         return connection.container.origin(path) is not None
-    values = reading.sources.get(VALUES)
-    if values is None:  # Permify is deployed elsewhere
+    if reading.chart is None:  # Permify is deployed elsewhere
         return True
-    mounts = [as_text(dig(mount, "mountPath")) for mount in as_list(dig(values.data, "extraVolumeMounts"))]
-    return any(mount in (path, posixpath.dirname(path)) for mount in mounts)
+    return any(mount in (path, posixpath.dirname(path)) for mount in reading.chart.mounts)
 
 
 @check(

@@ -25,15 +25,16 @@ class Gap:
 def list_gaps(value: Any, at: At, *keys: Key) -> list[Gap]:
     """A gap where something stands at this path, and it is not a list."""
     known = value is None or isinstance(value, list)
-    return [] if known else [Gap(at(*keys), f"{_called(keys)} is not a list")]
+    return [] if known else [Gap(at(*keys), f"{called(keys)} is not a list")]
 
 
 def mapping_gaps(value: Any, at: At, *keys: Key, what: str = "") -> list[Gap]:
     """A gap where something stands at this path, and it is not a mapping. `what` names it, else its key."""
     known = value is None or isinstance(value, dict)
-    return [] if known else [Gap(at(*keys), f"{what or _called(keys)} is not a mapping")]
+    return [] if known else [Gap(at(*keys), f"{what or called(keys)} is not a mapping")]
 
 
-def _called(keys: tuple[Key, ...]) -> str:
+def called(keys: tuple[Key, ...]) -> str:
+    """How a message names the value at a path: by its key, or as an entry of the list above it."""
     name = next((str(key) for key in reversed(keys) if isinstance(key, str)), "the file")
     return f"an entry of {name}" if keys and isinstance(keys[-1], int) else name

@@ -1,4 +1,7 @@
-"""Numbers as the programs read them: Go durations, percentages of replicas, counts in text."""
+"""Values with their places, and numbers as the programs read them.
+
+These are Go durations, percentages of replicas, and counts in text.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,22 @@ class Number:
     """A number and where it stands, or where it would stand."""
 
     value: int
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text and where it stands, or where it would stand."""
+
+    value: str
+    location: Location
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Whether something holds, and where that is written, or would be."""
+
+    value: bool
     location: Location
 
 

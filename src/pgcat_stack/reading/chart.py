@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
+from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
 from pgcat_stack.permify.chart import CHART_APP, CHART_DATABASE
@@ -49,6 +49,8 @@ class ChartValues:
     """The Secret that the chart takes the keys of Permify's callers from."""
     service_type: Any
     has_ingress: bool
+    mounts: tuple[str, ...]
+    """Where further volumes are mounted."""
 
     def at(self, *keys: Key) -> Location:
         """Where the value at this path stands."""
@@ -71,6 +73,7 @@ def read_chart(source: Source | None) -> ChartValues | None:
         keys_secret=keys_secret if isinstance(keys_secret, str) else None,
         service_type=dig(data, "service", "type"),
         has_ingress=dig(data, "ingress", "enabled") is True,
+        mounts=tuple(as_text(dig(mount, "mountPath")) for mount in as_list(dig(data, "extraVolumeMounts"))),
     )
 
 

@@ -11,24 +11,41 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 from pgcat_stack.build.compose import env_files
-from pgcat_stack.build.manifests import Manifest, pod_containers
-from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig, text_mapping
-from pgcat_stack.files.quantities import is_int
+from pgcat_stack.files.gaps import At, Gap
+from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig, strings
+from pgcat_stack.files.quantities import Number, Text, whole_text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.files.variables import interpolated
 from pgcat_stack.findings import Location
 from pgcat_stack.permify.callers import KEYS_VARIABLE, is_keys_file
+from pgcat_stack.reading.compose import (
+    Dependency,
+    EnvFile,
+    Logging,
+    MemoryLimit,
+    ServiceVolume,
+    Use,
+    deployment_path,
+    read_dependencies,
+    read_env_files,
+    read_logging,
+    read_restart,
+    read_service_memory,
+    read_service_volumes,
+    read_uses,
+    volume_ends,
+)
 from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.images import Image, read_image
+from pgcat_stack.reading.pods import Pod, PodVolume
+from pgcat_stack.reading.rights import Rights, pod_rights, service_rights
+from pgcat_stack.reading.types import READ_OF_CONTAINER, READ_OF_SERVICE, type_gaps
 
 Program = Literal["pgcat", "permify", "migrate", ""]
-POD_MAKERS = frozenset(
-    {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob", "Pod"}
-)
-
 _RENDERED_SERVICES = frozenset(
     {
         *("postgres-primary", "postgres-replica", "bootstrap", "prometheus", "grafana", "collector"),
@@ -49,6 +66,8 @@ class Variable:
     value: str | None
     secret: tuple[str, str] | None
     keys: tuple[Key, ...]
+    written: str | None
+    """The value as the file has it, before variables of Compose are filled in."""
     shown: str | None
     """The value that the file shows, "" for none; None where a Secret, a file or ${…} gives it."""
 
@@ -68,50 +87,23 @@ class Mount:
     keys: tuple[Key, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Pod:
-    """An object that makes pods; their labels, with what kustomize adds; where their specification is."""
+@dataclass(frozen=True, slots=True)
+class VolumeMount:
+    """What a container of a pod mounts, by the name of a volume. `target` is None where none can be read."""
 
-    manifest: Manifest
-    labels: Mapping[str, str]
-    path: tuple[Key, ...]
+    name: str
+    target: str | None
+    sub_path: str
+    location: Location
+    keys: tuple[Key, ...]
 
-    @property
-    def text(self) -> str:
-        """How messages name it."""
-        return f"{self.manifest.kind} {self.manifest.name}"
 
-    @cached_property
-    def spec(self) -> dict[str, Any]:
-        """The pod specification."""
-        return as_mapping(self.manifest.get(*self.path))
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A probe of a container, with the words of the command that it runs in it."""
 
-    @cached_property
-    def volumes(self) -> list[Any]:
-        """The volumes of the pods."""
-        return as_list(self.spec.get("volumes"))
-
-    @cached_property
-    def containers(self) -> tuple[tuple[tuple[Key, ...], dict[str, Any]], ...]:
-        """Each container with its path in the object."""
-        return tuple(pod_containers(self.manifest.data))
-
-    @cached_property
-    def ports(self) -> tuple[tuple[str, int], ...]:
-        """(name, number) of each port that a container declares; the name may be empty."""
-        found = []
-        for _, entry in self.containers:
-            for port in as_list(entry.get("ports")):
-                number, name = dig(port, "containerPort"), dig(port, "name")
-                if is_int(number):
-                    found.append((name if isinstance(name, str) else "", number))
-        return tuple(found)
-
-    def port_number(self, port: object) -> int | None:
-        """The number of a port given by number or name; None where no container names it."""
-        if is_int(port):
-            return port
-        return next((number for name, number in self.ports if name and name == port), None)
+    words: tuple[str, ...]
+    location: Location
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,9 +133,19 @@ class Container:
         return "initContainers" in self.base and self.data.get("restartPolicy") != "Always"
 
     @property
+    def extends(self) -> bool:
+        """Whether a Compose service takes its settings from another, which is not read."""
+        return "extends" in self.data
+
+    @property
+    def is_patch(self) -> bool:
+        """Whether it changes a container of somebody else's, whose image and limits are not seen."""
+        return self.pod is not None and self.pod.manifest.partial and "image" not in self.data
+
+    @property
     def inherits(self) -> bool:
         """Whether it has variables that its own list does not show."""
-        others = any(not is_keys_file(path) for _, path in env_files(self.data))
+        others = any(not file.has_keys for file in self.env_files)
         return others or any(self.data.get(key) for key in ("envFrom", "extends"))
 
     @property
@@ -152,6 +154,112 @@ class Container:
         if self.pod is None:
             return f"service {self.name}"
         return f"container {self.name} of {self.pod.manifest.kind} {self.pod.manifest.name}"
+
+    # What it says of itself
+
+    @cached_property
+    def image(self) -> Image | None:
+        """Its image, with variables of Compose filled in; None where only the environment knows it."""
+        image = self.data.get("image")
+        if self.pod is None and isinstance(image, str):
+            image = interpolated(image)
+        return read_image(image, self.at("image"))
+
+    @cached_property
+    def rights(self) -> Rights:
+        """What it may do."""
+        if self.pod is None:
+            return service_rights(self.data, self.at)
+        return pod_rights(self.data, self.at, self.pod.spec)
+
+    @cached_property
+    def memory_limits(self) -> tuple[MemoryLimit, ...]:
+        """The memory limits that it sets; a service can in two places."""
+        if self.pod is None:
+            return tuple(read_service_memory(self.data, self.at))
+        keys = ("resources", "limits", "memory")
+        return (MemoryLimit(None, self.at(*keys)),) if dig(self.data, *keys) else ()
+
+    @cached_property
+    def probes(self) -> Mapping[str, Probe]:
+        """The probes of a container of a pod by their keys, `readinessProbe` among them."""
+        return {
+            key: Probe(
+                tuple(
+                    word for word in as_list(dig(self.data, key, "exec", "command")) if isinstance(word, str)
+                ),
+                self.at(key),
+            )
+            for key in ("startupProbe", "readinessProbe", "livenessProbe")
+            if isinstance(self.data.get(key), dict)
+        }
+
+    @cached_property
+    def texts(self) -> tuple[tuple[tuple[Key, ...], str], ...]:
+        """Every text of its command, arguments and health check, with its path."""
+        keys = ("command", "entrypoint", "args", "healthcheck")
+        return tuple(found for key in keys for found in strings(self.data.get(key), (key,)))
+
+    @cached_property
+    def volume_mounts(self) -> tuple[VolumeMount, ...]:
+        """What a container of a pod mounts of the pod's volumes."""
+        return tuple(_volume_mounts(self.data, self.at))
+
+    @property
+    def on_host_network(self) -> bool:
+        """Whether it has the network of its machine."""
+        return self.data.get("network_mode") == "host" if self.pod is None else self.pod.on_host_network
+
+    @cached_property
+    def env_files(self) -> tuple[EnvFile, ...]:
+        """The environment files of a service."""
+        return tuple(read_env_files(self.data, self.at))
+
+    @cached_property
+    def dependencies(self) -> tuple[Dependency, ...]:
+        """What a service waits for."""
+        return tuple(read_dependencies(self.data, self.at))
+
+    @cached_property
+    def uses(self) -> tuple[Use, ...]:
+        """The secrets, configurations, networks and volumes that a service names."""
+        return tuple(read_uses(self.data, self.at))
+
+    @cached_property
+    def volumes(self) -> tuple[ServiceVolume, ...]:
+        """The volumes of a service, its folders and files among them."""
+        return tuple(read_service_volumes(self.data, self.at))
+
+    @property
+    def restart(self) -> Text:
+        """When Docker starts a service again."""
+        return read_restart(self.data, self.at)
+
+    @property
+    def logging(self) -> Logging:
+        """Where the log of a service goes."""
+        return read_logging(self.data, self.at)
+
+    @property
+    def fixed_name(self) -> Location | None:
+        """Where a service has a name that only one container can have."""
+        return self.at("container_name") if self.data.get("container_name") else None
+
+    @property
+    def file_limit(self) -> Number | None:
+        """The hard limit of open files of a service; None where none can be read."""
+        limit = dig(self.data, "ulimits", "nofile")
+        hard = whole_text(dig(limit, "hard") if isinstance(limit, dict) else limit)
+        return None if hard is None else Number(hard, self.at("ulimits", "nofile"))
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """What of it could not be read."""
+        if self.pod is None:
+            return type_gaps(self.data, READ_OF_SERVICE, self.at, variables=True)
+        return type_gaps(self.data, READ_OF_CONTAINER, self.at)
+
+    # Where it stands, and what stands in it
 
     def at(self, *keys: Key) -> Location:
         """The location of the key at this path in the container or service."""
@@ -187,31 +295,12 @@ def read_containers(deployment: Deployment, pods: Iterable[Pod]) -> tuple[Contai
     return (*_services(deployment), *_containers(deployment, pods))
 
 
-def read_pods(deployment: Deployment) -> tuple[Pod, ...]:
-    """The objects of the deployment that make pods."""
-    return tuple(_find_pods(deployment))
-
-
-def _find_pods(deployment: Deployment) -> Iterator[Pod]:
-    added = deployment.added_labels
-    for manifest in deployment.manifests:
-        if manifest.kind in POD_MAKERS:
-            template: tuple[Key, ...] = ("spec", "template")
-            if manifest.kind == "CronJob":
-                template = ("spec", "jobTemplate", "spec", "template")
-            elif manifest.kind == "Pod":
-                template = ()
-            labels = text_mapping(manifest.get(*template, "metadata", "labels"))
-            yield Pod(manifest, {**labels, **added}, (*template, "spec"))
-
-
 # Programs
 
 
-def _program(name: str, image: object, words: tuple[str, ...]) -> Program:
+def _program(name: str, image: Image | None, words: tuple[str, ...]) -> Program:
     """Which of our programs: by the image's name, else by the container's."""
-    known = image_name(image)
-    known = known if known in ("pgcat", "permify") else name
+    known = image.name if image and image.name in ("pgcat", "permify") else name
     text = " ".join(words)
     if _CLIENT.search(text) and not _BECOMES_PGCAT.search(text):  # PgCat's image has both
         return ""
@@ -221,13 +310,6 @@ def _program(name: str, image: object, words: tuple[str, ...]) -> Program:
     if "migrate" in words and (known in ("permify", "migrate") or "permify" in words):
         return "migrate"
     return "permify" if known == "permify" else ""
-
-
-def image_name(image: object) -> str:
-    """The last part of an image's name, without tag and digest: `pgcat` of `ghcr.io/x/pgcat:v1`."""
-    if not isinstance(image, str):
-        return ""
-    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
 def words_of(value: object) -> tuple[str, ...]:
@@ -250,9 +332,10 @@ def _containers(deployment: Deployment, pods: Iterable[Pod]) -> Iterator[Contain
         for path, entry in pod.containers:
             name = as_text(entry.get("name"))
             words = words_of(entry.get("command")) + words_of(entry.get("args"))
+            at = partial(manifest.at, *path)
             yield Container(
                 name=name,
-                program=_program(name, entry.get("image"), words),
+                program=_program(name, read_image(entry.get("image"), at("image")), words),
                 data=entry,
                 source=manifest.source,
                 document=manifest.document,
@@ -260,7 +343,7 @@ def _containers(deployment: Deployment, pods: Iterable[Pod]) -> Iterator[Contain
                 pod=pod,
                 words=words,
                 variables=tuple(kubernetes_variables(entry.get("env"), ("env",))),
-                mounts=tuple(_pod_mounts(pod, entry, generated)),
+                mounts=tuple(_pod_mounts(pod, _volume_mounts(entry, at), generated)),
             )
 
 
@@ -273,55 +356,62 @@ def kubernetes_variables(value: object, base: tuple[Key, ...]) -> Iterator[Varia
             secret = None
             if isinstance(reference.get("name"), str) and isinstance(reference.get("key"), str):
                 secret = (reference["name"], reference["key"])
-            value = _scalar(dig(item, "value"))
-            shown = value if value or "valueFrom" in item else ""
-            yield Variable(name, value, secret, (*base, index), _shown(item, shown))
+            literal = _scalar(dig(item, "value"))
+            shown = _shown(item, literal if literal or "valueFrom" in item else "")
+            yield Variable(name, literal, secret, (*base, index), literal, shown)
+
+
+def _volume_mounts(entry: Mapping[str, Any], at: At) -> Iterator[VolumeMount]:
+    for index, mount in enumerate(as_list(entry.get("volumeMounts"))):
+        target, name, keys = dig(mount, "mountPath"), dig(mount, "name"), ("volumeMounts", index)
+        if isinstance(name, str):
+            yield VolumeMount(
+                name,
+                target if isinstance(target, str) else None,
+                as_text(dig(mount, "subPath")),
+                at(*keys),
+                keys,
+            )
 
 
 def _pod_mounts(
-    pod: Pod, entry: Mapping[str, Any], generated: Mapping[str, Mapping[str, str]]
+    pod: Pod, mounts: Iterable[VolumeMount], generated: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Mount]:
-    volumes = {dig(volume, "name"): volume for volume in pod.volumes if isinstance(dig(volume, "name"), str)}
-    for index, mount in enumerate(as_list(entry.get("volumeMounts"))):
-        target, name = dig(mount, "mountPath"), dig(mount, "name")
-        if not isinstance(target, str) or not isinstance(name, str) or name not in volumes:
+    volumes = {volume.name: volume for volume in pod.volumes if volume.name is not None}
+    for mount in mounts:
+        if mount.target is None or mount.name not in volumes:
             continue
-        target, keys = posixpath.normpath(target), ("volumeMounts", index)
-        sub_path = as_text(dig(mount, "subPath"))
-        entries = list(_volume_entries(volumes[name], generated))
+        target = posixpath.normpath(mount.target)
+        entries = list(_volume_entries(volumes[mount.name], generated))
         if not entries:
-            yield Mount(target, "", folder=True, keys=keys)
+            yield Mount(target, "", folder=True, keys=mount.keys)
         for path, origin in entries:
-            if sub_path and path == sub_path:
-                yield Mount(target, origin, folder=False, keys=keys)
-            elif not sub_path:
+            if mount.sub_path and path == mount.sub_path:
+                yield Mount(target, origin, folder=False, keys=mount.keys)
+            elif not mount.sub_path:
                 yield Mount(
-                    posixpath.normpath(posixpath.join(target, path)), origin, folder=not path, keys=keys
+                    posixpath.normpath(posixpath.join(target, path)),
+                    origin,
+                    folder=not path,
+                    keys=mount.keys,
                 )
 
 
-def _volume_entries(volume: Any, generated: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+def _volume_entries(
+    volume: PodVolume, generated: Mapping[str, Mapping[str, str]]
+) -> Iterator[tuple[str, str]]:
     """(path in the volume, origin) of each file; the path is empty where all keys are there, unnamed."""
-    sources = [("configMap", as_mapping(dig(volume, "configMap")), "name")]
-    sources.append(("secret", as_mapping(dig(volume, "secret")), "secretName"))
-    for source in as_list(dig(volume, "projected", "sources")):
-        for kind in ("configMap", "secret"):
-            sources.append((kind, as_mapping(dig(source, kind)), "name"))
-    for kind, source, field_name in sources:
-        name = source.get(field_name)
-        if not isinstance(name, str):
-            continue
-        files = generated.get(name, {}) if kind == "configMap" else {}
-        items = source.get("items")
-        if isinstance(items, list):
-            for item in items:
-                key, path = dig(item, "key"), dig(item, "path")
-                if isinstance(key, str) and isinstance(path, str):
-                    yield path, files.get(key, f"{kind.lower()}:{name}/{key}")
+    for source in volume.sources:
+        files = generated.get(source.name, {}) if source.kind == "configMap" else {}
+        origin = f"{source.kind.lower()}:{source.name}"
+        if source.items is not None:
+            for key, path in source.items:
+                if key is not None and path is not None:
+                    yield path, files.get(key, f"{origin}/{key}")
         elif files:
             yield from files.items()
         else:
-            yield "", f"{kind.lower()}:{name}"
+            yield "", origin
 
 
 # Compose
@@ -336,10 +426,11 @@ def _services(deployment: Deployment) -> Iterator[Container]:
     for name, service in as_mapping(dig(compose.data, "services")).items():
         if not isinstance(service, dict):
             continue
+        at = partial(compose.at, "services", name)
         words = words_of(service.get("entrypoint")) + words_of(service.get("command"))
         yield Container(
             name=str(name),
-            program=_program(str(name), service.get("image"), words),
+            program=_program(str(name), read_image(service.get("image"), at("image")), words),
             data=service,
             source=compose,
             document=0,
@@ -360,19 +451,21 @@ def _variables_of(service: Mapping[str, Any]) -> Iterator[Variable]:
     yield from listed
     for keys, path in env_files(service):
         if is_keys_file(path) and all(variable.name != KEYS_VARIABLE for variable in listed):
-            yield Variable(KEYS_VARIABLE, None, None, keys, None)
+            yield Variable(KEYS_VARIABLE, None, None, keys, None, None)
 
 
 def _compose_variables(value: object) -> Iterator[Variable]:
     if isinstance(value, dict):
         for name, literal in value.items():
-            text = interpolated(_scalar(literal))
-            yield Variable(str(name), text, None, ("environment", name), _shown(literal, text))
+            text = _scalar(literal)
+            value = interpolated(text)
+            yield Variable(str(name), value, None, ("environment", name), text, _shown(literal, value))
     for index, item in enumerate(as_list(value)):
         if isinstance(item, str):
-            name, equals, literal = item.partition("=")
-            text = interpolated(literal) if equals else None
-            yield Variable(name, text, None, ("environment", index), _shown(item, text))
+            name, equals, text = item.partition("=")
+            written = text if equals else None
+            given = interpolated(written)
+            yield Variable(name, given, None, ("environment", index), written, _shown(item, given))
 
 
 def _shown(written: object, value: str | None) -> str | None:
@@ -389,22 +482,6 @@ def _binds(service: Mapping[str, Any]) -> Iterator[Mount]:
     for item in [tmpfs] if isinstance(tmpfs, str) else as_list(tmpfs):
         if isinstance(item, str):
             yield Mount(posixpath.normpath(item.partition(":")[0]), "", folder=True, keys=("tmpfs",))
-
-
-def volume_ends(volume: object) -> tuple[str, str]:
-    """Source and target of an entry of `volumes`, short or long; empty where there is none."""
-    if isinstance(volume, str):
-        parts = (interpolated(volume) or "").split(":")
-        return (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
-    return as_text(dig(volume, "source")), as_text(dig(volume, "target"))
-
-
-def deployment_path(source: str) -> str | None:
-    """The path below the deployment that a Compose path names; None where it leads elsewhere."""
-    if not source.startswith((".", "..")) or not source:
-        return None
-    path = posixpath.normpath(source)
-    return None if path == ".." or path.startswith("../") else path
 
 
 def _attached(service: Mapping[str, Any], kind: str, declared: Mapping[str, Any]) -> Iterator[Mount]:

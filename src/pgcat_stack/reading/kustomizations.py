@@ -11,9 +11,9 @@ from typing import Any
 
 from pgcat_stack.files.gaps import Gap, list_gaps, mapping_gaps
 from pgcat_stack.files.plain_data import as_list, as_text, dig
+from pgcat_stack.files.quantities import Text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
-from pgcat_stack.reading.containers import Pod
 
 TRANSFORMERS = (
     *("patches", "patchesStrategicMerge", "patchesJson6902", "replacements", "transformers"),
@@ -39,7 +39,13 @@ class Generator:
     """Empty where none can be read."""
     own_name_is_fixed: bool
     """Whether its own options keep kustomize from adding a hash to its name."""
+    written_name: str
+    """The name as it is written, of any type; `None` without one."""
     keys: tuple[GeneratedKey, ...]
+    literals: tuple[Text, ...]
+    """NAME=VALUE, as they are written."""
+    taken_from: tuple[Location, ...]
+    """Where it lists what it takes its values from: `literals`, `files`, `envs`."""
     name_location: Location
     fixed_location: Location
 
@@ -113,7 +119,17 @@ def _generator(source: Source, kind: str, index: int, entry: Any) -> Generator:
         kind=kind,
         name=as_text(dig(entry, "name")),
         own_name_is_fixed=dig(entry, *option) is True,
+        written_name=str(dig(entry, "name")),
         keys=tuple(keys),
+        literals=tuple(
+            Text(str(literal), source.at(kind, index, "literals", number))
+            for number, literal in enumerate(as_list(dig(entry, "literals")))
+        ),
+        taken_from=tuple(
+            source.at(kind, index, field)
+            for field in ("literals", "files", "envs")
+            if as_list(dig(entry, field))
+        ),
         name_location=source.at(kind, index, "name"),
         fixed_location=source.at(kind, index, *option),
     )
@@ -122,12 +138,3 @@ def _generator(source: Source, kind: str, index: int, entry: Any) -> Generator:
 def files_with_objects(sources: Iterable[Source]) -> list[str]:
     """The paths of the YAML files that begin with a Kubernetes object, listed or not."""
     return [source.path for source in sources if source.language == "yaml" and source.mapping.get("kind")]
-
-
-def mounted_config_maps(pod: Pod) -> frozenset[str]:
-    """The names of the ConfigMaps that stand in volumes of a pod."""
-    found = []
-    for volume in pod.volumes:
-        found.append(dig(volume, "configMap", "name"))
-        found += [dig(part, "configMap", "name") for part in as_list(dig(volume, "projected", "sources"))]
-    return frozenset(name for name in found if isinstance(name, str))

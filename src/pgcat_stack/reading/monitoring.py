@@ -19,7 +19,7 @@ from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig,
 from pgcat_stack.files.quantities import whole, whole_text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
-from pgcat_stack.reading.containers import Pod
+from pgcat_stack.reading.pods import Pod
 from pgcat_stack.reading.selectors import Selector, read_selector
 
 PROMETHEUS = "monitoring/prometheus.yml"

@@ -16,8 +16,8 @@ from pgcat_stack.files.gaps import At
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, as_text, dig
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
-from pgcat_stack.reading.containers import Pod
 from pgcat_stack.reading.kustomizations import Kustomization
+from pgcat_stack.reading.pods import Pod
 
 Kind = Literal[
     "object",
@@ -147,7 +147,7 @@ def _of_pod(pod: Pod) -> Iterator[Name]:
     at = partial(pod.manifest.at, *pod.path)
     for field, kind in _POD_FIELDS.items():
         yield from _written(kind, field, pod.spec, at, field)
-    for index, volume in enumerate(pod.volumes):
+    for index, volume in enumerate(as_list(pod.spec.get("volumes"))):
         yield from _written("label-like", "the volume", volume, partial(at, "volumes", index), "name")
     for path, container in pod.containers:
         yield from _of_container(container, partial(pod.manifest.at, *path))

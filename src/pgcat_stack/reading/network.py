@@ -18,8 +18,9 @@ from pgcat_stack.files.plain_data import as_list, as_mapping, as_text, dig
 from pgcat_stack.files.sources import Source
 from pgcat_stack.permify.defaults import PEERS_PORT
 from pgcat_stack.reading.connections import Connection, Connections
-from pgcat_stack.reading.containers import Container, Pod, Program
+from pgcat_stack.reading.containers import Container, Program
 from pgcat_stack.reading.monitoring import PodMonitor, Prometheus, Request, scrape_annotations
+from pgcat_stack.reading.pods import Pod
 from pgcat_stack.reading.ports import PERMIFY_DEFAULTS, PermifyPorts
 from pgcat_stack.reading.selectors import NAME_LABEL
 from pgcat_stack.reading.services import Service

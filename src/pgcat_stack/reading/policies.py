@@ -23,8 +23,8 @@ from pgcat_stack.files.plain_data import as_list, as_mapping, as_text, dig, text
 from pgcat_stack.files.quantities import is_int
 from pgcat_stack.findings import Location
 from pgcat_stack.printable import show
-from pgcat_stack.reading.containers import Pod
 from pgcat_stack.reading.network import Direction, Flow, address_of
+from pgcat_stack.reading.pods import Pod
 from pgcat_stack.reading.selectors import NAMESPACE_LABEL, Selector, read_selector
 
 CILIUM = "CiliumNetworkPolicy"

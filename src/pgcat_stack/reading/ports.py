@@ -10,6 +10,7 @@ from typing import Any
 from pgcat_stack.files.plain_data import Key, as_list, as_mapping, dig
 from pgcat_stack.files.quantities import is_int, whole, whole_text
 from pgcat_stack.files.sources import Source
+from pgcat_stack.files.variables import interpolated
 from pgcat_stack.findings import Location
 from pgcat_stack.permify.defaults import GRPC_PORT, HTTP_PORT, PROFILER_PORT
 from pgcat_stack.reading.containers import Container
@@ -109,3 +110,54 @@ def _by_command(container: Container, keys: tuple[Key, ...]) -> Iterator[AskedPo
     if pattern:
         for number in pattern.findall(" ".join(words)):
             yield AskedPort(int(number[:6]), False, container.at(*keys))
+
+
+# What Compose publishes
+
+EVERYWHERE = frozenset({"", "0.0.0.0", "::", "[::]", "*"})
+"""How an address is written that means all of the machine's."""
+_SHORT = re.compile(
+    r"(?:(?P<host>\[[^\]]*\]|[^:\[\]]*):)?(?:(?P<published>[\d-]*):)?(?P<target>\d+(?:-\d+)?)(?:/\w+)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A port on the host: address, first and last number (0: Docker chooses)."""
+
+    location: Location
+    text: str
+    host: str
+    first: int
+    last: int
+    targets: int
+
+
+def published_ports(container: Container) -> Iterator[Published]:
+    """The ports of a Compose service that its host passes on."""
+    for index, entry in enumerate(as_list(container.data.get("ports"))):
+        place = container.at("ports", index)
+        if isinstance(entry, dict):
+            host, published = entry.get("host_ip", ""), str(entry.get("published", ""))
+            if dig(entry, "mode") != "host" or published:
+                first, last = _range(interpolated(published) or "")
+                yield Published(place, published, interpolated(str(host)) or "", first, last, 1)
+            continue
+        text = interpolated(str(entry))
+        match = _SHORT.fullmatch(text) if text is not None else None
+        if match is None:
+            continue
+        host = match["host"] or ""
+        published = match["published"] or ""
+        if match["published"] is None and host.replace("-", "").isdigit():
+            host, published = "", host  # `8080:80` has no address
+        first, last = _range(published)
+        low, high = _range(match["target"])
+        yield Published(place, str(entry), host, first, last, high - low + 1)
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not low.isascii() or not low.isdigit() or len(low) > 5:
+        return 0, 0
+    return int(low), int(high) if dash and high.isascii() and high.isdigit() and len(high) < 6 else int(low)

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pgcat_stack.build.kustomize import listed_files
-from pgcat_stack.files.plain_data import as_mapping, dig
 from pgcat_stack.files.quantities import Number
 from pgcat_stack.paths import BUDGET, COMPOSE, KUSTOMIZATION, PERMIFY, PGCAT, VALUES
 from pgcat_stack.pgcat.config import Pgcat
 from pgcat_stack.reading import monitoring
 from pgcat_stack.reading.chart import ChartValues, read_chart
+from pgcat_stack.reading.compose import Project, read_project
 from pgcat_stack.reading.connections import Connections, read_connections
-from pgcat_stack.reading.containers import Container, Pod, Program, Variable, read_containers, read_pods
+from pgcat_stack.reading.containers import Container, Program, Variable, read_containers
 from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.images import Image, read_chart_image
 from pgcat_stack.reading.kustomizations import Kustomization, read_kustomizations
 from pgcat_stack.reading.names import (
     Annotations,
@@ -29,6 +30,7 @@ from pgcat_stack.reading.names import (
 )
 from pgcat_stack.reading.network import Network
 from pgcat_stack.reading.permify import PermifySettings, settings_of_container
+from pgcat_stack.reading.pods import Pod, read_pods
 from pgcat_stack.reading.policies import Policies, read_policies
 from pgcat_stack.reading.ports import read_permify_ports
 from pgcat_stack.reading.scaling import (
@@ -39,6 +41,12 @@ from pgcat_stack.reading.scaling import (
     read_disruption_budgets,
     read_pauses,
     read_scale_targets,
+)
+from pgcat_stack.reading.secret_objects import (
+    ExternalSecret,
+    SecretData,
+    read_external_secrets,
+    read_secret_data,
 )
 from pgcat_stack.reading.selectors import OwnSelector, read_own_selectors
 from pgcat_stack.reading.services import Service, read_services
@@ -66,6 +74,16 @@ class Reading(Deployment):
         if self.pgcat is None or not self.pgcat.documents:
             return None
         return Pgcat(self.pgcat, self.pgcat_version)
+
+    @cached_property
+    def project(self) -> Project:
+        """What compose.yaml declares."""
+        return read_project(self.compose)
+
+    @cached_property
+    def chart_image(self) -> Image | None:
+        """The image in the values of Permify's chart."""
+        return read_chart_image(self.sources.get(VALUES))
 
     @cached_property
     def topology(self) -> Topology:
@@ -99,10 +117,10 @@ class Reading(Deployment):
     def ending_services(self) -> frozenset[str]:
         """The Compose services that end by themselves: migrations, and those whose end another waits for."""
         waited_for = {
-            str(name)
+            str(dependency.name)
             for container in self.services
-            for name, how in as_mapping(container.data.get("depends_on")).items()
-            if dig(how, "condition") == "service_completed_successfully"
+            for dependency in container.dependencies
+            if dependency.to_its_end
         }
         return frozenset(
             waited_for | {container.name for container in self.services if container.program == "migrate"}
@@ -173,6 +191,16 @@ class Reading(Deployment):
             kustomization=self.kustomization,
             complete=self.complete,
         )
+
+    @cached_property
+    def secret_data(self) -> tuple[SecretData, ...]:
+        """What Secrets hold in files of the deployment."""
+        return tuple(read_secret_data(self.sources.values()))
+
+    @cached_property
+    def external_secrets(self) -> tuple[ExternalSecret, ...]:
+        """The ExternalSecrets."""
+        return read_external_secrets(self.manifests)
 
     @cached_property
     def kubernetes_services(self) -> tuple[Service, ...]:

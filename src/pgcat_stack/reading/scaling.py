@@ -17,7 +17,7 @@ from pgcat_stack.files.plain_data import as_mapping, dig
 from pgcat_stack.files.quantities import Number, whole_text
 from pgcat_stack.files.sources import Source
 from pgcat_stack.findings import Location
-from pgcat_stack.reading.containers import Pod
+from pgcat_stack.reading.pods import Pod
 from pgcat_stack.reading.selectors import Selector, read_selector
 
 _SCALABLE = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})

@@ -13,7 +13,7 @@ from typing import Any
 from pgcat_stack.files.gaps import At, Gap, list_gaps, mapping_gaps
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig
 from pgcat_stack.findings import Location
-from pgcat_stack.reading.containers import Pod
+from pgcat_stack.reading.pods import Pod
 
 NAME_LABEL = "app.kubernetes.io/name"
 NAMESPACE_LABEL = "kubernetes.io/metadata.name"

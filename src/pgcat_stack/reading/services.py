@@ -15,7 +15,7 @@ from pgcat_stack.files.gaps import Gap, list_gaps, mapping_gaps
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig, text_mapping
 from pgcat_stack.files.quantities import is_int, whole
 from pgcat_stack.findings import Location
-from pgcat_stack.reading.containers import Pod
+from pgcat_stack.reading.pods import Pod
 
 
 @dataclass(frozen=True, slots=True)

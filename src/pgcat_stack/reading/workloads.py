@@ -19,8 +19,9 @@ from pgcat_stack.files.sources import Source
 from pgcat_stack.files.variables import filled_in
 from pgcat_stack.findings import Location
 from pgcat_stack.paths import BUDGET, VALUES
-from pgcat_stack.reading.containers import Container, Pod
+from pgcat_stack.reading.containers import Container
 from pgcat_stack.reading.deployment import Deployment
+from pgcat_stack.reading.pods import Pod
 
 KUBERNETES_GRACE_SECONDS, COMPOSE_GRACE_SECONDS = 30, 10
 DEFAULT_PROGRESS_DEADLINE_SECONDS = 600

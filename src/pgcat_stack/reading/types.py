@@ -1,18 +1,21 @@
-"""The types of what our rules read, by kind of object, and the search for values of another type."""
+"""The types of what is read, by kind of object, and the search for values of another type."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from pgcat_stack.files.gaps import At, Gap, called
 from pgcat_stack.files.plain_data import Key, as_list, dig
 from pgcat_stack.files.quantities import is_int
-from pgcat_stack.findings import Location, Problem
-from pgcat_stack.printable import show_at
+from pgcat_stack.files.variables import filled_in
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
+    """A type, as messages name it, and the test for it."""
+
     text: str
     fits: Callable[[object], bool]
 
@@ -174,15 +177,48 @@ SERVICE: Rules = (
     (("restart",), TEXT),
 )
 
+READ_OF_CONTAINER: Rules = (
+    *CONTAINER,
+    (("startupProbe",), MAP),
+    (("readinessProbe",), MAP),
+    (("livenessProbe",), MAP),
+    (("resources", "limits"), MAP),
+    (("securityContext", "capabilities"), MAP),
+    (("securityContext", "capabilities", "drop"), LIST),
+    (("securityContext", "capabilities", "add"), LIST),
+    (("volumeMounts", "*", "name"), TEXT),
+)
+READ_OF_SERVICE: Rules = (
+    *SERVICE,
+    (("env_file",), LIST_OR_TEXT),
+    (("networks",), LIST_OR_MAP),
+    (("devices",), LIST),
+    (("logging",), MAP),
+    (("logging", "options"), MAP),
+    (("ulimits",), MAP),
+)
+"""With what no rule complains of, and is only not read."""
+
 
 def wrong(
-    data: object, rules: Rules, where: tuple[Key, ...] = ()
+    data: object, rules: Rules, where: tuple[Key, ...] = (), *, variables: bool = False
 ) -> Iterator[tuple[tuple[Key, ...], object, Kind]]:
-    """(path, value, expected kind) of each value of a wrong type; what is absent or null is not judged."""
+    """(path, value, expected kind) of each value of a wrong type; what is absent or null is not judged.
+
+    With `variables` the data is Compose's, and a text counts as what Compose makes of it.
+    """
     for path, kind in rules:
         for keys, value in _values(data, path):
-            if value is not None and not kind.fits(value):
+            if value is not None and not kind.fits(value) and not (variables and _becomes(value, kind)):
                 yield (*where, *keys), value, kind
+
+
+def _becomes(value: object, kind: Kind) -> bool:
+    """Whether Compose makes a fitting number or boolean of this text, from defaults or the environment."""
+    if not isinstance(value, str) or "$" not in value or not (kind.fits(0) or kind.fits(True)):
+        return False
+    filled = filled_in(value)
+    return filled is None or kind.fits(filled)
 
 
 def _values(data: object, path: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ...], object]]:
@@ -195,11 +231,7 @@ def _values(data: object, path: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ..
             yield (*path[:at], index, *keys), value
 
 
-def complaint(location: Location, keys: tuple[Key, ...], value: object, kind: Kind) -> Problem:
-    what = "a mapping" if isinstance(value, dict) else show_at(keys, value)
-    fix = f"write {kind.text}"
-    if kind is INT and isinstance(value, str) and value.isdigit():
-        fix = "remove the quotes"
-    elif kind in (TEXT, TEXTS, LABELS):
-        fix = f"write {kind.text}, numbers and true or false in quotes"
-    return Problem(location, f"{'.'.join(map(str, keys))} is {what}, expected {kind.text}", fix)
+def type_gaps(data: Any, rules: Rules, at: At, *, variables: bool = False) -> tuple[Gap, ...]:
+    """A gap for each value of another type than the rules name, see `wrong`."""
+    found = wrong(data, rules, variables=variables)
+    return tuple(Gap(at(*keys), f"{called(keys)} is not {kind.text}") for keys, _, kind in found)
