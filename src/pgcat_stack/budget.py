@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pgcat_stack.endpoints import Address
 from pgcat_stack.files.quantities import Number, seconds_text
 from pgcat_stack.findings import Location
+from pgcat_stack.reading.capacities import BudgetServer
 from pgcat_stack.reading.reading import Reading
-from pgcat_stack.reading.topology import BudgetServer, Topology
+from pgcat_stack.reading.topology import Topology
 from pgcat_stack.reading.workloads import Workload
 
 MIGRATION_CONNECTIONS = 3

@@ -19,7 +19,7 @@ from live.repeats import LATEST, repeats
 from live.stack import CHECKS, EXTERNAL, Stack, pgcat_program
 from live.support import LOOPBACK, Cluster, NotReady, Peaks, Server
 from pgcat_stack.budget import plan
-from pgcat_stack.reading.topology import BudgetServer
+from pgcat_stack.reading.capacities import BudgetServer
 from rendering import Refused, render
 
 STANDALONE = {"topology": "standalone", **EXTERNAL}

@@ -9,15 +9,13 @@ from typing import Any
 from pgcat_stack.checks import STACK, check
 from pgcat_stack.checks._uris import used_pools
 from pgcat_stack.endpoints import DEFAULT_PORT, Address
-from pgcat_stack.files.plain_data import Key, as_list, dig
-from pgcat_stack.files.quantities import whole, whole_text
-from pgcat_stack.files.sources import Source
+from pgcat_stack.files.quantities import whole_text
 from pgcat_stack.findings import Location, Problem
 from pgcat_stack.paths import BOOTSTRAP, BUDGET, COMPOSE
 from pgcat_stack.printable import show
+from pgcat_stack.reading.capacities import BudgetServer, Entry, Section
 from pgcat_stack.reading.compose import Command
 from pgcat_stack.reading.reading import Reading
-from pgcat_stack.reading.topology import BudgetServer
 
 POSTGRES_DEFAULT_MAX_CONNECTIONS = 100
 SUPERUSER_RESERVED_CONNECTIONS = 3
@@ -47,67 +45,59 @@ LIMITS = {
 )
 def budget_file(reading: Reading) -> Iterator[Problem]:
     """Missing, misspelt and impossible entries of budget.yaml."""
-    source = reading.budget
-    if source is None:
+    capacities = reading.capacities
+    if capacities is None:
         fix = "list each PostgreSQL server with host, port, role, max_connections and other_connections"
         yield Problem(Location(BUDGET), "missing: nothing says how many connections there are", fix)
         return
+    source, section = capacities.source, capacities.section
     if not source.parsed:
         return
-    if not isinstance(source.data, dict):
-        yield Problem(source.here(), f"{show(source.data)} is no mapping", "start with servers:")
+    if not section.is_mapping:
+        yield Problem(source.here(), f"{show(section.written)} is no mapping", "start with servers:")
         return
-    yield from _unknown(source, (), source.mapping, TOP_KEYS)
-    servers = source.mapping.get("servers")
-    if not isinstance(servers, list) or not servers:
-        yield Problem(source.at("servers"), "`servers` lists no server", "list each PostgreSQL server")
-    for index, server in enumerate(as_list(servers)):
-        yield from _server_problems(source, ("servers", index), server)
-    if "permify_max_replicas" in source.mapping:
-        yield from _number(source, (), "permify_max_replicas")
+    yield from _unknown(section, TOP_KEYS)
+    if not capacities.sections:
+        yield Problem(capacities.servers_place, "`servers` lists no server", "list each PostgreSQL server")
+    for server in capacities.sections:
+        yield from _server_problems(server)
+    if section.has("permify_max_replicas"):
+        yield from _number(capacities.permify_max_replicas)
 
 
-def _server_problems(source: Source, at: tuple[Key, ...], server: Any) -> Iterator[Problem]:
-    if not isinstance(server, dict):
-        yield Problem(source.at(*at), f"{show(server)} is no server", "write host, port, role and numbers")
+def _server_problems(server: Section) -> Iterator[Problem]:
+    if not server.is_mapping:
+        text = f"{show(server.written)} is no server"
+        yield Problem(server.at(), text, "write host, port, role and numbers")
         return
-    yield from _unknown(source, at, server, SERVER_KEYS)
-    host, role = server.get("host"), server.get("role")
-    if not isinstance(host, str) or not host.strip():
-        yield Problem(source.at(*at, "host"), f"`host` is {_shown(host)}", "write the server's host name")
-    if role not in ROLES:
-        yield Problem(source.at(*at, "role"), f"`role` is {_shown(role)}", "write primary or replica")
-    if "port" in server:
-        yield from _number(source, at, "port")
-    wrong = [
-        *_number(source, at, "max_connections"),
-        *_number(source, at, "other_connections"),
-    ]
+    yield from _unknown(server, SERVER_KEYS)
+    host, role = server.entry("host"), server.entry("role")
+    if not isinstance(host.value, str) or not host.value.strip():
+        yield Problem(host.location, f"`host` is {_shown(host.value)}", "write the server's host name")
+    if role.value not in ROLES:
+        yield Problem(role.location, f"`role` is {_shown(role.value)}", "write primary or replica")
+    if server.has("port"):
+        yield from _number(server.entry("port"))
+    most, others = server.entry("max_connections"), server.entry("other_connections")
+    wrong = [*_number(most), *_number(others)]
     yield from wrong
-    if not wrong and server["other_connections"] >= server["max_connections"]:
-        message = (
-            f"other_connections {server['other_connections']} leaves nothing of max_connections"
-            f" {server['max_connections']}"
-        )
-        yield Problem(source.at(*at, "other_connections"), message, "lower it below max_connections")
+    if not wrong and others.value >= most.value:
+        message = f"other_connections {others.value} leaves nothing of max_connections {most.value}"
+        yield Problem(others.location, message, "lower it below max_connections")
 
 
-def _unknown(
-    source: Source, at: tuple[Key, ...], mapping: dict[str, Any], known: tuple[str, ...]
-) -> Iterator[Problem]:
-    for key in mapping:
-        if key not in known:
-            yield Problem(source.at(*at, key), f"unknown key {show(key)}", f"the keys are {', '.join(known)}")
+def _unknown(section: Section, known: tuple[str, ...]) -> Iterator[Problem]:
+    for entry in section.entries:
+        if entry.key not in known:
+            text = f"unknown key {show(entry.key)}"
+            yield Problem(entry.location, text, f"the keys are {', '.join(known)}")
 
 
-def _number(source: Source, at: tuple[Key, ...], key: str) -> Iterator[Problem]:
-    least, most = LIMITS[key]
-    value = dig(source.data, *at, key)
-    number = whole(value)
-    if number is None or not least <= number <= most:
-        yield Problem(
-            source.at(*at, key), f"`{key}` is {_shown(value)}", f"write a whole number, {least} to {most}"
-        )
+def _number(entry: Entry) -> Iterator[Problem]:
+    least, most = LIMITS[str(entry.key)]
+    if entry.number is None or not least <= entry.number <= most:
+        text = f"`{entry.key}` is {_shown(entry.value)}"
+        yield Problem(entry.location, text, f"write a whole number, {least} to {most}")
 
 
 def _shown(value: Any) -> str:
@@ -126,16 +116,16 @@ def _shown(value: Any) -> str:
 )
 def reserved_connections(reading: Reading) -> Iterator[Problem]:
     """Servers that keep fewer connections for others than PostgreSQL keeps for superusers."""
-    source = reading.budget
-    for index, server in enumerate(as_list(dig(source.data, "servers"))) if source else ():
-        kept = whole(dig(server, "other_connections"))
-        if source and kept is not None and 0 <= kept < SUPERUSER_RESERVED_CONNECTIONS:
+    for server in reading.capacities.sections if reading.capacities else ():
+        entry = server.entry("other_connections")
+        kept = entry.number
+        if kept is not None and 0 <= kept < SUPERUSER_RESERVED_CONNECTIONS:
             message = (
                 f"other_connections {kept} is fewer than the {SUPERUSER_RESERVED_CONNECTIONS} that PostgreSQL"
                 " reserves for superusers"
             )
             fix = f"answer other_connections={SUPERUSER_RESERVED_CONNECTIONS} or more, and update"
-            yield Problem(source.at("servers", index, "other_connections"), message, fix)
+            yield Problem(entry.location, message, fix)
 
 
 @check(
@@ -147,7 +137,7 @@ def reserved_connections(reading: Reading) -> Iterator[Problem]:
 )
 def budget_servers_once(reading: Reading) -> Iterator[Problem]:
     """Servers that are listed twice; none or several primaries."""
-    if reading.budget is None or not reading.budget.parsed:
+    if reading.capacities is None or not reading.capacities.source.parsed:
         return
     servers = reading.topology.servers
     seen: dict[Address, BudgetServer] = {}
@@ -161,7 +151,7 @@ def budget_servers_once(reading: Reading) -> Iterator[Problem]:
         return  # PS504 says so
     if servers and not primaries:
         message = "no server has the role primary"
-        yield Problem(reading.budget.at("servers"), message, "give it to the server that takes writes")
+        yield Problem(reading.capacities.servers_place, message, "give it to the server that takes writes")
     for server in primaries[1:]:
         message = f"{server.address} is a second primary beside {primaries[0].address}"
         yield Problem(server.location, message, "make it a replica")

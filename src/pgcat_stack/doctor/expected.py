@@ -10,8 +10,8 @@ from typing import Literal
 
 from pgcat_stack.budget import Plan, Row, plan
 from pgcat_stack.endpoints import Address, Uri
-from pgcat_stack.files.plain_data import as_list, as_mapping, dig
-from pgcat_stack.files.quantities import whole, whole_text
+from pgcat_stack.files.plain_data import as_mapping, dig
+from pgcat_stack.files.quantities import whole_text
 from pgcat_stack.findings import Location
 from pgcat_stack.paths import BOOTSTRAP, BUDGET, PERMIFY, PGCAT, VALUES
 from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE
@@ -131,11 +131,11 @@ class Facts:
 
     def budget_at(self, server: Server, key: str) -> Location:
         """Where budget.yaml gives a number of a server; else where the server is named."""
-        budget = self.deployment.budget
-        for index, entry in enumerate(as_list(dig(budget.data, "servers"))) if budget else ():
-            host, port = dig(entry, "host"), whole(dig(entry, "port"))
-            if budget and isinstance(host, str) and Address.of(host, port) == server.address:
-                return budget.at("servers", index, key)
+        capacities = self.deployment.capacities
+        for section in capacities.sections if capacities else ():
+            host, port = section.entry("host").value, section.entry("port").number
+            if isinstance(host, str) and Address.of(host, port) == server.address:
+                return section.at(key)
         return server.location
 
     # PgCat

@@ -24,6 +24,7 @@ from pgcat_stack.files.plain_data import dig
 from pgcat_stack.files.sources import Source, source_in, unread_above, unread_source
 from pgcat_stack.paths import BUDGET, COMPOSE, KUSTOMIZATION, PERMIFY, PGCAT, SECRETS_FOLDER
 from pgcat_stack.pgcat.version import PgcatVersion, pgcat_version
+from pgcat_stack.reading.capacities import Capacities, read_capacities
 
 if TYPE_CHECKING:
     from pgcat_stack.permify.settings import PermifyReading
@@ -181,6 +182,11 @@ class Deployment:
                 if container.get("name") == "pgcat" and isinstance(container.get("image"), str):
                     return str(container["image"])
         return None
+
+    @cached_property
+    def capacities(self) -> Capacities | None:
+        """What budget.yaml says; None without the file."""
+        return read_capacities(self.budget)
 
     @property
     def pgcat_version(self) -> PgcatVersion:

@@ -10,33 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pgcat_stack.endpoints import Address, Uri
-from pgcat_stack.files.plain_data import as_list, dig
-from pgcat_stack.files.quantities import whole
-from pgcat_stack.files.sources import Source
-from pgcat_stack.findings import Location
 from pgcat_stack.pgcat.config import Pgcat, Pool
+from pgcat_stack.reading.capacities import BudgetServer
 from pgcat_stack.reading.chart import ChartValues
 from pgcat_stack.reading.deployment import Deployment
 from pgcat_stack.reading.permify import Permify, Side, read_permify_process
 from pgcat_stack.reading.workloads import Workload
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetServer:
-    """A server of budget.yaml. `capacity` is None where its numbers cannot be read."""
-
-    address: Address
-    role: str
-    max_connections: int | None
-    other_connections: int | None
-    location: Location
-
-    @property
-    def capacity(self) -> int | None:
-        """The connections that are left for this deployment."""
-        if self.max_connections is None or self.other_connections is None:
-            return None
-        return self.max_connections - self.other_connections
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,25 +64,10 @@ def read_topology(
 ) -> Topology:
     """What the files of a deployment run."""
     fronted = deployment.pgcat is not None or any(workload.program == "pgcat" for workload in workloads)
-    servers = tuple(_budget_servers(deployment.budget)) if deployment.budget else ()
+    servers = deployment.capacities.servers if deployment.capacities else ()
     permify = tuple(
         read_permify_process(workload, deployment.permify, chart)
         for workload in workloads
         if workload.program == "permify"
     )
     return Topology(workloads, pgcat, permify, servers, fronted)
-
-
-def _budget_servers(source: Source) -> Iterator[BudgetServer]:
-    """The servers of budget.yaml that have an address."""
-    for index, entry in enumerate(as_list(dig(source.data, "servers"))):
-        host, port = dig(entry, "host"), dig(entry, "port")
-        number = whole(port)
-        if isinstance(host, str) and host.strip() and (port is None or number is not None):
-            yield BudgetServer(
-                address=Address.of(host, number),
-                role=str(dig(entry, "role")),
-                max_connections=whole(dig(entry, "max_connections")),
-                other_connections=whole(dig(entry, "other_connections")),
-                location=source.at("servers", index),
-            )

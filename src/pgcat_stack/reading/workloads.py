@@ -281,10 +281,10 @@ def _pre_stop(container: Container) -> PreStop | None:
 
 def _count_elsewhere(deployment: Deployment) -> Number:
     """How many Permify processes others run at most, as budget.yaml says; 0 where it does not."""
-    budget = deployment.budget
-    most = whole(dig(budget.data, "permify_max_replicas")) if budget else None
-    place = budget.at("permify_max_replicas") if budget else Location(BUDGET)
-    return Number(max(most or 0, 0), place)
+    if deployment.capacities is None:
+        return Number(0, Location(BUDGET))
+    most = deployment.capacities.permify_max_replicas
+    return Number(max(most.number or 0, 0), most.location)
 
 
 def _elsewhere(deployment: Deployment) -> Iterator[Workload]:
