@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pgcat_stack.build.compose import env_files
 from pgcat_stack.build.manifests import pod_containers
 from pgcat_stack.files.folder import Folder, UnreadError
 from pgcat_stack.files.plain_data import as_list, as_mapping, dig
 from pgcat_stack.paths import COMPOSE, SECRETS_FOLDER, VALUES
-from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE, is_keys_file
+from pgcat_stack.permify.callers import KEYS, KEYS_VARIABLE
 from pgcat_stack.reading.reading import Reading
 
 PASSWORD = "database_password"
@@ -276,14 +275,11 @@ def reminders(deployment: Reading, made: Iterable[Made]) -> list[str]:
 def secret_names(deployment: Reading) -> list[str]:
     """Names of the files under secrets/ which compose.yaml names, in its order, each once."""
     names: list[str] = []
-    top = as_mapping(dig(deployment.compose.data, "secrets")) if deployment.compose else {}
-    for entry in top.values():
-        file = as_mapping(entry).get("file")
-        parts = PurePosixPath(file).parts if isinstance(file, str) else ()
+    for secret in deployment.project.declared["secrets"].values():
+        parts = PurePosixPath(secret.file or "").parts
         if len(parts) == 2 and parts[0] == SECRETS_FOLDER and parts[1] != ".." and parts[1] not in names:
             names.append(parts[1])
-    services = as_mapping(dig(deployment.compose.data, "services")) if deployment.compose else {}
-    if any(is_keys_file(path) for service in services.values() for _, path in env_files(service)):
+    if any(file.has_keys for service in deployment.services for file in service.env_files):
         names += [KEYS] * (KEYS not in names)
     return names
 
