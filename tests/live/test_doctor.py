@@ -282,7 +282,8 @@ def test_the_command_on_a_healthy_stack(patient: Patient) -> None:
         "note: round trip to SERVER: N ms from here, N ms from PgCat",
         "note: round trip to SERVER: N ms from here, N ms from PgCat",
         "note: the open files of PgCat were not looked at: only docker and kubectl show them",
-        "note: reading shows nothing wrong; --write-check also writes and checks, in a tenant of its own",
+        "note: reading with this deployment's key (a caller with another gets 401) shows nothing wrong;"
+        " --write-check also writes and checks, in a tenant of its own",
     ]
 
 

@@ -13,7 +13,7 @@ from pgcat_stack.doctor.checks import run_checks
 from pgcat_stack.doctor.permify import PermifyAnswer
 from pgcat_stack.doctor.pgcat import PoolState
 from pgcat_stack.doctor.platforms import FileLimit, Place, file_limit
-from pgcat_stack.doctor.postgres import Group, Holder, Prepared, ReadOnly, Session, Setting
+from pgcat_stack.doctor.postgres import PERMIFY_TABLES, Group, Holder, Prepared, ReadOnly, Session, Setting
 from pgcat_stack.doctor.side_by_side import Broken, Trouble
 from pgcat_stack.doctor.verdict import EXPLAINED, verdict
 from pgcat_stack.findings import Finding
@@ -74,8 +74,33 @@ def test_a_server_full_of_ours_is_ours() -> None:
     assert "stop PgCat processes beyond the plan" in full.fix
 
 
+def test_a_role_whose_limit_somebody_lowered_is_told_from_a_full_server() -> None:
+    refused = Trouble("limit", 'too many connections for role "permify"')
+    unseen = with_answer(healthy(rendered(STANDALONE)), "primary", facts=None, trouble=refused)
+    seen = with_server(healthy(rendered(STANDALONE)), "primary", connection_limit=1)
+    for case in (unseen, with_answer(seen, "primary", trouble=refused)):
+        found = next(one for one in run_checks(case) if one.code == "PD203")
+        assert "rolconnlimit" in found.fix and "bootstrap.sql" in found.fix and "superuser" not in found.fix
+
+
+def test_where_superusers_are_refused_nobody_is_sent_to_ask_as_one() -> None:
+    full = Trouble("limit", "sorry, too many clients already")
+    for answers, words in ((STANDALONE, "its machine"), (DOCKER, "docker compose top")):
+        case = with_answer(healthy(rendered(answers)), "primary", facts=None, trouble=full)
+        found = next(one for one in run_checks(case) if one.code == "PD203")
+        assert "superusers are refused" in found.fix and words in found.fix
+
+
+def test_a_table_that_is_gone_after_the_migration_is_not_migrated_again() -> None:
+    case = with_server(healthy(rendered(DOCKER)), "primary", missing=("schema_definitions",))
+    found = only(run_checks(case), "PD218")
+    assert "schema_definitions is not in" in found.message
+    assert "compose run" not in found.fix and "renamed" in found.fix
+
+
 def test_a_full_server_that_nobody_sees_into_says_so() -> None:
-    case = with_answer(healthy(rendered(STANDALONE)), "primary", facts=None, trouble=FULL)
+    reserved = Trouble("limit", "remaining connection slots are reserved for superusers")
+    case = with_answer(healthy(rendered(STANDALONE)), "primary", facts=None, trouble=reserved)
     found = next(one for one in run_checks(case) if one.code == "PD203")
     assert "cannot be seen from here" in found.fix and "as a superuser" in found.fix
 
@@ -329,7 +354,7 @@ def test_settings_of_the_role(name: str, harmful: str, harmless: str) -> None:
 
 def test_a_search_path_is_not_a_missing_migration() -> None:
     setting = Setting("", "permify", "search_path", "other")
-    case = with_server(healthy(rendered(STANDALONE)), "primary", settings=(setting,), tables=False)
+    case = with_server(healthy(rendered(STANDALONE)), "primary", settings=(setting,), missing=PERMIFY_TABLES)
     found = only(run_checks(case), "PD230")
     assert "ALTER DATABASE permify SET search_path = other" in found.message
 

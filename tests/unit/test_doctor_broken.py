@@ -71,7 +71,7 @@ class World:
             "position": "0/3000000",
             "receives": not primary,
             "replay_paused": False,
-            "tables": True,
+            "missing": None,
             "noted": migration is not None,
             "synchronous_standbys": "",
             "invalid": None,

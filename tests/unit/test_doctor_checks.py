@@ -17,7 +17,7 @@ from pgcat_stack.doctor.expected import Facts, Server
 from pgcat_stack.doctor.permify import PermifyAnswer
 from pgcat_stack.doctor.pgcat import Ban, PgcatAnswer, PgcatFacts, PoolServerState, PoolState
 from pgcat_stack.doctor.platforms import Place, Process
-from pgcat_stack.doctor.postgres import Group, Lag, ServerFacts
+from pgcat_stack.doctor.postgres import PERMIFY_TABLES, Group, Lag, ServerFacts
 from pgcat_stack.doctor.side_by_side import Trouble
 from pgcat_stack.doctor.write_check import Stale, WriteCheck
 from pgcat_stack.findings import Finding
@@ -50,7 +50,6 @@ def server_facts(facts: Facts, server: Server) -> ServerFacts:
         position="0/3000000",
         receives=not primary,
         replay_paused=False,
-        tables=True,
         noted=facts.migration is not None,
         system="7712444296225523183",
         notes=frozenset({facts.migration[0]}) if facts.migration else None,
@@ -229,7 +228,7 @@ FAULTS: dict[str, tuple[str, Mapping[str, Any], Callable[[Case], Case], str]] = 
     "no tables": (
         "PD218",
         DOCKER,
-        lambda c: with_server(c, "primary", tables=False),
+        lambda c: with_server(c, "primary", missing=PERMIFY_TABLES),
         "docker compose run --rm migrate",
     ),
     "no note": (

@@ -24,6 +24,11 @@ from pgcat_stack.doctor.side_by_side import Failed, Kind, Questions, cut_after
 from pgcat_stack.doctor.trust import OLDEST_LIBPQ, Trust, certificate_trouble
 
 APPLICATION = "pgcat-stack doctor"
+PERMIFY_TABLES = (
+    *("attributes", "bundles", "migrations", "relation_tuples", "schema_definitions", "tenants"),
+    "transactions",
+)
+"""What the migrations of Permify 1.7.3 leave in the database."""
 ADMIN_DATABASE = "pgcat"
 MOST_TENANTS = 100
 MOST_ROWS = 10
@@ -94,8 +99,10 @@ SELECT json_build_object(
     ) AS held
   ),
   'synchronous_standbys', current_setting('synchronous_standby_names'),
-  'tables', to_regclass('relation_tuples') IS NOT NULL AND to_regclass('schema_definitions') IS NOT NULL
-    AND to_regclass('migrations') IS NOT NULL,
+  'missing', (
+    SELECT json_agg(name) FROM unnest(ARRAY['{"', '".join(PERMIFY_TABLES)}']) AS name
+    WHERE to_regclass(name) IS NULL
+  ),
   'noted', to_regclass('pgcat_stack_migrations') IS NOT NULL,
   'invalid', (SELECT json_agg(indexrelid::regclass::text ORDER BY 1) FROM pg_index WHERE NOT indisvalid)
 )
@@ -293,8 +300,9 @@ class ServerFacts:
     position: str
     receives: bool
     replay_paused: bool
-    tables: bool
     noted: bool
+    missing: tuple[str, ...] = ()
+    """Which of Permify's tables are not there."""
     invalid: tuple[str, ...] = ()
     system: str = ""
     """The identifier of its cluster; empty where the role may not see it."""
@@ -508,7 +516,7 @@ def ask_facts(ask: Ask, *, direct: bool, questions: Questions | None = None, nam
         dict(zip(ReadOnly.__dataclass_fields__, only_read, strict=True)) if only_read else None
     )
     facts |= {"others_ordinary": others[0], "others_superuser": others[1]}
-    facts |= {key: answer[key] or () for key in ("invalid", "waits", "hidden")}
+    facts |= {key: answer[key] or () for key in ("missing", "invalid", "waits", "hidden")}
     if direct:
         facts |= _more(ask, answer, questions, name)
     return _SERVER_FACTS.validate_python(facts)
@@ -547,7 +555,7 @@ _PLAIN = (
     *("address", "port", "version", "in_recovery", "max_connections", "plan_cache_mode"),
     *("reserved_superuser", "reserved_others"),
     *("track_commit_timestamp", "superuser", "connection_limit", "position", "receives", "replay_paused"),
-    *("tables", "noted", "synchronous_standbys"),
+    *("noted", "synchronous_standbys"),
 )
 _ROWS: dict[str, Any] = {
     "groups": Group,
@@ -572,7 +580,7 @@ def _more(ask: Ask, answer: dict[str, Any], questions: Questions, name: str) -> 
         more["notes"] = questions.part(
             f"which migrations {name} has noted", lambda: frozenset(str(row[0]) for row in ask(_NOTES)), None
         )
-    if answer["tables"]:
+    if not answer["missing"]:
         more["tenants"] = questions.part(f"the list of tenants of {name}", lambda: _tenants(ask), None)
     return more
 

@@ -499,9 +499,10 @@ def _not_seen(case: Case) -> Iterator[str]:
     user = login.user if login is not None else "the role"
     for server, facts in case.told:
         if facts.hidden:
+            others = ", ".join(facts.hidden[:3])
             yield (
-                f"on {server.address} {user} does not see what {', '.join(facts.hidden[:3])} do in its"
-                f" database, nor since when (GRANT pg_monitor TO {user}, or ask as an administrator)"
+                f"on {server.address} {user} does not see the statements of {others} in its database,"
+                f" nor since when (GRANT pg_monitor TO {user}, or ask as an administrator)"
             )
     if any(pgcat.facts for pgcat in case.answers.pgcats) and case.answers.processes is None:
         yield "the open files of PgCat were not looked at: only docker and kubectl show them"

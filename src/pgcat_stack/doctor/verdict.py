@@ -59,8 +59,11 @@ def verdict(case: Case, *, wrote: bool = False) -> Verdict:
         notes.append(f"{code} explains {', '.join(gone)}, which are not repeated: correct the file first")
     found = (*errors, *left)
     if not found and case.anybody and not wrote:
+        key = ""
+        if case.facts.asks_for_a_key:
+            key = " with this deployment's key (a caller with another gets 401)"
         notes.append(
-            "reading shows nothing wrong; --write-check also writes and checks, in a tenant of its own"
+            f"reading{key} shows nothing wrong; --write-check also writes and checks, in a tenant of its own"
         )
     return Verdict(found, tuple(notes))
 

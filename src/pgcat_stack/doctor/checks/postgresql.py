@@ -94,9 +94,21 @@ def no_connection_left(case: Case) -> Iterator[Problem]:
             continue
         facts = answer.facts
         message = f"{server.address} takes no more connections: {answer.trouble.text}"
-        if facts is None:
+        text = answer.trouble.text
+        if "for role" in text and (facts is None or _limit_is_lower(server, facts)):
+            message = f"{server.address} lets the role have no more connections: {text}"
+            fix = (
+                "compare rolconnlimit of the role in pg_roles with the capacity in budget.yaml: if somebody"
+                f" lowered it, ask why, then {_bootstrap(case)}"
+            )
+        elif facts is None and "too many clients" in text:
+            shown = (
+                "docker compose top postgres-primary shows" if case.facts.bootstraps else "its machine shows"
+            )
+            fix = f"superusers are refused as well: {shown} who is connected; end one session to get in"
+        elif facts is None:
             fix = "who holds them cannot be seen from here: ask pg_stat_activity as a superuser, who gets in"
-        elif "for role" in answer.trouble.text:
+        elif "for role" in text:
             message += f"; the role has {_by_whom(facts)}"
             fix = f"is the role's limit the capacity ({_bootstrap(case)})? who else uses the role?"
             if _beyond(server, facts):
@@ -106,6 +118,12 @@ def no_connection_left(case: Case) -> Iterator[Problem]:
             message += f"; held by {_held(facts)}"
             fix = _less(case, server, facts)
         yield Problem(_capacity_at(case, server), message, fix)
+
+
+def _limit_is_lower(server: Server, facts: ServerFacts) -> bool:
+    """Whether the role's CONNECTION LIMIT is below the capacity, as where somebody has changed it."""
+    capacity = server.row.server.capacity if server.row else None
+    return capacity is not None and 0 <= facts.connection_limit < capacity
 
 
 def _beyond(server: Server, facts: ServerFacts) -> bool:
@@ -438,16 +456,27 @@ def commit_timestamps_off(case: Case) -> Iterator[Problem]:
     code="PD218",
     name="not-migrated",
     severity="error",
-    why="Permify's tables are missing: the migration never ran against this database, or failed.",
-    fix="Run the migration, straight to the primary; its log says why it failed.",
+    why="Permify's tables are missing: the migration never ran against this database, or failed. Where only"
+    " some are missing and `migrations` is there, somebody renamed, moved or dropped them.",
+    fix="Run the migration, straight to the primary; its log says why it failed. It makes no table again that"
+    " it has made once: rename it back, or restore it.",
 )
 def not_migrated(case: Case) -> Iterator[Problem]:
     """A database without Permify's tables."""
     for server, facts in case.told:
-        if not facts.tables and case.facts.login is not None and _out_of_sight(facts) is None:
-            message = f"{server.address}: Permify's tables are not in {case.facts.login.database}"
-            yield Problem(case.facts.migration_at, message, _migrate(case))
-            return
+        if not facts.missing or case.facts.login is None or _out_of_sight(facts) is not None:
+            continue
+        message = f"{server.address}: Permify's tables are not in {case.facts.login.database}"
+        fix = _migrate(case)
+        if "migrations" not in facts.missing:  # the migration has run, and would not make them again
+            names = ", ".join(facts.missing)
+            message = f"{server.address}: of Permify's tables {names} is not in {case.facts.login.database}"
+            fix = (
+                "the migration has run and does not make it again: was it renamed, or moved to another"
+                " schema? If it was dropped, restore it from a backup"
+            )
+        yield Problem(case.facts.migration_at, message, fix)
+        return
 
 
 @check(
@@ -461,7 +490,7 @@ def not_migrated(case: Case) -> Iterator[Problem]:
 def migration_not_noted(case: Case) -> Iterator[Problem]:
     """A database without the note of this deployment's migration."""
     primary, wanted = case.primary, case.facts.migration
-    if primary is None or wanted is None or not primary.tables or case.facts.primary is None:
+    if primary is None or wanted is None or primary.missing or case.facts.primary is None:
         return
     name, place = wanted
     if primary.noted and (primary.notes is None or name in primary.notes):
@@ -676,7 +705,10 @@ def _blocker(server: Server, facts: ServerFacts, pid: int, session: Session | No
         fix = "COMMIT PREPARED or ROLLBACK PREPARED, as its owner or a superuser"
         return f"held by a prepared transaction: {names or 'see pg_prepared_xacts'}", fix
     if facts.in_recovery and (session is None or not session.user):
-        fix = "end it there, see the finding about the primary; it is released here once that is replayed"
+        fix = (
+            "end that session on the primary, often `idle in transaction`, even if nobody waits for it there;"
+            " it is released here once that is replayed"
+        )
         return "held by the replay of a lock that a session of the primary has taken", fix
     if session is None:
         return f"held by pid {pid}, which is gone by now", "run the doctor again"
