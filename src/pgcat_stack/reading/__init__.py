@@ -1,7 +1,11 @@
 """One reading of a deployment: its files, what runs in it, and which servers it uses.
 
 deployment.py      the files of a folder, and the objects in them
-containers.py      the containers of manifests and the services of compose.yaml, in one shape
+capacities.py      budget.yaml: what each server has to give
+containers.py      the containers of manifests and the services of compose.yaml, in one shape; rights.py: what
+                   they may do; images.py: what they run; pods.py: what makes them; compose.py: what
+                   compose.yaml declares; secret_objects.py: Secrets and what makes them
+types.py           which type each value has, by kind of object
 workloads.py       what runs PgCat and Permify, and how many of them
 permify.py         the settings that each Permify takes, with their places; chart.py: its chart's values
 topology.py        workloads, pools, Permify and servers, together
