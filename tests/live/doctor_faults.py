@@ -180,7 +180,7 @@ def a_wrong_password(patient: Patient) -> Iterator[None]:
     yield
 
 
-@fault("PD203 PD207", "too many connections", "the role has", "bootstrap.sql", touches="limit login pgcat")
+@fault("PD203 PD207", "too many connections", "rolconnlimit", "bootstrap.sql", touches="limit login pgcat")
 def a_role_at_its_limit(patient: Patient) -> Iterator[None]:
     sql(patient, f"ALTER ROLE {patient.stack.user} CONNECTION LIMIT 1")
     yield

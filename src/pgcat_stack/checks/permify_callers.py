@@ -148,7 +148,7 @@ def _ways(reading: Reading, permify: PermifyAuthn) -> Iterator[tuple[Location, s
 
 
 def _of_compose(reading: Reading, container: Container) -> Iterator[tuple[Location, str]]:
-    if container.data.get("network_mode") == "host":
+    if container.on_host_network:
         yield container.at("network_mode"), "it listens on all interfaces of the machine"
     for port in published_ports(container):
         if not _LOOPBACK.fullmatch(port.host):
