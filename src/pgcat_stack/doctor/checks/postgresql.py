@@ -706,8 +706,8 @@ def _blocker(server: Server, facts: ServerFacts, pid: int, session: Session | No
         return f"held by a prepared transaction: {names or 'see pg_prepared_xacts'}", fix
     if facts.in_recovery and (session is None or not session.user):
         fix = (
-            "end that session on the primary, often `idle in transaction`, even if no session waits for it there;"
-            " it is released here once that is replayed"
+            "end that session on the primary, often `idle in transaction`, even if no session waits for it"
+            " there; it is released here once that is replayed"
         )
         return "held by the replay of a lock that a session of the primary has taken", fix
     if session is None:
