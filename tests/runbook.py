@@ -23,7 +23,8 @@ EVERYWHERE = [
 WITH_PGCAT = ["No PgCat answers", "No pool configured"]
 WITH_REPLICA = ["Stale reads"]
 WITH_BOTH = ["Reads are all on the primary"]
-SYMPTOMS = [*EVERYWHERE, *WITH_PGCAT, *WITH_REPLICA, *WITH_BOTH]
+WITH_KEYS = ["A caller is refused"]
+SYMPTOMS = [*EVERYWHERE, *WITH_PGCAT, *WITH_REPLICA, *WITH_BOTH, *WITH_KEYS]
 
 
 def blocks(readme: Path, title: str | None = None) -> list[str]:

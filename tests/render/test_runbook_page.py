@@ -27,6 +27,7 @@ from runbook import (
     EVERYWHERE,
     SYMPTOMS,
     WITH_BOTH,
+    WITH_KEYS,
     WITH_PGCAT,
     WITH_REPLICA,
     blocks,
@@ -149,11 +150,13 @@ def test_tables_are_whole(readme: str) -> None:
 def expected(answers: dict[str, Any]) -> list[str]:
     direct = answers.get("pooling") == "direct"
     replica = answers.get("replica_hosts", "bundled") != ""
+    keys = answers.get("authn") != "none" and answers.get("permify_install") != "none"
     return [
         *EVERYWHERE,
         *([] if direct else WITH_PGCAT),
         *(WITH_REPLICA if replica else []),
         *(WITH_BOTH if replica and not direct else []),
+        *(WITH_KEYS if keys else []),
     ]
 
 
