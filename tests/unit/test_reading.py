@@ -207,6 +207,26 @@ def test_a_link_to_nothing(folder: Path) -> None:
     assert problem.message == "a link to nothing"
 
 
+@pytest.mark.parametrize(
+    "name", ["budget.yaml", "compose.yaml", "pgcat/pgcat.toml", "permify/permify.yaml", ".copier-answers.yml"]
+)
+@pytest.mark.parametrize(
+    "content", ["hunter2secret", "KEYS=hunter2secret", "a: hunter2secret", '["hunter2secret']
+)
+@pytest.mark.parametrize("place", ["secrets", ".git"])
+def test_a_known_name_that_links_to_a_secret_quotes_nothing(
+    folder: Path, name: str, content: str, place: str
+) -> None:
+    (folder / place).mkdir(exist_ok=True)
+    (folder / place / "hidden").write_text(content + "\n")
+    file = folder / name
+    file.unlink(missing_ok=True)
+    file.symlink_to(folder / place / "hidden")
+    found = run_checks(Reading.load(folder))
+    assert "hunter2" not in str(found)
+    assert name.startswith(".copier") or any(finding.path == name for finding in found)
+
+
 def test_links_to_secrets_and_git_are_not_read(folder: Path) -> None:
     for name in ("secrets", ".git"):
         (folder / name).mkdir()

@@ -82,7 +82,7 @@ class Deployment:
         paths, sources = _listing(root, folder)
         read = 0
         for path in paths:
-            sources[path] = unread_above(sources, path) or source_in(folder, path)
+            sources[path] = unread_above(sources, path) or _source(folder, path)
             read += len(sources[path].text)
             if read > _MOST_CHARACTERS:
                 size = _MOST_CHARACTERS // 1024 // 1024
@@ -98,7 +98,7 @@ class Deployment:
         return cls(
             root,
             dict(sorted(sources.items())),
-            tuple(source_in(folder, path) for path in sorted(names) if _ANSWERS.fullmatch(path)),
+            tuple(_source(folder, path) for path in sorted(names) if _ANSWERS.fullmatch(path)),
             reach,
         )
 
@@ -201,6 +201,14 @@ class Deployment:
         from pgcat_stack.permify.settings import read_permify
 
         return read_permify(self.permify.data)
+
+
+def _source(folder: Folder, path: str) -> Source:
+    """A file of the deployment. A link into .git or secrets/ is not read: messages quote what they read."""
+    real = folder.resolved(path)
+    if real is not None and _NEVER_READ.intersection(real.split("/")):
+        return unread_source(path, "link", "a link into .git or secrets/: not read")
+    return source_in(folder, path)
 
 
 def _listing(root: Path, folder: Folder) -> tuple[list[str], dict[str, Source]]:
